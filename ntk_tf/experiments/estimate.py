@@ -1,0 +1,56 @@
+"""How large a run will be, from shapes alone."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import psutil
+
+from ntk_tf import models
+from ntk_tf.config import NATIVE_CHANNELS, NATIVE_SIZE, Config
+
+#: Bytes of a float32.
+_FLOAT = 4
+#: What TensorFlow, its libraries and buffers take beside the model: measured, about 0.7 GiB.
+_RUNTIME = 0.7 * 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """The size of a run.
+
+    Attributes:
+        parameters: of the network.
+        memory: bytes that training will need at its peak.
+        available: bytes that the machine has left.
+    """
+
+    parameters: int
+    memory: int
+    available: int
+
+
+def estimate(config: Config) -> Estimate:
+    """Estimate a run's size without allocating its model.
+
+    Parameter-sized buffers are w, velocity, gradient and a temporary for the update, and for the
+    linearization u besides. Activations are kept once and their gradients once; the
+    linearization keeps tangents too.
+
+    Returns:
+        The size of the run on this machine.
+    """
+    with keras.StatelessScope():
+        model = models.build(
+            config.arch, config.width, config.num_classes, config.input_shape, config.seed
+        )
+    parameters = int(model.count_params())
+    activations = sum(int(np.prod(layer.output.shape[1:])) for layer in model.layers)
+    buffers, copies = (5, 3) if config.linearized else (4, 2)
+    pictures = 70_000 * NATIVE_SIZE[config.dataset] ** 2 * NATIVE_CHANNELS[config.dataset]
+    memory = (
+        _FLOAT * (buffers * parameters + copies * activations * config.batch_size)
+        + pictures
+        + _RUNTIME
+    )
+    return Estimate(parameters, int(memory), psutil.virtual_memory().available)

@@ -1,0 +1,107 @@
+"""Layers with PyTorch's default initialization, and max pooling that is right under XLA."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+
+def inside_xla() -> bool:
+    """Whether the graph being traced right now will be compiled by XLA."""
+    graph = tf.compat.v1.get_default_graph()
+    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(graph)
+
+
+@keras.saving.register_keras_serializable(package="ntk_tf")
+class MaxPooling2D(keras.layers.MaxPooling2D):
+    """Max pooling without padding whose JVP is exact under XLA too.
+
+    XLA compiles the second derivative of TensorFlow's `MaxPool` (which forward-mode
+    differentiation uses) so that it picks each window's maximum after rounding. Under XLA this
+    layer takes the maximum of strided slices instead; of equal values the first counts, as in the
+    native op, which is faster without XLA and is used there.
+
+    Args:
+        pool_size: side of the window.
+        strides: distance between windows; `pool_size` if None.
+        **kwargs: Keras' own.
+    """
+
+    def __init__(self, pool_size=2, strides=None, **kwargs):
+        super().__init__(pool_size, strides, **kwargs)
+        if self.padding != "valid" or self.data_format != "channels_last":
+            raise ValueError(
+                f"MaxPooling2D supports padding='valid' and data_format='channels_last', not"
+                f" {self.padding!r} and {self.data_format!r}"
+            )
+
+    def call(self, inputs):
+        """Map `[b, h, w, c]` to `[b, (h - pool) // stride + 1, ..., c]`."""
+        if inside_xla():
+            return max_of_slices(inputs, self.pool_size, self.strides)
+        return super().call(inputs)
+
+
+def max_of_slices(
+    x: tf.Tensor, pool_size: tuple[int, int], strides: tuple[int, int]
+) -> tf.Tensor:
+    """Max pooling of `x [b, h, w, c]` as the maximum over the window's positions."""
+    (pool_h, pool_w), (stride_h, stride_w) = pool_size, strides
+    reach_h = x.shape[1] - pool_h + 1
+    reach_w = x.shape[2] - pool_w + 1
+    result = None
+    for i in range(pool_h):
+        for j in range(pool_w):
+            window = x[:, i : i + reach_h : stride_h, j : j + reach_w : stride_w]
+            result = window if result is None else tf.maximum(result, window)
+    return result
+
+
+class TorchInitialization:
+    """PyTorch's default for convolutions and dense layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+    Weights and biases alike. Every layer gets seeds of its own, all derived from one.
+
+    Args:
+        seed: non-negative integer.
+    """
+
+    def __init__(self, seed: int):
+        self._seeds = np.random.SeedSequence(seed)
+
+    def __call__(self, fan_in: int) -> dict[str, keras.initializers.Initializer]:
+        """Initializers of the next layer, as keyword arguments for it.
+
+        Args:
+            fan_in: number of inputs that an output of the layer depends on.
+
+        Returns:
+            `kernel_initializer` and `bias_initializer`.
+        """
+        kernel_seed, bias_seed = (int(s) for s in self._seeds.spawn(1)[0].generate_state(2))
+        bound = fan_in**-0.5
+        return {
+            "kernel_initializer": keras.initializers.VarianceScaling(
+                1 / 3, "fan_in", "uniform", seed=kernel_seed
+            ),
+            "bias_initializer": keras.initializers.RandomUniform(-bound, bound, seed=bias_seed),
+        }
+
+    def conv(self, x, filters: int, kernel_size: int, strides: int = 1, padding: int = 0, name=""):
+        """Convolve `x [b, h, w, c]` and apply ReLU, after `padding` zeros on each side."""
+        if padding and not (strides == 1 and kernel_size == 2 * padding + 1):
+            x = keras.layers.ZeroPadding2D(padding, name=f"{name}_padding")(x)
+            padding = 0
+        return keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            strides,
+            padding="same" if padding else "valid",
+            activation="relu",
+            name=name,
+            **self(kernel_size**2 * x.shape[-1]),
+        )(x)
+
+    def dense(self, x, units: int, activation: str | None = "relu", name=""):
+        """Apply a dense layer to `x [b, features]`."""
+        return keras.layers.Dense(units, activation, name=name, **self(x.shape[-1]))(x)

@@ -1,0 +1,177 @@
+"""The files of a run directory: written so that a reader never sees half of one.
+
+    config.json     every resolved setting
+    metrics.csv     a row per epoch, `METRICS_COLUMNS`
+    result.json     written last: its presence means that the run is finished
+    tensorboard/    event files, the rows of metrics.csv as scalars
+    checkpoint/     the newest complete states
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+METRICS_COLUMNS = (
+    "epoch",
+    "step",
+    "learning_rate",
+    "running_train_loss",
+    "running_train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "seconds",
+)
+
+
+class RunDirectoryError(Exception):
+    """A run directory that cannot be used; the message is one line and names the file."""
+
+
+@contextlib.contextmanager
+def atomic_write(path: pathlib.Path, mode: str = "w") -> Iterator[IO]:
+    """Open a temporary file that replaces `path` once it is complete and on disk.
+
+    Args:
+        path: the file to write; its folder must exist.
+        mode: `w` or `wb`.
+
+    Yields:
+        The open temporary file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+    """Write a dictionary as JSON, atomically; non-finite numbers become null."""
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(text + "\n")
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunDirectoryError: if the file cannot be read or is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise RunDirectoryError(f"{path}: holds no JSON object")
+    return content
+
+
+def write_metrics(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Write metrics.csv anew, atomically; absent values stay empty."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, METRICS_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(path) as file:
+        file.write(text.getvalue())
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results may depend on."""
+    import importlib.metadata
+    import platform
+
+    import ntk_tf
+
+    packages = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
+    return {"python": platform.python_version(), "ntk_tf": ntk_tf.__version__} | {
+        name: importlib.metadata.version(name) for name in packages
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The value with None in place of every infinity and NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return None
+    return value
+
+
+def check_workdir(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder that a run with these settings cannot use, writing nothing.
+
+    Args:
+        workdir: the run directory; need not exist.
+        settings: of the run.
+
+    Raises:
+        RunDirectoryError: if the folder cannot be written, holds something else, or holds a run
+            with other settings.
+    """
+    place = workdir
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise RunDirectoryError(
+            f"--workdir={workdir}: cannot be written ({place}: {error.strerror})"
+        ) from error
+    config_path = workdir / "config.json"
+    if not config_path.exists():
+        if workdir.exists() and any(workdir.iterdir()):
+            raise RunDirectoryError(
+                f"--workdir={workdir}: is not empty and holds no run; choose a new or empty folder"
+            )
+        return
+    found = read_json(config_path)
+    other = [
+        f"{name} is {found.get(name)} there and {settings.get(name)} here"
+        for name in sorted(found.keys() | settings.keys())
+        if found.get(name) != settings.get(name)
+    ]
+    if other:
+        raise RunDirectoryError(
+            f"--workdir={workdir}: holds a run with other settings ({'; '.join(other)});"
+            " choose another folder"
+        )
+
+
+def open_workdir(workdir: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
+    """Create the folder with its config.json; without `resume`, remove an earlier run's files.
+
+    Args:
+        workdir: the run directory, which `check_workdir` has accepted.
+        settings: of the run.
+        resume: keep what an earlier process left.
+
+    Raises:
+        RunDirectoryError: if the folder cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            for name in ("result.json", "metrics.csv"):
+                (workdir / name).unlink(missing_ok=True)
+            for name in ("checkpoint", "tensorboard"):
+                shutil.rmtree(workdir / name, ignore_errors=True)
+        write_json(workdir / "config.json", settings)
+    except OSError as error:
+        raise RunDirectoryError(f"--workdir={workdir}: {error.strerror}") from error

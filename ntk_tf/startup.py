@@ -1,0 +1,52 @@
+"""Import TensorFlow without its start-up noise."""
+
+import contextlib
+import os
+import pathlib
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+_NOISE = re.compile(
+    r"^(WARNING: All log messages before absl::InitializeLog"
+    r"|I0000 "
+    r"|E0000 .*(cuInit|Unable to register cu|computation placer)"
+    r"|To enable the following instructions)"
+)
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow and what goes with it, keeping informational messages off the screen.
+
+    TensorFlow's libraries write to the process's standard error while they load, past Python and
+    before any log level counts; what is not known to be noise is passed on.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not pathlib.Path("/proc/driver/nvidia").exists():
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    with _filtered_stderr():
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    tf.get_logger().setLevel("ERROR")
+    tfds.disable_progress_bar()
+
+
+@contextlib.contextmanager
+def _filtered_stderr() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2, and pass on what is not noise."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile("w+", errors="replace") as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            held.seek(0)
+            sys.stderr.writelines(line for line in held if not _NOISE.match(line))

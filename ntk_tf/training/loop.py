@@ -1,0 +1,118 @@
+"""The training loop: many updates inside one graph, Keras callbacks between them.
+
+It knows no experiment; what an experiment adds, it adds as a callback. Keras' own `fit` ties the
+number of updates inside a graph to the length of an epoch and cannot start in the middle of one; here
+the number is an argument of the graph.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+#: Callbacks get their turn about this often, in seconds.
+CALLBACK_SECONDS = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long to train.
+
+    Attributes:
+        steps_per_epoch: updates in an epoch.
+        total_steps: updates in the whole run; the last epoch may be cut short.
+        start_step: updates that an earlier process has already done.
+    """
+
+    steps_per_epoch: int
+    total_steps: int
+    start_step: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, a last one cut short included."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+
+def multi_step_function(model: keras.Model) -> Callable[[tf.data.Iterator, tf.Tensor], None]:
+    """A graph that runs any number of the model's training steps.
+
+    Args:
+        model: a compiled model.
+
+    Returns:
+        A function of a batch iterator and a scalar int32 tensor, the number of updates.
+    """
+    step = model.train_step
+    if model.jit_compile:
+        step = tf.function(step, jit_compile=True)
+
+    @tf.function(reduce_retracing=True)
+    def run(iterator, steps):
+        for _ in tf.range(steps):
+            model.distribute_strategy.run(step, args=(next(iterator),))
+
+    return run
+
+
+def train(
+    model: keras.Model,
+    batches: tf.data.Dataset,
+    plan: Plan,
+    evaluate: Callable[[], dict[str, float]],
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> int:
+    """Train a compiled model, whose metrics and optimizer are built, as planned.
+
+    Callbacks see `on_train_batch_end(step, logs)` after every second or so, `step` being the number
+    of updates done in the whole run, and `on_epoch_end(epoch, logs)` with what `evaluate` returns
+    added. `model.stop_training = True` in a callback ends training there.
+
+    Args:
+        model: trained in place.
+        batches: an unending stream that begins with the batch of update `plan.start_step`.
+        plan: how many updates.
+        evaluate: called after each epoch.
+        callbacks: Keras callbacks.
+
+    Returns:
+        The number of updates done in the whole run.
+    """
+    run = multi_step_function(model)
+    iterator = iter(batches)
+    hooks = keras.callbacks.CallbackList(list(callbacks), model=model)
+    model.stop_training = False
+    step, chunk = plan.start_step, 1
+    hooks.on_train_begin()
+    while step < plan.total_steps and not model.stop_training:
+        epoch, done = divmod(step, plan.steps_per_epoch)
+        if done == 0:
+            model.reset_metrics()
+        hooks.on_epoch_begin(epoch)
+        end = min((epoch + 1) * plan.steps_per_epoch, plan.total_steps)
+        while step < end and not model.stop_training:
+            count = min(chunk, end - step)
+            started = time.perf_counter()
+            run(iterator, tf.constant(count))
+            logs = {name: shortest(value) for name, value in model.get_metrics_result().items()}
+            step += count
+            hooks.on_train_batch_end(step, logs)
+            chunk = _next_chunk(count, time.perf_counter() - started)
+        if not model.stop_training:
+            logs |= evaluate()
+        hooks.on_epoch_end(epoch, logs)
+    hooks.on_train_end()
+    return step
+
+
+def shortest(value) -> float:
+    """A float32 as the shortest decimal number that stands for it."""
+    return float(str(np.float32(value)))
+
+
+def _next_chunk(count: int, seconds: float) -> int:
+    """So many updates that they take about `CALLBACK_SECONDS`, growing at most fourfold."""
+    return max(1, min(4 * count, int(count * CALLBACK_SECONDS / seconds)))

@@ -1,0 +1,42 @@
+"""Losses and metrics of a classifier whose targets are one-hot."""
+
+import keras
+import tensorflow as tf
+
+
+def loss_function(name: str) -> keras.losses.Loss:
+    """The loss by its name in the settings.
+
+    `l2` is the squared distance to the one-hot target, averaged over batch and outputs (PyTorch's
+    `MSELoss`); `cross_entropy` is that of the softmax of the outputs, averaged over the batch.
+
+    Returns:
+        A Keras loss for outputs and targets `[B, L]`.
+    """
+    if name == "l2":
+        return keras.losses.MeanSquaredError()
+    return keras.losses.CategoricalCrossentropy(from_logits=True)
+
+
+class FirstNonFinite(keras.metrics.Metric):
+    """Number of the first batch since the last reset whose outputs are not all finite.
+
+    Counted from 1; 0 as long as all are finite. It finds the step at which a run diverged although
+    many steps run inside one graph.
+    """
+
+    def __init__(self, name="first_non_finite", **kwargs):
+        super().__init__(name=name, dtype="int32", **kwargs)
+        self.batches = self.add_weight(shape=(), initializer="zeros", dtype="int32", name="batches")
+        self.first = self.add_weight(shape=(), initializer="zeros", dtype="int32", name="first")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Look at the outputs `y_pred [B, L]` of one more batch."""
+        finite = tf.reduce_all(tf.math.is_finite(y_pred))
+        self.batches.assign_add(1)
+        seen = tf.where(self.first > 0, self.first, self.batches)
+        self.first.assign(tf.where(finite, self.first, seen))
+
+    def result(self):
+        """The number of the first such batch, or 0."""
+        return tf.convert_to_tensor(self.first)
