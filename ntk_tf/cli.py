@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -19,21 +20,20 @@ def define_flags(values: flags.FlagValues) -> None:
     Args:
         values: where to define them.
     """
-
     choice = functools.partial(flags.DEFINE_enum, flag_values=values)
     integer = functools.partial(flags.DEFINE_integer, flag_values=values)
     real = functools.partial(flags.DEFINE_float, flag_values=values)
     string = functools.partial(flags.DEFINE_string, flag_values=values)
     boolean = functools.partial(flags.DEFINE_boolean, flag_values=values)
 
-    choice("experiment", "train", settings.EXPERIMENTS, "what to run")
-    choice("arch", "lenet", settings.ARCHS, "architecture")
-    integer("width", 1, "width factor: multiplies channels and hidden units")
-    boolean("linearized", False, "train the linearization in place of the network")
+    choice("experiment", None, settings.EXPERIMENTS, "what to run (default: train)")
+    choice("arch", None, settings.ARCHS, "architecture (default: lenet)")
+    integer("width", None, "width factor: multiplies channels and hidden units (default: 1)")
+    boolean("linearized", None, "train the linearization in place of the network")
     choice("dataset", None, settings.DATASETS, "pictures (default: the paper's for the arch)")
     integer("image_size", None, "pictures are resized to this side (default: the arch's)")
     integer("padding", None, "pixels of black border added on each side (default: 0)")
-    choice("loss", "l2", settings.LOSSES, "l2 is the mean over batch and outputs")
+    choice("loss", None, settings.LOSSES, "l2 is the mean over batch and outputs (default: l2)")
     integer("epochs", None, f"passes over the training set ({_PAPER})")
     integer("batch_size", None, f"pictures an update ({_PAPER})")
     real("learning_rate", None, f"SGD's step size ({_PAPER})")
@@ -42,7 +42,7 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("lr_drop_every", None, f"epochs between drops, 0 for constant ({_PAPER})")
     real("lr_drop_factor", None, f"a drop divides the learning rate by this ({_PAPER})")
     integer("max_steps", None, "stop after so many updates (default: all epochs)")
-    integer("seed", 0, "fixes initialization and data order")
+    integer("seed", None, "fixes initialization and data order (default: 0)")
     integer("train_examples", None, "use only the first so many training pictures")
     integer("test_examples", None, "use only the first so many test pictures")
     string("data_dir", None, "where TFDS keeps prepared datasets (default: TFDS' own)")
@@ -72,10 +72,10 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
     define_flags(values)
     try:
         rest = values(list(argv))[1:]
-    except flags.Error as error:
-        raise SettingError(" ".join(str(error).split())) from error
+    except (flags.Error, ValueError) as error:
+        raise SettingError(_explain(error)) from error
     if values.help:
-        print(f"usage: python -m ntk_tf.main [flags]\n{values.main_module_help()}")
+        print(f"usage: python -m ntk_tf.main [flags]\n{values.get_help()}")
         sys.exit(0)
     if rest:
         raise SettingError(f"{rest[0]}: unexpected argument; flags start with --")
@@ -94,6 +94,15 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
         checkpoint_minutes=values.checkpoint_minutes,
     )
     return config, options, values.dry_run
+
+
+def _explain(error: flags.Error) -> str:
+    """One line for an error of absl's, naming what is allowed where that is known."""
+    message = " ".join(str(error).split())
+    found = re.match(r"flag --(\w+)=(.*?): ", message)
+    if found and found[1] in settings.RULES:
+        return f"--{found[1]}={found[2]}: must be {settings.RULES[found[1]].allowed}"
+    return message
 
 
 def _folder(path: str | None) -> str | None:

@@ -45,23 +45,32 @@ _ALEXNET = _LENET | {"weight_decay": 5e-6, "lr_drop_every": 30}
 _LINEARIZED_ALEXNET = _ALEXNET | {"learning_rate": 1.0, "weight_decay": 5e-7}
 
 
+_MODEL = {"experiment", "arch", "width", "dataset", "image_size", "padding", "seed"}
+_DATA = {"train_examples", "test_examples"}
+_TRAINING = {"loss", *_LENET, "max_steps"}
+
+#: The settings that each experiment reads; a flag of another one is refused.
+READS = {"train": _MODEL | _DATA | _TRAINING | {"linearized"}}
+
+
 class SettingError(ValueError):
     """A setting that cannot be used; the message is one line for the user."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Every setting that a run's numbers depend on.
+    """Every setting that a run's numbers depend on; None for those its experiment does not read.
 
     Attributes:
         experiment: what is run, one of `EXPERIMENTS`.
         arch: architecture, one of `ARCHS`.
         width: width factor k, which multiplies the channels of every convolution and the units of
             every hidden dense layer.
-        linearized: train T_f(u, x) = f(w0, x) + u . grad_w f(w0, x) in place of f(w, x).
         dataset: one of `DATASETS`.
         image_size: pictures are resized to this many pixels square, before padding.
         padding: pixels of black border added on each side.
+        seed: fixes initialization and data order.
+        linearized: train T_f(u, x) = f(w0, x) + u . grad_w f(w0, x) in place of f(w, x).
         loss: `l2` (mean over batch and outputs) or `cross_entropy`.
         epochs: passes over the training set.
         batch_size: pictures an update; the last batch of an epoch may be smaller.
@@ -71,7 +80,6 @@ class Config:
         lr_drop_every: epochs between drops of the learning rate; 0 keeps it constant.
         lr_drop_factor: what a drop divides the learning rate by.
         max_steps: stop after so many updates; None runs all epochs.
-        seed: fixes initialization and data order.
         train_examples: use only the first so many training pictures; None uses all.
         test_examples: use only the first so many test pictures; None uses all.
     """
@@ -79,22 +87,22 @@ class Config:
     experiment: str
     arch: str
     width: int
-    linearized: bool
     dataset: str
     image_size: int
     padding: int
-    loss: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    lr_drop_every: int
-    lr_drop_factor: float
-    max_steps: int | None
     seed: int
-    train_examples: int | None
-    test_examples: int | None
+    linearized: bool | None = None
+    loss: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    lr_drop_every: int | None = None
+    lr_drop_factor: float | None = None
+    max_steps: int | None = None
+    train_examples: int | None = None
+    test_examples: int | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -113,8 +121,12 @@ class Config:
         return self.learning_rate / self.lr_drop_factor**drops
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings by name, ready for JSON."""
-        return dataclasses.asdict(self)
+        """The settings that the experiment reads, by name, ready for JSON."""
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name in READS[self.experiment]
+        }
 
 
 def channels(arch: str, dataset: str) -> int:
@@ -138,10 +150,12 @@ def _integer(minimum: int, maximum: int | None = None) -> _Rule:
     upper = "" if maximum is None else f" and at most {maximum}"
     return _Rule(
         f"an integer of at least {minimum}{upper}",
-        lambda value: isinstance(value, int)
-        and not isinstance(value, bool)
-        and value >= minimum
-        and (maximum is None or value <= maximum),
+        lambda value: (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and value >= minimum
+            and (maximum is None or value <= maximum)
+        ),
     )
 
 
@@ -193,15 +207,16 @@ def check(name: str, value: Any) -> None:
         raise SettingError(f"--{name}={value}: must be {rule.allowed}")
 
 
-def defaults(arch: str, dataset: str, linearized: bool) -> dict[str, Any]:
-    """The paper's settings for an architecture on a dataset; see the constants' sections."""
-    if arch == "alexnet":
-        training = _LINEARIZED_ALEXNET if linearized else _ALEXNET
-    else:
-        training = _LENET
+def defaults(experiment: str, arch: str, dataset: str, linearized: bool) -> dict[str, Any]:
+    """What an experiment's settings are by default: the paper's; see the constants' sections."""
+    alexnet = _LINEARIZED_ALEXNET if linearized else _ALEXNET
+    training = alexnet if arch == "alexnet" else _LENET
     size = IMAGE_SIZE.get((arch, dataset), IMAGE_SIZE.get((arch, None), NATIVE_SIZE[dataset]))
-    return training | {
-        "experiment": "train",
+    usual = training | {
+        "experiment": experiment,
+        "arch": arch,
+        "dataset": dataset,
+        "linearized": linearized,
         "width": 1,
         "image_size": size,
         "padding": 0,
@@ -211,6 +226,7 @@ def defaults(arch: str, dataset: str, linearized: bool) -> dict[str, Any]:
         "train_examples": None,
         "test_examples": None,
     }
+    return {name: value for name, value in usual.items() if name in READS[experiment]}
 
 
 def resolve(**settings: Any) -> Config:
@@ -218,13 +234,14 @@ def resolve(**settings: Any) -> Config:
 
     Args:
         **settings: attributes of `Config`; those absent or None take their default, which for
-            `arch` is LeNet and for `dataset` the paper's for that architecture.
+            `experiment` is `train`, for `arch` LeNet, for `dataset` the paper's for that arch.
 
     Returns:
         The complete configuration.
 
     Raises:
-        SettingError: if a setting has a value that it cannot take.
+        SettingError: if a setting has a value that it cannot take, or the experiment does not
+            read it.
         TypeError: if a setting is unknown.
     """
     given = {name: value for name, value in settings.items() if value is not None}
@@ -232,10 +249,18 @@ def resolve(**settings: Any) -> Config:
         if name not in RULES:
             raise TypeError(f"unknown setting {name!r}")
         check(name, value)
-    arch = given.setdefault("arch", "lenet")
-    dataset = given.setdefault("dataset", PAPER_DATASET[arch])
-    linearized = given.setdefault("linearized", False)
-    config = Config(**(defaults(arch, dataset, linearized) | given))
+    experiment = given.get("experiment", "train")
+    foreign = sorted(given.keys() - READS[experiment])
+    if foreign:
+        readers = [name for name, read in READS.items() if foreign[0] in read]
+        raise SettingError(
+            f"--{foreign[0]}={given[foreign[0]]}: --experiment={experiment} does not read it;"
+            f" read by {', '.join(readers)}"
+        )
+    arch = given.get("arch", "lenet")
+    dataset = given.get("dataset", PAPER_DATASET[arch])
+    linearized = given.get("linearized", False)
+    config = Config(**(defaults(experiment, arch, dataset, linearized) | given))
     side = config.input_shape[0]
     if side < MINIMUM_SIDE[arch]:
         raise SettingError(
@@ -255,12 +280,11 @@ def run_name(config: Config) -> str:
     name = f"{prefix}{config.arch}_x{config.width}_{config.dataset}_seed{config.seed}"
     if config.experiment != "train":
         name = f"{config.experiment}_{name}"
-    usual = defaults(config.arch, config.dataset, config.linearized)
-    named = {"experiment", "width", "seed"}
+    usual = defaults(config.experiment, config.arch, config.dataset, bool(config.linearized))
     changed = {
         key: getattr(config, key)
         for key, value in usual.items()
-        if key not in named and getattr(config, key) != value
+        if key not in ("width", "seed") and getattr(config, key) != value
     }
     return name + "".join(f"_{key}{value}" for key, value in changed.items())
 

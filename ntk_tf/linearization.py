@@ -4,8 +4,8 @@ T_f(u, x) = f(w0, x) + u . grad_w f(w0, x)                     (Samarin et al. 2
 
 One forward pass gives f and, through a `tf.autodiff.ForwardAccumulator` with tangent u, the
 Jacobian-vector product J u; the gradient of the loss in u is J^T r with r = dLoss/dT, a single
-vector-Jacobian product of the base model. A training step so costs one JVP and one VJP, whatever the
-number of outputs.
+vector-Jacobian product of the base model. A training step so costs one JVP and one VJP,
+whatever the number of outputs.
 """
 
 import keras
@@ -22,8 +22,11 @@ class LinearizedModel(keras.Model):
     stored statistics, dropout is the identity, and no state of the base changes.
 
     `trainable_weights` are u, in the order and shapes of the base's trainable weights at the time
-    of construction. `compile`, `fit`, `evaluate`, `predict`, saving and loading work as on any Keras
-    model. Training the base afterwards would move the point of linearization.
+    of construction. `compile`, `fit`, `evaluate`, `predict`, saving and loading work as on any
+    Keras model. Training the base afterwards would move the point of linearization.
+
+    XLA corrupts the JVP of Keras' own max pooling: a base that holds such a layer is not compiled
+    by XLA (`jit_compile=True` says so in a warning).
 
     Args:
         base: a built Keras model f.
@@ -40,9 +43,7 @@ class LinearizedModel(keras.Model):
                 " or give it an input shape first"
             )
         if not base.trainable_weights:
-            raise ValueError(
-                f"LinearizedModel needs trainable weights, and {base.name!r} has none"
-            )
+            raise ValueError(f"LinearizedModel needs trainable weights, and {base.name!r} has none")
         kwargs.setdefault("name", f"linearized_{base.name}")
         super().__init__(**kwargs)
         self.base = base
@@ -56,6 +57,10 @@ class LinearizedModel(keras.Model):
             )
             for w in self._point
         ]
+        self._xla_unsafe = [
+            layer.name for layer in base._flatten_layers() if _native_pooling(layer)
+        ]
+        self.supports_jit = not self._xla_unsafe  # heeded by Keras' `compile`
         self.built = True
 
     @property
@@ -79,16 +84,6 @@ class LinearizedModel(keras.Model):
         """The base's weights w0 and its other state."""
         trainable = {id(v) for v in self.trainable_variables}
         return [v for v in self.weights if id(v) not in trainable]
-
-    def compile(self, *args, **kwargs):
-        """Configure training, as `keras.Model.compile` does.
-
-        XLA corrupts the JVP of max pooling (see `ntk_tf.models.MaxPooling2D`): with
-        `jit_compile="auto"` a base that holds Keras' own max pooling is not compiled by XLA.
-        """
-        if kwargs.get("jit_compile", "auto") == "auto" and any(map(_native_pooling, self.base._flatten_layers())):
-            kwargs["jit_compile"] = False
-        super().compile(*args, **kwargs)
 
     def call(self, inputs):
         """T_f(u, x) for a batch x."""
@@ -141,7 +136,16 @@ class LinearizedModel(keras.Model):
         return cls(base, **config)
 
     def _primal_and_tangent(self, x):
-        """f(w0, x) and J(x) u."""
+        """f(w0, x) and J(x) u.
+
+        Raises:
+            ValueError: inside XLA, if the base's JVP would be wrong there.
+        """
+        if self._xla_unsafe and inside_xla():
+            raise ValueError(
+                f"XLA corrupts the JVP of {', '.join(self._xla_unsafe)}: use"
+                " ntk_tf.models.MaxPooling2D in their place, or jit_compile=False"
+            )
         point = [w.value for w in self._point]
         direction = [tf.convert_to_tensor(u.value) for u in self._tangent]
         with tf.autodiff.ForwardAccumulator(point, direction) as accumulator:

@@ -14,23 +14,27 @@ def main() -> int:
     Returns:
         The exit code: 0, or 2 after bad input, which one line on standard error explains.
     """
+    console = Console()
     try:
         config, options, dry_run = cli.parse(sys.argv)
         runs.check_workdir(options.workdir, config.to_dict())
+        if options.resume and not dry_run and runs.is_finished(options.workdir):
+            runs.describe(options.workdir, console.print)
+            return 0
     except (SettingError, runs.RunDirectoryError) as error:
         return _refuse(error)
 
     startup.import_tensorflow()
-    from ntk_tf import data
-    from ntk_tf.experiments import describe, train
+    from ntk_tf import data, experiments
+    from ntk_tf.experiments import estimate
 
-    console = Console()
     try:
         place = data.find(config.dataset, options.data_dir, options.manual_dir)
         if dry_run:
-            describe.dry_run(config, options, place, console)
+            estimate.describe(config, options, place, console)
         else:
-            describe.result(train.run(config, options, console), options, console)
+            experiments.run(config, options, console)
+            runs.describe(options.workdir, console.print)
     except (data.DataError, runs.RunDirectoryError) as error:
         return _refuse(error)
     return 0

@@ -1,10 +1,10 @@
 """The files of a run directory: written so that a reader never sees half of one.
 
-    config.json     every resolved setting
-    metrics.csv     a row per epoch, `METRICS_COLUMNS`
-    result.json     written last: its presence means that the run is finished
-    tensorboard/    event files, the rows of metrics.csv as scalars
-    checkpoint/     the newest complete states
+- `config.json`: every resolved setting
+- `metrics.csv`: a row per epoch, `METRICS_COLUMNS`
+- `result.json`: written last; its presence means that the run is finished
+- `tensorboard/`: event files, the rows of metrics.csv as scalars
+- `checkpoint/`: the newest complete states
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 METRICS_COLUMNS = (
@@ -175,3 +175,30 @@ def open_workdir(workdir: pathlib.Path, settings: dict[str, Any], resume: bool) 
         write_json(workdir / "config.json", settings)
     except OSError as error:
         raise RunDirectoryError(f"--workdir={workdir}: {error.strerror}") from error
+
+
+def is_finished(workdir: pathlib.Path) -> bool:
+    """Whether the run directory holds a result."""
+    return (workdir / "result.json").exists()
+
+
+def describe(workdir: pathlib.Path, show: Callable[..., None]) -> None:
+    """Show a finished run's result and where it is.
+
+    Args:
+        workdir: the run directory.
+        show: prints a line, as `rich.console.Console.print`.
+    """
+    result = read_json(workdir / "result.json")
+    if result["status"] == "diverged":
+        summary = (
+            f"diverged at update {result['diverged_at_step']}"
+            f" (learning rate {result['learning_rate']})"
+        )
+    else:
+        summary = "  ".join(
+            f"{split} accuracy {result[f'{split}_accuracy']:.2%}" for split in ("train", "test")
+        )
+    timing = f"{result['steps']:,} updates, {result['seconds']:.0f} s"
+    show(f"{summary}  ({timing})", highlight=False)
+    show(f"run directory {workdir}", highlight=False, soft_wrap=True)

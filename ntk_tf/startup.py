@@ -1,6 +1,7 @@
 """Import TensorFlow without its start-up noise."""
 
 import contextlib
+import logging
 import os
 import pathlib
 import re
@@ -27,12 +28,11 @@ def import_tensorflow() -> None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     with _filtered_stderr():
         import tensorflow as tf
-        import tensorflow_datasets as tfds
 
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
     tf.get_logger().setLevel("ERROR")
-    tfds.disable_progress_bar()
+    logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

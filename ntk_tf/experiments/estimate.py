@@ -5,9 +5,10 @@ import dataclasses
 import keras
 import numpy as np
 import psutil
+from rich.console import Console
 
 from ntk_tf import models
-from ntk_tf.config import NATIVE_CHANNELS, NATIVE_SIZE, Config
+from ntk_tf.config import NATIVE_CHANNELS, NATIVE_SIZE, Config, Options
 
 #: Bytes of a float32.
 _FLOAT = 4
@@ -54,3 +55,34 @@ def estimate(config: Config) -> Estimate:
         + _RUNTIME
     )
     return Estimate(parameters, int(memory), psutil.virtual_memory().available)
+
+
+def describe(config: Config, options: Options, place: str, console: Console) -> None:
+    """Print every resolved setting and the size of the run.
+
+    Args:
+        config: the run's settings.
+        options: where it would be carried out.
+        place: where the data would come from, as `data.find` says.
+        console: where to print.
+    """
+    size = estimate(config)
+    lines = config.to_dict() | {
+        "input": "x".join(map(str, config.input_shape)),
+        "data": place,
+        "workdir": options.workdir,
+        "parameters": f"{size.parameters:,}",
+        "memory": f"about {_gib(size.memory)}, {_gib(size.available)} available",
+    }
+    for name, value in lines.items():
+        console.print(f"{name:16}{value}", highlight=False)
+    if size.memory > size.available:
+        console.print(
+            f"warning: this needs about {_gib(size.memory)} of memory and the machine has"
+            f" {_gib(size.available)}; a smaller --batch_size or --width needs less",
+            highlight=False,
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -28,24 +28,7 @@ EVALUATION_BATCH = 256
 
 
 def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
-    """Carry out a run, or go on with it, or find it finished.
-
-    Args:
-        config: what to run; `options.workdir` must have passed `runs.check_workdir`.
-        options: where and how.
-        console: for progress.
-
-    Returns:
-        The content of result.json.
-
-    Raises:
-        DataError: if the data cannot be had.
-        RunDirectoryError: if the run directory cannot be used.
-    """
-    result_path = options.workdir / "result.json"
-    if options.resume and result_path.exists():
-        console.print(f"{options.workdir} is finished; nothing to do")
-        return runs.read_json(result_path)
+    """Train to the end, from where an earlier process stopped; see `experiments.run`."""
     source = data.load(
         config.dataset,
         options.data_dir,
@@ -55,7 +38,7 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
     )
     runs.open_workdir(options.workdir, config.to_dict(), options.resume)
     result = _Training(config, options, source, console).run()
-    runs.write_json(result_path, result)
+    runs.write_json(options.workdir / "result.json", result)
     return result
 
 
@@ -188,7 +171,11 @@ class _Training:
         return checksum
 
     def _restore(self) -> int:
-        """Go back to the newest checkpoint, if there is one; the number of updates done."""
+        """Go back to the newest checkpoint, if there is one; the number of updates done.
+
+        Raises:
+            RunDirectoryError: if the checkpoint cannot be continued from.
+        """
         found = checkpoint.restore(self.checkpoints)
         if found is None:
             return 0

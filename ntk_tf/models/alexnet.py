@@ -2,7 +2,7 @@
 
 import keras
 
-from ntk_tf.models.layers import MaxPooling2D, TorchInitialization
+from ntk_tf.models.layers import AdaptiveAveragePooling2D, MaxPooling2D, TorchInitialization
 
 
 def alexnet(inputs, channels, num_classes: int, init: TorchInitialization):
@@ -26,7 +26,7 @@ def alexnet(inputs, channels, num_classes: int, init: TorchInitialization):
     x = init.conv(x, channels(256), 3, padding=1, name="conv5")
     x = MaxPooling2D(3, 2, name="pool5")(x)
     if tuple(x.shape[1:3]) != (6, 6):
-        x = keras.layers.AdaptiveAveragePooling2D(6, name="average_pool")(x)
+        x = AdaptiveAveragePooling2D(6, name="average_pool")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     x = init.dense(x, channels(4096), name="dense6")
     x = init.dense(x, channels(4096), name="dense7")

@@ -42,9 +42,7 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
         return super().call(inputs)
 
 
-def max_of_slices(
-    x: tf.Tensor, pool_size: tuple[int, int], strides: tuple[int, int]
-) -> tf.Tensor:
+def max_of_slices(x: tf.Tensor, pool_size: tuple[int, int], strides: tuple[int, int]) -> tf.Tensor:
     """Max pooling of `x [b, h, w, c]` as the maximum over the window's positions."""
     (pool_h, pool_w), (stride_h, stride_w) = pool_size, strides
     reach_h = x.shape[1] - pool_h + 1
@@ -55,6 +53,48 @@ def max_of_slices(
             window = x[:, i : i + reach_h : stride_h, j : j + reach_w : stride_w]
             result = window if result is None else tf.maximum(result, window)
     return result
+
+
+@keras.saving.register_keras_serializable(package="ntk_tf")
+class AdaptiveAveragePooling2D(keras.layers.Layer):
+    """PyTorch's `AdaptiveAvgPool2d`: means over windows that divide any input into a fixed grid.
+
+    Of `size` windows along an axis of length h, window i reaches from floor(i h / size) to
+    ceil((i + 1) h / size). Keras' layer of this name fails for inputs smaller than the grid.
+
+    Args:
+        size: side of the output grid.
+        **kwargs: Keras' own.
+    """
+
+    def __init__(self, size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, inputs):
+        """Map `[b, h, w, c]` to `[b, size, size, c]`."""
+        rows, columns = (
+            tf.constant(window_means(length, self.size), inputs.dtype)
+            for length in inputs.shape[1:3]
+        )
+        return tf.einsum("ih,bhwc,jw->bijc", rows, inputs, columns)
+
+    def compute_output_shape(self, input_shape):
+        """The grid in place of height and width."""
+        return (input_shape[0], self.size, self.size, input_shape[3])
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return super().get_config() | {"size": self.size}
+
+
+def window_means(length: int, size: int) -> np.ndarray:
+    """Matrix `[size, length]` that averages over each of the adaptive windows."""
+    matrix = np.zeros((size, length))
+    for i in range(size):
+        start, end = i * length // size, -(-(i + 1) * length // size)
+        matrix[i, start:end] = 1 / (end - start)
+    return matrix
 
 
 class TorchInitialization:

@@ -243,4 +243,3 @@ def save_state(
     """Write a checkpoint of variables and history; `meta` goes along."""
     state = {"rows": history.rows, "seconds": history.elapsed()} | meta
     checkpoint.save(directory, checkpoint.Checkpoint(step, checkpoint.values(variables), state))
-

@@ -1,8 +1,8 @@
 """The training loop: many updates inside one graph, Keras callbacks between them.
 
 It knows no experiment; what an experiment adds, it adds as a callback. Keras' own `fit` ties the
-number of updates inside a graph to the length of an epoch and cannot start in the middle of one; here
-the number is an argument of the graph.
+number of updates inside a graph to the length of an epoch and cannot start in the middle of one;
+here the number is an argument of the graph.
 """
 
 import dataclasses

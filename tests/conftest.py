@@ -1,0 +1,42 @@
+"""Shared fixtures; TensorFlow is imported once, quietly, on few threads."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+from ntk_tf import startup  # noqa: E402
+
+startup.import_tensorflow()
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+SHARED = pathlib.Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def float64():
+    """Build and run models in float64."""
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(before[0])
+    keras.config.set_dtype_policy(before[1])
+
+
+@pytest.fixture(scope="session")
+def mnist_files():
+    """Folder of the four original MNIST files."""
+    folder = pathlib.Path(os.environ.get("NTK_TF_MNIST", SHARED / "data/mnist"))
+    if not (folder / "train-images-idx3-ubyte.gz").exists():
+        pytest.skip("the original MNIST files are not at hand; set NTK_TF_MNIST to their folder")
+    return folder

@@ -1,0 +1,30 @@
+"""Independent ways to compute what the package computes."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def dense_jacobian(model, x) -> np.ndarray:
+    """[n * L, p]: gradients of all outputs in all trainable weights, by one backward pass each."""
+    weights = [w.value for w in model.trainable_weights]
+    with tf.GradientTape(persistent=True) as tape:
+        outputs = tf.unstack(tf.reshape(model(x, training=False), [-1]))
+    rows = []
+    for output in outputs:
+        parts = tape.gradient(output, weights, unconnected_gradients="zero")
+        rows.append(np.concatenate([np.ravel(part) for part in parts]))
+    return np.stack(rows)
+
+
+def flat(tensors) -> np.ndarray:
+    """One vector of all the tensors' elements."""
+    return np.concatenate([np.ravel(np.asarray(t)) for t in tensors])
+
+
+def assign_flat(variables, vector) -> None:
+    """Set variables to consecutive pieces of a vector."""
+    position = 0
+    for variable in variables:
+        size = int(np.prod(variable.shape))
+        variable.assign(np.reshape(vector[position : position + size], variable.shape))
+        position += size
