@@ -52,7 +52,6 @@ def define_flags(values: flags.FlagValues) -> None:
     boolean("resume", True, "go on with an unfinished run, keep a finished one")
     real("checkpoint_minutes", 10.0, "save within an epoch so often")
     boolean("dry_run", False, "validate, show settings and size, and run nothing")
-    boolean("help", False, "show this help", short_name="h")
 
 
 def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
@@ -70,15 +69,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
     """
     values = flags.FlagValues()
     define_flags(values)
-    try:
-        rest = values(list(argv))[1:]
-    except (flags.Error, ValueError) as error:
-        raise SettingError(_explain(error)) from error
-    if values.help:
-        print(f"usage: python -m ntk_tf.main [flags]\n{values.get_help()}")
-        sys.exit(0)
-    if rest:
-        raise SettingError(f"{rest[0]}: unexpected argument; flags start with --")
+    _read(values, argv, "main")
     given = {name: values[name].value for name in settings.RULES}
     config = settings.resolve(**given)
     if not values.checkpoint_minutes > 0:
@@ -94,6 +85,39 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
         checkpoint_minutes=values.checkpoint_minutes,
     )
     return config, options, values.dry_run
+
+
+def parse_report(argv: Sequence[str]) -> pathlib.Path:
+    """Turn the command line of `ntk_tf.report` into the folder of runs that it reads.
+
+    Args:
+        argv: program name and arguments.
+
+    Returns:
+        The folder.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("runs_dir", "runs", "parent of run directories", flag_values=values)
+    _read(values, argv, "report")
+    return pathlib.Path(values.runs_dir).expanduser()
+
+
+def _read(values: flags.FlagValues, argv: Sequence[str], program: str) -> None:
+    """Parse a command line; print help and leave if it asks for that.
+
+    Raises:
+        SettingError: for an unknown flag, a bad value or anything that is no flag.
+    """
+    flags.DEFINE_boolean("help", False, "show this help", short_name="h", flag_values=values)
+    try:
+        rest = values(list(argv))[1:]
+    except (flags.Error, ValueError) as error:
+        raise SettingError(_explain(error)) from error
+    if values.help:
+        print(f"usage: python -m ntk_tf.{program} [flags]\n{values.get_help()}")
+        sys.exit(0)
+    if rest:
+        raise SettingError(f"{rest[0]}: unexpected argument; flags start with --")
 
 
 def _explain(error: flags.Error) -> str:

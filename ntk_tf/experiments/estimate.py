@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 import psutil
 from rich.console import Console
@@ -41,7 +40,7 @@ def estimate(config: Config) -> Estimate:
     Returns:
         The size of the run on this machine.
     """
-    with keras.StatelessScope():
+    with models.shapes_only():
         model = models.build(
             config.arch, config.width, config.num_classes, config.input_shape, config.seed
         )
