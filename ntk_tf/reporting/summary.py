@@ -38,9 +38,11 @@ def summary(found: dict[str, dict[bool, dict[str, Any]]]) -> Table:
 
     The gap is the network's test accuracy minus the linearization's, in points.
     """
-    table = Table("run", "network train", "test", "linearized train", "test", "gap")
+    table = Table("run", "network\ntrain", "\ntest", "linearized\ntrain", "\ntest", "\ngap")
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
+        column.no_wrap = True
     for name, pair in found.items():
         cells = [
             _percent(pair.get(linearized), f"{split}_accuracy")
