@@ -8,6 +8,7 @@ settings are refused at once.
 import dataclasses
 import math
 import pathlib
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -377,8 +378,10 @@ def run_name(config: Config) -> str:
         for key, value in usual.items()
         if key not in ("width", "seed", "weights") and getattr(config, key) != value
     }
-    text = "".join(f"_{key}{value}" for key, value in changed.items())
-    return name + text.replace(",", "-")
+    if config.synsets:  # up to 17 names are too long for a folder's
+        checksum = zlib.crc32(config.snake_synsets.encode())
+        changed["snake_synsets"] = f"{len(config.synsets)}-{checksum:08x}"
+    return name + "".join(f"_{key}{value}" for key, value in changed.items())
 
 
 @dataclasses.dataclass(frozen=True)

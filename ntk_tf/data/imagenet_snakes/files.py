@@ -159,7 +159,7 @@ class _TrainingArchive:
             if found := _SYNSET_ARCHIVE.fullmatch(member.name):
                 self.members[found[1]] = member
         if not self.members:
-            raise _another_archive(place, "archives such as n01728572.tar", names)
+            _refuse(place, "archives such as n01728572.tar", names)
 
     def holds(self, synset: str) -> bool:
         return synset in self.members
@@ -183,7 +183,11 @@ def _training_members(place: pathlib.Path) -> Iterator[_Folders | _TrainingArchi
 
 
 def _validation_archive(place: pathlib.Path, synsets: tuple[str, ...]) -> Iterator[Picture]:
-    """Pictures of an archive whose file names are numbers; TFDS knows their classes."""
+    """Pictures of an archive whose file names are numbers; TFDS knows their classes.
+
+    Raises:
+        DataError: if a class has no pictures.
+    """
     labels = validation_labels()
     names, seen = [], set()
     known = False
@@ -200,7 +204,7 @@ def _validation_archive(place: pathlib.Path, synsets: tuple[str, ...]) -> Iterat
                 name = pathlib.PurePosixPath(member.name).name
                 yield Picture(name, synset, archive.extractfile(member).read)
     if not known:
-        raise _another_archive(place, "pictures such as ILSVRC2012_val_00000001.JPEG", names)
+        _refuse(place, "pictures such as ILSVRC2012_val_00000001.JPEG", names)
     missing = [synset for synset in synsets if synset not in seen]
     if missing:
         raise DataError(
@@ -245,9 +249,14 @@ def _opened(place: pathlib.Path) -> Iterator[tarfile.TarFile]:
         raise DataError(f"{place}: cannot be read ({error.strerror or error})") from error
 
 
-def _another_archive(place: pathlib.Path, expected: str, names: list[str]) -> DataError:
+def _refuse(place: pathlib.Path, expected: str, names: list[str]) -> None:
+    """Say that an archive is another one than was expected.
+
+    Raises:
+        DataError: always.
+    """
     found = f"its first member is {names[0]}" if names else "it is empty"
-    return DataError(
+    raise DataError(
         f"{place}: is another archive: {expected} are expected in it and there are none ({found});"
         " get it from image-net.org"
     )
