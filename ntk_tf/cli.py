@@ -45,6 +45,11 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("seed", None, "fixes initialization and data order (default: 0)")
     integer("train_examples", None, "use only the first so many training pictures")
     integer("test_examples", None, "use only the first so many test pictures")
+    choice("augment", None, settings.AUGMENTATIONS, "of training pictures (default: none)")
+    string("snake_synsets", None, "classes, comma-separated (default: first ten of 1,300 pictures)")
+    boolean("skip_corrupt_images", None, "prepare imagenet_snakes without undecodable pictures")
+    string("weights", None, "network trained on ImageNet: .pth, .safetensors or .npz")
+    boolean("cache_decoded", None, "keep JPEG files decoded (default: where that is smaller)")
     string("data_dir", None, "where TFDS keeps prepared datasets (default: TFDS' own)")
     string("manual_dir", None, "folder of original data files, for machines without network")
     string("workdir", None, "run directory (default: a readable name under --runs_dir)")
@@ -83,6 +88,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
         manual_dir=_folder(values.manual_dir),
         resume=values.resume,
         checkpoint_minutes=values.checkpoint_minutes,
+        cache_decoded=values.cache_decoded,
     )
     return config, options, values.dry_run
 

@@ -29,7 +29,7 @@ def main() -> int:
     from ntk_tf.experiments import estimate
 
     try:
-        place = data.find(config.dataset, options.data_dir, options.manual_dir)
+        place = data.find_for(config, options)
         if dry_run:
             estimate.describe(config, options, place, console)
         else:

@@ -23,20 +23,11 @@ from ntk_tf.training.callbacks import (
 from ntk_tf.training.loop import Plan, shortest, train
 from ntk_tf.training.metrics import FirstNonFinite, loss_function
 
-#: Pictures a batch in passes that only evaluate.
-EVALUATION_BATCH = 256
-
 
 def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
     """Train to the end, from where an earlier process stopped; see `experiments.run`."""
-    source = data.load(
-        config.dataset,
-        options.data_dir,
-        options.manual_dir,
-        config.train_examples,
-        config.test_examples,
-    )
-    runs.open_workdir(options.workdir, config.to_dict(), options.resume)
+    source = data.load_for(config, options)
+    runs.open_workdir(options.workdir, config.to_dict(), options.resume, source.classes)
     result = _Training(config, options, source, console).run()
     runs.write_json(options.workdir / "result.json", result)
     return result
@@ -83,7 +74,7 @@ class _Training:
         self.history = History()
         self.checkpoints = options.workdir / "checkpoint"
         self.preprocess = pipeline.preprocessing(
-            source, config.image_size, config.padding, config.input_shape[-1]
+            source, config.image_size, config.padding, config.input_shape[-1], config.augment
         )
         per_epoch = pipeline.steps_per_epoch(len(source.train), config.batch_size)
         self.model = compiled_model(config, per_epoch)
@@ -140,9 +131,8 @@ class _Training:
         }
 
     def _evaluation_batches(self, split: data.Split):
-        return pipeline.evaluation_batches(
-            split, self.preprocess, self.config.num_classes, EVALUATION_BATCH
-        )
+        size = pipeline.evaluation_batch_size(self.config.input_shape)
+        return pipeline.evaluation_batches(split, self.preprocess, self.config.num_classes, size)
 
     def _evaluate(self, batches) -> dict[str, float]:
         """Loss and accuracy over all batches."""
