@@ -50,6 +50,12 @@ def define_flags(values: flags.FlagValues) -> None:
     boolean("skip_corrupt_images", None, "prepare imagenet_snakes without undecodable pictures")
     string("weights", None, "network trained on ImageNet: .pth, .safetensors or .npz")
     boolean("cache_decoded", None, "keep JPEG files decoded (default: where that is smaller)")
+    string("examples", None, "pictures to look at: how many, or their positions, comma-separated")
+    integer("record_every", None, "updates between records of the trajectory (default: 1)")
+    integer("distance_every", None, "updates between measurements of the distance (default: 50)")
+    integer("distance_examples", None, "test pictures for the distance (default: 200)")
+    integer("kernel_every", None, "updates between measurements of the kernel (default: never)")
+    integer("kernel_examples", None, "test pictures for the kernel (default: 50)")
     string("data_dir", None, "where TFDS keeps prepared datasets (default: TFDS' own)")
     string("manual_dir", None, "folder of original data files, for machines without network")
     string("workdir", None, "run directory (default: a readable name under --runs_dir)")
@@ -76,6 +82,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
     define_flags(values)
     _read(values, argv, "main")
     given = {name: values[name].value for name in settings.RULES}
+    given["examples"] = _numbers(given["examples"])
     config = settings.resolve(**given)
     if not values.checkpoint_minutes > 0:
         raise SettingError(
@@ -133,6 +140,14 @@ def _explain(error: flags.Error) -> str:
     if found and found[1] in settings.RULES:
         return f"--{found[1]}={found[2]}: must be {settings.RULES[found[1]].allowed}"
     return message
+
+
+def _numbers(text: str | None) -> int | tuple[int, ...] | str | None:
+    """A number, or several separated by commas; text that is neither is left as it is."""
+    if text is None or not re.fullmatch(r"-?\d+(,-?\d+)*", text):
+        return text
+    numbers = tuple(int(part) for part in text.split(","))
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _folder(path: str | None) -> str | None:

@@ -46,7 +46,7 @@ def batches_in_memory(count):
 
 
 def bare_loop(config, steps, batch):
-    model = compiled_model(config, steps)
+    model = compiled_model(config, steps, config.linearized)
     model.evaluate(*batch, verbose=0)  # builds the metrics
 
     @tf.function
@@ -58,7 +58,7 @@ def bare_loop(config, steps, batch):
 
 
 def keras_fit(config, steps, dataset):
-    model = compiled_model(config, steps)
+    model = compiled_model(config, steps, config.linearized)
     model.compile(
         optimizer=model.optimizer,
         loss=model.loss,
@@ -71,7 +71,7 @@ def keras_fit(config, steps, dataset):
 def own_loop(config, steps):
     source = data.load("digits")
     preprocess = pipeline.preprocessing(source, 28, 0, 1)
-    model = compiled_model(config, steps)
+    model = compiled_model(config, steps, config.linearized)
     stream = pipeline.training_batches(source.train, preprocess, 10, BATCH, config.seed)
     model.evaluate(stream.take(1), verbose=0)  # builds the metrics
     iterator, run = iter(stream), multi_step_function(model)

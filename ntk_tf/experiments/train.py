@@ -26,12 +26,13 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
     return result
 
 
-def compiled_model(config: Config, steps_per_epoch: int) -> keras.Model:
+def compiled_model(config: Config, steps_per_epoch: int, linearized: bool) -> keras.Model:
     """The network or its linearization at initialization, ready to train.
 
     Args:
         config: the run's settings.
         steps_per_epoch: updates an epoch, for the schedule of the learning rate.
+        linearized: which of the two.
 
     Returns:
         A compiled model whose optimizer is built.
@@ -39,7 +40,7 @@ def compiled_model(config: Config, steps_per_epoch: int) -> keras.Model:
     model = models.build(
         config.arch, config.width, config.num_classes, config.input_shape, config.seed
     )
-    if config.linearized:
+    if linearized:
         model = LinearizedModel(model)
     rate = step_schedule(
         config.learning_rate, config.lr_drop_every * steps_per_epoch, config.lr_drop_factor
@@ -68,7 +69,7 @@ class _Training:
             source, config.image_size, config.padding, config.input_shape[-1], config.augment
         )
         per_epoch = pipeline.steps_per_epoch(len(source.train), config.batch_size)
-        self.model = compiled_model(config, per_epoch)
+        self.model = compiled_model(config, per_epoch, config.linearized)
         self.test_batches = self._evaluation_batches(source.test)
         self._evaluate(self.test_batches.take(1))  # builds the metrics
         fixed = self.model.base.variables if config.linearized else []

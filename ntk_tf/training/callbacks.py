@@ -67,7 +67,7 @@ class Record(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Bring both records to the state that training starts from."""
-        runs.write_metrics(self.metrics_path, self.rows)
+        runs.write_table(self.metrics_path, runs.METRICS_COLUMNS, self.rows)
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         self.writer = tf.summary.create_file_writer(str(self.tensorboard))
         for row in self.rows:
@@ -90,7 +90,7 @@ class Record(keras.callbacks.Callback):
             "seconds": round(self.history.elapsed(), 3),
         }
         self.rows.append(row)
-        runs.write_metrics(self.metrics_path, self.rows)
+        runs.write_table(self.metrics_path, runs.METRICS_COLUMNS, self.rows)
         self._write_scalars(row)
 
     def on_train_end(self, logs=None):

@@ -99,7 +99,7 @@ def test_final_accuracy_is_a_full_pass_with_the_final_weights(finished):
     settings = config.resolve(
         dataset="digits", train_examples=200, test_examples=50, epochs=4, linearized=linearized
     )
-    model = train.compiled_model(settings, 7)
+    model = train.compiled_model(settings, 7, linearized)
     saved = final_arrays(workdir)
     for i, weight in enumerate(model.trainable_weights):
         weight.assign(saved[f"{i:04d}/{weight.path}"])
