@@ -1,5 +1,6 @@
 """The command line: the only place that defines flags, and turns them into settings."""
 
+import dataclasses
 import functools
 import pathlib
 import re
@@ -29,6 +30,7 @@ def define_flags(values: flags.FlagValues) -> None:
     choice("experiment", None, settings.EXPERIMENTS, "what to run (default: train)")
     choice("arch", None, settings.ARCHS, "architecture (default: lenet)")
     integer("width", None, "width factor: multiplies channels and hidden units (default: 1)")
+    string("widths", None, "several width factors, comma-separated: one run each, one figure")
     boolean("linearized", None, "train the linearization in place of the network")
     choice("dataset", None, settings.DATASETS, "pictures (default: the paper's for the arch)")
     integer("image_size", None, "pictures are resized to this side (default: the arch's)")
@@ -65,14 +67,31 @@ def define_flags(values: flags.FlagValues) -> None:
     boolean("dry_run", False, "validate, show settings and size, and run nothing")
 
 
-def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What a command line asks for.
+
+    Attributes:
+        config: the run's settings.
+        options: how and where to carry it out.
+        widths: several widths to run in place of the one in `config`; empty for one run.
+        dry_run: validate and describe, and run nothing.
+    """
+
+    config: Config
+    options: Options
+    widths: tuple[int, ...]
+    dry_run: bool
+
+
+def parse(argv: Sequence[str]) -> Command:
     """Turn a command line into settings.
 
     Args:
         argv: program name and arguments.
 
     Returns:
-        The run's settings, how to carry it out, and whether it is a dry run.
+        What it asks for, complete and valid.
 
     Raises:
         SettingError: for an unknown flag or a bad value.
@@ -88,7 +107,11 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
         raise SettingError(
             f"--checkpoint_minutes={values.checkpoint_minutes}: must be a number above 0"
         )
-    workdir = values.workdir or str(pathlib.Path(values.runs_dir) / settings.run_name(config))
+    widths = _widths(values, config)
+    name = settings.run_name(config)
+    if widths:
+        name = name.replace(f"_x{config.width}_", f"_x{'-'.join(map(str, widths))}_")
+    workdir = values.workdir or str(pathlib.Path(values.runs_dir) / name)
     options = Options(
         workdir=pathlib.Path(workdir).expanduser(),
         data_dir=_folder(values.data_dir),
@@ -97,7 +120,7 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
         checkpoint_minutes=values.checkpoint_minutes,
         cache_decoded=values.cache_decoded,
     )
-    return config, options, values.dry_run
+    return Command(config, options, widths, values.dry_run)
 
 
 def parse_report(argv: Sequence[str]) -> pathlib.Path:
@@ -140,6 +163,30 @@ def _explain(error: flags.Error) -> str:
     if found and found[1] in settings.RULES:
         return f"--{found[1]}={found[2]}: must be {settings.RULES[found[1]].allowed}"
     return message
+
+
+def _widths(values: flags.FlagValues, config: Config) -> tuple[int, ...]:
+    """The width factors of `--widths`, in the order given.
+
+    Raises:
+        SettingError: for anything but different positive integers, or where they make no sense.
+    """
+    if values.widths is None:
+        return ()
+    numbers = _numbers(values.widths)
+    widths = (numbers,) if isinstance(numbers, int) else numbers
+    if isinstance(widths, str) or min(widths) < 1 or len(set(widths)) < len(widths):
+        raise SettingError(
+            f"--widths={values.widths}: must be different integers of at least 1, comma-separated"
+        )
+    if config.experiment not in settings.OVER_WIDTHS:
+        raise SettingError(
+            f"--widths={values.widths}: --experiment={config.experiment} takes one --width; several"
+            f" are for {', '.join(settings.OVER_WIDTHS)}"
+        )
+    if values.width is not None:
+        raise SettingError(f"--width={values.width}: must not be given together with --widths")
+    return widths
 
 
 def _numbers(text: str | None) -> int | tuple[int, ...] | str | None:

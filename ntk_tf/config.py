@@ -70,6 +70,9 @@ _SNAKES = {"snake_synsets", "skip_corrupt_images"}
 _DATA = {"train_examples", "test_examples"} | _SNAKES
 _TRAINING = {"loss", *_LENET, "max_steps", "augment"}
 
+#: The experiments whose figure shows several widths.
+OVER_WIDTHS = ("trajectory",)
+
 #: The settings that each experiment reads; a flag of another one is refused.
 READS = {
     "train": _MODEL | _DATA | _TRAINING | {"linearized"},
@@ -418,6 +421,37 @@ def run_name(config: Config) -> str:
         checksum = zlib.crc32(config.snake_synsets.encode())
         changed["snake_synsets"] = f"{len(config.synsets)}-{checksum:08x}"
     return name + "".join(f"_{key}{value}" for key, value in changed.items())
+
+
+def flags_of(config: Config, options: "Options") -> list[str]:
+    """The command line that resolves to these settings: only what differs from the defaults.
+
+    Args:
+        config: a run's settings.
+        options: how and where it is carried out.
+
+    Returns:
+        Arguments of `python -m ntk_tf.main`.
+    """
+    chosen = {name: getattr(config, name) for name in ("experiment", "arch", "width", "dataset")}
+    usual = defaults(config.experiment, config.arch, config.dataset, bool(config.linearized))
+    chosen["linearized"] = config.linearized or None
+    chosen |= {key: getattr(config, key) for key in usual if getattr(config, key) != usual[key]}
+    fields = dataclasses.fields(Options)
+    chosen |= {
+        field.name: getattr(options, field.name)
+        for field in fields
+        if getattr(options, field.name) != field.default
+    }
+    return [_flag(name, value) for name, value in chosen.items() if value is not None]
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    return f"--{name}={value}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -218,6 +218,8 @@ def describe(workdir: pathlib.Path, show: Callable[..., None]) -> None:
             for name, value in result.items()
             if "_accuracy" in name and value is not None
         )
+    if result.get("relative_distance") is not None:
+        summary = f"relative distance {result['relative_distance']:.3f}"
     updates = f"{result['steps']:,} updates, " if "steps" in result else ""
     timing = f"{updates}{result['seconds']:.0f} s"
     show(f"{summary}  ({timing})", highlight=False)

@@ -82,3 +82,21 @@ def test_learning_rate_drops():
     rates = [settings.learning_rate_in(epoch) for epoch in (0, 29, 30, 60, 99)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.0001])
     assert resolve().learning_rate_in(99) == 0.1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"width": 3, "linearized": True, "arch": "alexnet", "learning_rate": 0.5},
+        {"experiment": "trajectory", "examples": (3, 1), "dataset": "digits", "seed": 7},
+        {"dataset": "cifar10", "loss": "cross_entropy", "max_steps": 5, "padding": 2},
+    ],
+)
+def test_command_line_of_settings_resolves_to_them(settings, tmp_path):
+    from ntk_tf import cli
+
+    configuration = resolve(**settings)
+    options = config.Options(tmp_path, data_dir="d", resume=False)
+    command = cli.parse(["main", *config.flags_of(configuration, options)])
+    assert (command.config, command.options) == (configuration, options)

@@ -57,7 +57,7 @@ def compiled_model(config: Config, steps_per_epoch: int, linearized: bool) -> ke
 def title(config: Config) -> str:
     """The run's name on the screen, such as `LinLeNet x5 on mnist`."""
     arch = {"lenet": "LeNet", "alexnet": "AlexNet"}[config.arch]
-    return f"{'Lin' * config.linearized}{arch} x{config.width} on {config.dataset}"
+    return f"{'Lin' if config.linearized else ''}{arch} x{config.width} on {config.dataset}"
 
 
 class _Training:

@@ -287,5 +287,3 @@ class _Measure(keras.callbacks.Callback):
             self.writers[name].flush()
         self.writers["comparison"].flush()
         self.shown = count
-
-
