@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from rich.console import Console
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +23,7 @@ def test_digits(tmp_path):
     assert result["test_accuracy"] > 0.85
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_digits_at_their_own_size_equal_plain_scikit_learn(tmp_path):
     config = resolve(
         experiment="baseline", dataset="digits", arch="lenet", image_size=8, padding=4, max_steps=30
