@@ -85,7 +85,10 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
     if rest:
         raise SettingError(f"{rest[0]}: unexpected argument; flags start with --")
     given = {name: values[name].value for name in settings.RULES}
+    given["weights"] = _expanded(given["weights"])
     config = settings.resolve(**given)
+    if config.weights and not pathlib.Path(config.weights).is_file():
+        raise SettingError(f"--weights={config.weights}: there is no such file")
     if not values.checkpoint_minutes > 0:
         raise SettingError(
             f"--checkpoint_minutes={values.checkpoint_minutes}: must be a number above 0"
@@ -93,8 +96,8 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
     workdir = values.workdir or str(pathlib.Path(values.runs_dir) / settings.run_name(config))
     options = Options(
         workdir=pathlib.Path(workdir).expanduser(),
-        data_dir=_folder(values.data_dir),
-        manual_dir=_folder(values.manual_dir),
+        data_dir=_expanded(values.data_dir),
+        manual_dir=_expanded(values.manual_dir),
         resume=values.resume,
         checkpoint_minutes=values.checkpoint_minutes,
         cache_decoded=values.cache_decoded,
@@ -111,5 +114,6 @@ def _explain(error: flags.Error) -> str:
     return message
 
 
-def _folder(path: str | None) -> str | None:
+def _expanded(path: str | None) -> str | None:
+    """A path with its `~` expanded."""
     return None if path is None else str(pathlib.Path(path).expanduser())
