@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-EXPERIMENTS = ("train", "baseline", "pretrained")
+EXPERIMENTS = ("train", "trajectory", "baseline", "pretrained")
 ARCHS = ("lenet", "alexnet")
 DATASETS = ("digits", "mnist", "cifar10", "imagenet_snakes")
 LOSSES = ("l2", "cross_entropy")
@@ -70,9 +70,17 @@ _SNAKES = {"snake_synsets", "skip_corrupt_images"}
 _DATA = {"train_examples", "test_examples"} | _SNAKES
 _TRAINING = {"loss", *_LENET, "max_steps", "augment"}
 
+#: The experiments whose figure shows several widths.
+OVER_WIDTHS = ("trajectory",)
+
 #: The settings that each experiment reads; a flag of another one is refused.
 READS = {
     "train": _MODEL | _DATA | _TRAINING | {"linearized"},
+    "trajectory": _MODEL
+    | _DATA
+    | _TRAINING - {"epochs"}
+    | {"examples", "record_every", "distance_every", "distance_examples"}
+    | {"kernel_every", "kernel_examples"},
     "baseline": _INPUT | _DATA | {"max_steps"},
     "pretrained": _INPUT - {"padding"} | _SNAKES | {"test_examples", "weights"},
 }
@@ -112,6 +120,12 @@ class Config:
             the first ten that have exactly 1,300 training pictures.
         skip_corrupt_images: prepare `imagenet_snakes` without pictures that cannot be decoded.
         weights: file of a network trained on all of ImageNet.
+        examples: pictures to look at: how many, or their positions in the test set.
+        record_every: updates between records of the outputs.
+        distance_every: updates between measurements of the distance between the two models.
+        distance_examples: first so many test pictures for that.
+        kernel_every: updates between measurements of the network's kernel; None for never.
+        kernel_examples: first so many test pictures for that.
     """
 
     experiment: str
@@ -137,6 +151,12 @@ class Config:
     snake_synsets: str | None = None
     skip_corrupt_images: bool | None = None
     weights: str | None = None
+    examples: int | tuple[int, ...] | None = None
+    record_every: int | None = None
+    distance_every: int | None = None
+    distance_examples: int | None = None
+    kernel_every: int | None = None
+    kernel_examples: int | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -162,7 +182,7 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """The settings that the experiment reads, by name, ready for JSON."""
         return {
-            name: value
+            name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
             if name in _settings(self.experiment, self.dataset)
         }
@@ -249,6 +269,19 @@ RULES: dict[str, _Rule] = {
         "a file that ends in " + ", ".join(WEIGHT_FORMATS),
         lambda value: isinstance(value, str) and value.endswith(WEIGHT_FORMATS),
     ),
+    "examples": _Rule(
+        "an integer of at least 1, or different integers of at least 0 separated by commas",
+        lambda value: (
+            all(isinstance(i, int) and i >= 0 for i in value) and len(set(value)) == len(value) > 0
+            if isinstance(value, tuple)
+            else _integer(1).accepts(value)
+        ),
+    ),
+    "record_every": _integer(1),
+    "distance_every": _integer(1),
+    "distance_examples": _integer(1),
+    "kernel_every": _optional(_integer(1)),
+    "kernel_examples": _integer(2),
 }
 
 #: Smallest input side that leaves at least one position before each layer.
@@ -289,6 +322,12 @@ def defaults(experiment: str, arch: str, dataset: str, linearized: bool) -> dict
         "snake_synsets": None,
         "skip_corrupt_images": False,
         "weights": None,
+        "examples": 3,
+        "record_every": 1,
+        "distance_every": 50,
+        "distance_examples": 200,
+        "kernel_every": None,
+        "kernel_examples": 50,
     }
     return {name: usual[name] for name in usual if name in _settings(experiment, dataset)}
 
@@ -382,6 +421,37 @@ def run_name(config: Config) -> str:
         checksum = zlib.crc32(config.snake_synsets.encode())
         changed["snake_synsets"] = f"{len(config.synsets)}-{checksum:08x}"
     return name + "".join(f"_{key}{value}" for key, value in changed.items())
+
+
+def flags_of(config: Config, options: "Options") -> list[str]:
+    """The command line that resolves to these settings: only what differs from the defaults.
+
+    Args:
+        config: a run's settings.
+        options: how and where it is carried out.
+
+    Returns:
+        Arguments of `python -m ntk_tf.main`.
+    """
+    chosen = {name: getattr(config, name) for name in ("experiment", "arch", "width", "dataset")}
+    usual = defaults(config.experiment, config.arch, config.dataset, bool(config.linearized))
+    chosen["linearized"] = config.linearized or None
+    chosen |= {key: getattr(config, key) for key in usual if getattr(config, key) != usual[key]}
+    fields = dataclasses.fields(Options)
+    chosen |= {
+        field.name: getattr(options, field.name)
+        for field in fields
+        if getattr(options, field.name) != field.default
+    }
+    return [_flag(name, value) for name, value in chosen.items() if value is not None]
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    return f"--{name}={value}"
 
 
 @dataclasses.dataclass(frozen=True)

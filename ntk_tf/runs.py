@@ -15,7 +15,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 METRICS_COLUMNS = (
@@ -79,10 +79,10 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def write_metrics(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Write metrics.csv anew, atomically; absent values stay empty."""
+def write_table(path: pathlib.Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
+    """Write a CSV file anew, atomically; absent values stay empty."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, METRICS_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     with atomic_write(path) as file:
@@ -218,6 +218,8 @@ def describe(workdir: pathlib.Path, show: Callable[..., None]) -> None:
             for name, value in result.items()
             if "_accuracy" in name and value is not None
         )
+    if result.get("relative_distance") is not None:
+        summary = f"relative distance {result['relative_distance']:.3f}"
     updates = f"{result['steps']:,} updates, " if "steps" in result else ""
     timing = f"{updates}{result['seconds']:.0f} s"
     show(f"{summary}  ({timing})", highlight=False)

@@ -58,3 +58,13 @@ def cifar10_jpeg():
     if not path.exists():
         pytest.skip("the JPEG copies of CIFAR-10 are not at hand")
     return path
+
+
+@pytest.fixture(scope="session")
+def mnist_data_dir(mnist_files, tmp_path_factory):
+    """A TFDS folder in which MNIST has been prepared from its original files."""
+    from ntk_tf import data
+
+    folder = str(tmp_path_factory.mktemp("tfds"))
+    data.load("mnist", data_dir=folder, manual_dir=str(mnist_files))
+    return folder

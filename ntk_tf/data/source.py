@@ -54,6 +54,15 @@ class Split:
         """The first `count` pictures, or all for None."""
         return self if count is None else Split(self.images[:count], self.labels[:count])
 
+    def take(self, positions: "np.ndarray | slice") -> "Split":
+        """The pictures at some positions."""
+        positions = np.arange(len(self))[positions]
+        if isinstance(self.images, np.ndarray):
+            return Split(self.images[positions], self.labels[positions])
+        import tensorflow as tf
+
+        return Split(tf.gather(self.images, positions), self.labels[positions])
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import keras
 import psutil
 from rich.console import Console
 
@@ -86,7 +85,7 @@ def _pretrained(config: Config) -> tuple[int, float]:
 
 def _network(arch: str, width: int, num_classes: int, config: Config) -> tuple[int, int]:
     """Numbers of parameters, and of all layers' outputs for one picture."""
-    with keras.StatelessScope():
+    with models.shapes_only():
         model = models.build(arch, width, num_classes, config.input_shape, config.seed or 0)
     activations = sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
     return int(model.count_params()), activations

@@ -1,0 +1,17 @@
+"""The empirical neural tangent kernel: Gram matrices, their spectra, kernel regression."""
+
+from ntk_tf.ntk.gram import PROPAGATION, Partial, Step, gram
+from ntk_tf.ntk.regression import Regression, kernel_regression
+from ntk_tf.ntk.spectrum import Spectrum, decompose, effective_rank
+
+__all__ = [
+    "PROPAGATION",
+    "Partial",
+    "Regression",
+    "Spectrum",
+    "Step",
+    "decompose",
+    "effective_rank",
+    "gram",
+    "kernel_regression",
+]

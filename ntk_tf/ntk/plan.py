@@ -1,0 +1,141 @@
+"""How a Gram is computed within a memory budget: what is held at one time, and what is not."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import psutil
+
+from ntk_tf.ntk.pieces import Piece
+
+#: Rows of Theta that a block of examples gives: enough for matrix products at full speed, and few
+#: enough that computing only half of a symmetric matrix's blocks saves nearly half of the work.
+_BLOCK_ROWS = 512
+#: Parts of the budget for the gradients of `StreamedGradients` and for a forward pass.
+_SCRATCH, _FORWARD = 0.2, 0.15
+
+
+def free_memory() -> float:
+    """GiB that the machine has available."""
+    return psutil.virtual_memory().available / 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The division of the work.
+
+    Attributes:
+        row_blocks: ranges of the first set's examples.
+        col_blocks: ranges of the second set's, the same if there is none.
+        symmetric: whether there is but one set.
+        groups: pieces whose factors are held at one time.
+        held: most row blocks, and as many column blocks, held at one time.
+        scratch: numbers that the gradients of a part may take.
+    """
+
+    row_blocks: list[slice]
+    col_blocks: list[slice]
+    symmetric: bool
+    groups: list[list[Piece]]
+    held: int
+    scratch: float
+
+    def passes(self) -> Iterator[tuple[list[Piece], range, range]]:
+        """Pieces, numbers of row blocks and of column blocks to hold together."""
+        for group in self.groups:
+            for start in range(0, len(self.row_blocks), self.held):
+                rows = range(start, min(start + self.held, len(self.row_blocks)))
+                end = rows.stop if self.symmetric else len(self.col_blocks)
+                for other in range(0, end, self.held):
+                    yield group, rows, range(other, min(other + self.held, end))
+
+    def pairs(self, rows: range, cols: range) -> list[tuple[int, int]]:
+        """The pairs of blocks to compute: with one set, those on or below the diagonal."""
+        return [(i, j) for i in rows for j in cols if not self.symmetric or j <= i]
+
+
+def make_plan(
+    pieces: Sequence[Piece],
+    outputs: int,
+    rows: int,
+    cols: int | None,
+    memory_gib: float,
+    number_size: int,
+) -> Plan:
+    """Divide the work so that it takes about a given amount of memory.
+
+    The Gram itself comes first; then factors of as many pieces and examples as fit, since each
+    further pass repeats forward and backward propagation.
+
+    Args:
+        pieces: the model's.
+        outputs: L.
+        rows: examples of the first set.
+        cols: examples of the second set; None if there is none.
+        memory_gib: the budget.
+        number_size: bytes of a number of the factors.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: if the budget does not even hold the Gram.
+    """
+    other = rows if cols is None else cols
+    gram = 8.0 * rows * other * outputs**2
+    numbers = (memory_gib * 2**30 - gram) / number_size
+    if numbers <= 0:
+        raise ValueError(
+            f"memory_gib={memory_gib:g}: the Gram of {rows} x {other} examples with {outputs}"
+            f" outputs alone takes {gram / 2**30:.2f} GiB"
+        )
+    room = (1 - _SCRATCH - _FORWARD) * numbers
+    stored = {piece.name: piece.contraction.stored() for piece in pieces}
+    forward = sum(_forward(piece, outputs) for piece in pieces)
+    size = min(
+        max(1, _BLOCK_ROWS // outputs),
+        max(1, int(_FORWARD * numbers / forward)),
+        max(1, int(room / (2 * max(stored.values())))),
+    )
+    row_blocks, col_blocks = _blocks(rows, size), _blocks(other, size)
+    held = max(len(row_blocks), len(col_blocks))
+    while held > 1 and max(stored.values()) * _examples(held, size, rows, cols) > room:
+        held = -(-held // 2)
+    most = room / _examples(held, size, rows, cols)
+    groups = _pack(pieces, stored, most)
+    return Plan(row_blocks, col_blocks, cols is None, groups, held, _SCRATCH * numbers)
+
+
+def _forward(piece: Piece, outputs: int) -> float:
+    """Numbers that one example's forward and backward pass needs for a piece, roughly."""
+    s = piece.contraction.shape
+    if piece.layer is None:
+        return 2.0 * outputs * s.weights
+    kept = piece.contraction.stored()
+    return 2.0 * s.groups * s.positions * (s.inputs + 4 * s.channels) + kept
+
+
+def _examples(held: int, size: int, rows: int, cols: int | None) -> int:
+    """Examples whose factors are held at one time."""
+    if cols is None:
+        return rows if held * size >= rows else 2 * held * size
+    return min(rows, held * size) + min(cols, held * size)
+
+
+def _blocks(examples: int, size: int) -> list[slice]:
+    """Ranges of nearly equal length."""
+    count = -(-examples // size)
+    bounds = [examples * k // count for k in range(count + 1)]
+    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+
+
+def _pack(pieces: Sequence[Piece], stored: dict[str, int], most: float) -> list[list[Piece]]:
+    """Consecutive pieces together, as long as they store at most so much for an example."""
+    groups: list[list[Piece]] = []
+    filled = most
+    for piece in pieces:
+        if filled + stored[piece.name] > most:
+            groups.append([])
+            filled = 0.0
+        groups[-1].append(piece)
+        filled += stored[piece.name]
+    return groups
