@@ -101,8 +101,11 @@ def parse(argv: Sequence[str]) -> Command:
     define_flags(values)
     _read(values, argv, "main")
     given = {name: values[name].value for name in settings.RULES}
+    given["weights"] = _expanded(given["weights"])
     given["examples"] = _numbers(given["examples"])
     config = settings.resolve(**given)
+    if config.weights and not pathlib.Path(config.weights).is_file():
+        raise SettingError(f"--weights={config.weights}: there is no such file")
     if not values.checkpoint_minutes > 0:
         raise SettingError(
             f"--checkpoint_minutes={values.checkpoint_minutes}: must be a number above 0"
@@ -114,8 +117,8 @@ def parse(argv: Sequence[str]) -> Command:
     workdir = values.workdir or str(pathlib.Path(values.runs_dir) / name)
     options = Options(
         workdir=pathlib.Path(workdir).expanduser(),
-        data_dir=_folder(values.data_dir),
-        manual_dir=_folder(values.manual_dir),
+        data_dir=_expanded(values.data_dir),
+        manual_dir=_expanded(values.manual_dir),
         resume=values.resume,
         checkpoint_minutes=values.checkpoint_minutes,
         cache_decoded=values.cache_decoded,
@@ -197,5 +200,6 @@ def _numbers(text: str | None) -> int | tuple[int, ...] | str | None:
     return numbers if len(numbers) > 1 else numbers[0]
 
 
-def _folder(path: str | None) -> str | None:
+def _expanded(path: str | None) -> str | None:
+    """A path with its `~` expanded."""
     return None if path is None else str(pathlib.Path(path).expanduser())
