@@ -1,5 +1,6 @@
 """The command line: the only place that defines flags, and turns them into settings."""
 
+import dataclasses
 import functools
 import pathlib
 import re
@@ -29,6 +30,7 @@ def define_flags(values: flags.FlagValues) -> None:
     choice("experiment", None, settings.EXPERIMENTS, "what to run (default: train)")
     choice("arch", None, settings.ARCHS, "architecture (default: lenet)")
     integer("width", None, "width factor: multiplies channels and hidden units (default: 1)")
+    string("widths", None, "several width factors, comma-separated: one run each, one figure")
     boolean("linearized", None, "train the linearization in place of the network")
     choice("dataset", None, settings.DATASETS, "pictures (default: the paper's for the arch)")
     integer("image_size", None, "pictures are resized to this side (default: the arch's)")
@@ -45,6 +47,17 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("seed", None, "fixes initialization and data order (default: 0)")
     integer("train_examples", None, "use only the first so many training pictures")
     integer("test_examples", None, "use only the first so many test pictures")
+    choice("augment", None, settings.AUGMENTATIONS, "of training pictures (default: none)")
+    string("snake_synsets", None, "classes, comma-separated (default: first ten of 1,300 pictures)")
+    boolean("skip_corrupt_images", None, "prepare imagenet_snakes without undecodable pictures")
+    string("weights", None, "network trained on ImageNet: .pth, .safetensors or .npz")
+    boolean("cache_decoded", None, "keep JPEG files decoded (default: where that is smaller)")
+    string("examples", None, "pictures to look at: how many, or their positions, comma-separated")
+    integer("record_every", None, "updates between records of the trajectory (default: 1)")
+    integer("distance_every", None, "updates between measurements of the distance (default: 50)")
+    integer("distance_examples", None, "test pictures for the distance (default: 200)")
+    integer("kernel_every", None, "updates between measurements of the kernel (default: never)")
+    integer("kernel_examples", None, "test pictures for the kernel (default: 50)")
     string("data_dir", None, "where TFDS keeps prepared datasets (default: TFDS' own)")
     string("manual_dir", None, "folder of original data files, for machines without network")
     string("workdir", None, "run directory (default: a readable name under --runs_dir)")
@@ -52,17 +65,33 @@ def define_flags(values: flags.FlagValues) -> None:
     boolean("resume", True, "go on with an unfinished run, keep a finished one")
     real("checkpoint_minutes", 10.0, "save within an epoch so often")
     boolean("dry_run", False, "validate, show settings and size, and run nothing")
-    boolean("help", False, "show this help", short_name="h")
 
 
-def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What a command line asks for.
+
+    Attributes:
+        config: the run's settings.
+        options: how and where to carry it out.
+        widths: several widths to run in place of the one in `config`; empty for one run.
+        dry_run: validate and describe, and run nothing.
+    """
+
+    config: Config
+    options: Options
+    widths: tuple[int, ...]
+    dry_run: bool
+
+
+def parse(argv: Sequence[str]) -> Command:
     """Turn a command line into settings.
 
     Args:
         argv: program name and arguments.
 
     Returns:
-        The run's settings, how to carry it out, and whether it is a dry run.
+        What it asks for, complete and valid.
 
     Raises:
         SettingError: for an unknown flag or a bad value.
@@ -70,30 +99,61 @@ def parse(argv: Sequence[str]) -> tuple[Config, Options, bool]:
     """
     values = flags.FlagValues()
     define_flags(values)
-    try:
-        rest = values(list(argv))[1:]
-    except (flags.Error, ValueError) as error:
-        raise SettingError(_explain(error)) from error
-    if values.help:
-        print(f"usage: python -m ntk_tf.main [flags]\n{values.get_help()}")
-        sys.exit(0)
-    if rest:
-        raise SettingError(f"{rest[0]}: unexpected argument; flags start with --")
+    _read(values, argv, "main")
     given = {name: values[name].value for name in settings.RULES}
+    given["examples"] = _numbers(given["examples"])
     config = settings.resolve(**given)
     if not values.checkpoint_minutes > 0:
         raise SettingError(
             f"--checkpoint_minutes={values.checkpoint_minutes}: must be a number above 0"
         )
-    workdir = values.workdir or str(pathlib.Path(values.runs_dir) / settings.run_name(config))
+    widths = _widths(values, config)
+    name = settings.run_name(config)
+    if widths:
+        name = name.replace(f"_x{config.width}_", f"_x{'-'.join(map(str, widths))}_")
+    workdir = values.workdir or str(pathlib.Path(values.runs_dir) / name)
     options = Options(
         workdir=pathlib.Path(workdir).expanduser(),
         data_dir=_folder(values.data_dir),
         manual_dir=_folder(values.manual_dir),
         resume=values.resume,
         checkpoint_minutes=values.checkpoint_minutes,
+        cache_decoded=values.cache_decoded,
     )
-    return config, options, values.dry_run
+    return Command(config, options, widths, values.dry_run)
+
+
+def parse_report(argv: Sequence[str]) -> pathlib.Path:
+    """Turn the command line of `ntk_tf.report` into the folder of runs that it reads.
+
+    Args:
+        argv: program name and arguments.
+
+    Returns:
+        The folder.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("runs_dir", "runs", "parent of run directories", flag_values=values)
+    _read(values, argv, "report")
+    return pathlib.Path(values.runs_dir).expanduser()
+
+
+def _read(values: flags.FlagValues, argv: Sequence[str], program: str) -> None:
+    """Parse a command line; print help and leave if it asks for that.
+
+    Raises:
+        SettingError: for an unknown flag, a bad value or anything that is no flag.
+    """
+    flags.DEFINE_boolean("help", False, "show this help", short_name="h", flag_values=values)
+    try:
+        rest = values(list(argv))[1:]
+    except (flags.Error, ValueError) as error:
+        raise SettingError(_explain(error)) from error
+    if values.help:
+        print(f"usage: python -m ntk_tf.{program} [flags]\n{values.get_help()}")
+        sys.exit(0)
+    if rest:
+        raise SettingError(f"{rest[0]}: unexpected argument; flags start with --")
 
 
 def _explain(error: flags.Error) -> str:
@@ -103,6 +163,38 @@ def _explain(error: flags.Error) -> str:
     if found and found[1] in settings.RULES:
         return f"--{found[1]}={found[2]}: must be {settings.RULES[found[1]].allowed}"
     return message
+
+
+def _widths(values: flags.FlagValues, config: Config) -> tuple[int, ...]:
+    """The width factors of `--widths`, in the order given.
+
+    Raises:
+        SettingError: for anything but different positive integers, or where they make no sense.
+    """
+    if values.widths is None:
+        return ()
+    numbers = _numbers(values.widths)
+    widths = (numbers,) if isinstance(numbers, int) else numbers
+    if isinstance(widths, str) or min(widths) < 1 or len(set(widths)) < len(widths):
+        raise SettingError(
+            f"--widths={values.widths}: must be different integers of at least 1, comma-separated"
+        )
+    if config.experiment not in settings.OVER_WIDTHS:
+        raise SettingError(
+            f"--widths={values.widths}: --experiment={config.experiment} takes one --width; several"
+            f" are for {', '.join(settings.OVER_WIDTHS)}"
+        )
+    if values.width is not None:
+        raise SettingError(f"--width={values.width}: must not be given together with --widths")
+    return widths
+
+
+def _numbers(text: str | None) -> int | tuple[int, ...] | str | None:
+    """A number, or several separated by commas; text that is neither is left as it is."""
+    if text is None or not re.fullmatch(r"-?\d+(,-?\d+)*", text):
+        return text
+    numbers = tuple(int(part) for part in text.split(","))
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _folder(path: str | None) -> str | None:

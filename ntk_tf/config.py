@@ -8,24 +8,41 @@ settings are refused at once.
 import dataclasses
 import math
 import pathlib
+import zlib
 from collections.abc import Callable
 from typing import Any
 
-EXPERIMENTS = ("train",)
+EXPERIMENTS = ("train", "trajectory", "baseline", "pretrained")
 ARCHS = ("lenet", "alexnet")
-DATASETS = ("digits", "mnist")
+DATASETS = ("digits", "mnist", "cifar10", "imagenet_snakes")
 LOSSES = ("l2", "cross_entropy")
+AUGMENTATIONS = ("none", "flip_crop")
+WEIGHT_FORMATS = (".pth", ".safetensors", ".npz")
 
-#: Figures 2 to 4 use LeNet on MNIST and CIFAR-10, Figures 1 and 6 AlexNet on ImageNet snakes. Until
-#: the snakes can be read, AlexNet's default is the embedded data.
-PAPER_DATASET = {"lenet": "mnist", "alexnet": "digits"}
+#: Figures 2 to 4 use LeNet on MNIST and CIFAR-10, Figures 1 and 6 AlexNet on ImageNet snakes.
+PAPER_DATASET = {"lenet": "mnist", "alexnet": "imagenet_snakes"}
 
-#: Side of the square input of each architecture; absent: the pictures' own.
-#: Krizhevsky (2014) crops 224 pixels; digits are 8x8 and LeNet takes no less than 16.
-IMAGE_SIZE = {("alexnet", None): 224, ("lenet", "digits"): 28}
-NATIVE_SIZE = {"digits": 8, "mnist": 28}
-NATIVE_CHANNELS = {"digits": 1, "mnist": 1}
-NUM_CLASSES = {"digits": 10, "mnist": 10}
+#: Side of the square input of each architecture; absent: the pictures' own. Krizhevsky (2014)
+#: crops 224 pixels; digits are 8x8 and LeNet takes no less than 16; photographs have no size of
+#: their own, and 32 is CIFAR-10's.
+IMAGE_SIZE = {
+    ("alexnet", None): 224,
+    ("lenet", "digits"): 28,
+    ("lenet", "imagenet_snakes"): 32,
+}
+NATIVE_SIZE = {"digits": 8, "mnist": 28, "cifar10": 32}
+NATIVE_CHANNELS = {"digits": 1, "mnist": 1, "cifar10": 3, "imagenet_snakes": 3}
+NUM_CLASSES = {"digits": 10, "mnist": 10, "cifar10": 10, "imagenet_snakes": 10}
+
+#: The snakes among ImageNet's 1,000 classes, in WordNet's order; they are outputs 52 to 68 of a
+#: network trained on all of ILSVRC 2012.
+SNAKE_SYNSETS = (
+    *("n01728572", "n01728920", "n01729322", "n01729977"),  # thunder, ringneck, hognose, green
+    *("n01734418", "n01735189", "n01737021", "n01739381"),  # king, garter, water, vine
+    *("n01740131", "n01742172", "n01744401"),  # night snake, boa constrictor, rock python
+    *("n01748264", "n01749939", "n01751748"),  # Indian cobra, green mamba, sea snake
+    *("n01753488", "n01755581", "n01756291"),  # horned viper, diamondback, sidewinder
+)
 
 #: Section 3.1: LeNet by SGD with batches of 32, momentum 0.9, weight decay 5e-5, for 100 epochs; of
 #: the learning rates 0.1, 0.01 and 0.001 it presents 0.1; constant on MNIST.
@@ -38,6 +55,8 @@ _LENET = {
     "lr_drop_every": 0,
     "lr_drop_factor": 10.0,
 }
+#: Section 3.2 (Figure 4): on CIFAR-10 the learning rate is divided by 10 every 30 epochs.
+_LENET_CIFAR10 = _LENET | {"lr_drop_every": 30}
 #: Section 3.3 (Figure 6): the network at learning rate 0.1 and weight decay 5e-6, divided by 10
 #: every 30 epochs.
 _ALEXNET = _LENET | {"weight_decay": 5e-6, "lr_drop_every": 30}
@@ -45,12 +64,26 @@ _ALEXNET = _LENET | {"weight_decay": 5e-6, "lr_drop_every": 30}
 _LINEARIZED_ALEXNET = _ALEXNET | {"learning_rate": 1.0, "weight_decay": 5e-7}
 
 
-_MODEL = {"experiment", "arch", "width", "dataset", "image_size", "padding", "seed"}
-_DATA = {"train_examples", "test_examples"}
-_TRAINING = {"loss", *_LENET, "max_steps"}
+_INPUT = {"experiment", "arch", "dataset", "image_size", "padding"}
+_MODEL = _INPUT | {"width", "seed"}
+_SNAKES = {"snake_synsets", "skip_corrupt_images"}
+_DATA = {"train_examples", "test_examples"} | _SNAKES
+_TRAINING = {"loss", *_LENET, "max_steps", "augment"}
+
+#: The experiments whose figure shows several widths.
+OVER_WIDTHS = ("trajectory",)
 
 #: The settings that each experiment reads; a flag of another one is refused.
-READS = {"train": _MODEL | _DATA | _TRAINING | {"linearized"}}
+READS = {
+    "train": _MODEL | _DATA | _TRAINING | {"linearized"},
+    "trajectory": _MODEL
+    | _DATA
+    | _TRAINING - {"epochs"}
+    | {"examples", "record_every", "distance_every", "distance_examples"}
+    | {"kernel_every", "kernel_examples"},
+    "baseline": _INPUT | _DATA | {"max_steps"},
+    "pretrained": _INPUT - {"padding"} | _SNAKES | {"test_examples", "weights"},
+}
 
 
 class SettingError(ValueError):
@@ -80,17 +113,28 @@ class Config:
         lr_drop_every: epochs between drops of the learning rate; 0 keeps it constant.
         lr_drop_factor: what a drop divides the learning rate by.
         max_steps: stop after so many updates; None runs all epochs.
+        augment: `none`, or `flip_crop` for a random resized crop and flip of training pictures.
         train_examples: use only the first so many training pictures; None uses all.
         test_examples: use only the first so many test pictures; None uses all.
+        snake_synsets: comma-separated classes of `imagenet_snakes` in WordNet's order; None for
+            the first ten that have exactly 1,300 training pictures.
+        skip_corrupt_images: prepare `imagenet_snakes` without pictures that cannot be decoded.
+        weights: file of a network trained on all of ImageNet.
+        examples: pictures to look at: how many, or their positions in the test set.
+        record_every: updates between records of the outputs.
+        distance_every: updates between measurements of the distance between the two models.
+        distance_examples: first so many test pictures for that.
+        kernel_every: updates between measurements of the network's kernel; None for never.
+        kernel_examples: first so many test pictures for that.
     """
 
     experiment: str
     arch: str
-    width: int
     dataset: str
     image_size: int
-    padding: int
-    seed: int
+    padding: int = 0
+    width: int | None = None
+    seed: int | None = None
     linearized: bool | None = None
     loss: str | None = None
     epochs: int | None = None
@@ -101,8 +145,18 @@ class Config:
     lr_drop_every: int | None = None
     lr_drop_factor: float | None = None
     max_steps: int | None = None
+    augment: str | None = None
     train_examples: int | None = None
     test_examples: int | None = None
+    snake_synsets: str | None = None
+    skip_corrupt_images: bool | None = None
+    weights: str | None = None
+    examples: int | tuple[int, ...] | None = None
+    record_every: int | None = None
+    distance_every: int | None = None
+    distance_examples: int | None = None
+    kernel_every: int | None = None
+    kernel_examples: int | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -113,7 +167,12 @@ class Config:
     @property
     def num_classes(self) -> int:
         """Number L of outputs."""
-        return NUM_CLASSES[self.dataset]
+        return len(self.synsets) if self.synsets else NUM_CLASSES[self.dataset]
+
+    @property
+    def synsets(self) -> tuple[str, ...] | None:
+        """The chosen classes of `imagenet_snakes`; None for its default."""
+        return tuple(self.snake_synsets.split(",")) if self.snake_synsets else None
 
     def learning_rate_in(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
@@ -123,10 +182,15 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """The settings that the experiment reads, by name, ready for JSON."""
         return {
-            name: value
+            name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
-            if name in READS[self.experiment]
+            if name in _settings(self.experiment, self.dataset)
         }
+
+
+def _settings(experiment: str, dataset: str) -> set[str]:
+    """The settings that an experiment reads on a dataset."""
+    return READS[experiment] - (set() if dataset == "imagenet_snakes" else _SNAKES)
 
 
 def channels(arch: str, dataset: str) -> int:
@@ -144,6 +208,11 @@ class _Rule:
 
 def _one_of(names: tuple[str, ...]) -> _Rule:
     return _Rule("one of " + ", ".join(names), lambda value: value in names)
+
+
+def _snakes(value: Any) -> bool:
+    names = value.split(",") if isinstance(value, str) else []
+    return 2 <= len(names) == len(set(names)) and set(names) <= set(SNAKE_SYNSETS)
 
 
 def _integer(minimum: int, maximum: int | None = None) -> _Rule:
@@ -190,6 +259,29 @@ RULES: dict[str, _Rule] = {
     "seed": _integer(0, 2**32 - 1),
     "train_examples": _optional(_integer(1)),
     "test_examples": _optional(_integer(1)),
+    "augment": _one_of(AUGMENTATIONS),
+    "snake_synsets": _Rule(
+        "at least two different ones of " + ", ".join(SNAKE_SYNSETS) + ", separated by commas",
+        _snakes,
+    ),
+    "skip_corrupt_images": _Rule("true or false", lambda value: isinstance(value, bool)),
+    "weights": _Rule(
+        "a file that ends in " + ", ".join(WEIGHT_FORMATS),
+        lambda value: isinstance(value, str) and value.endswith(WEIGHT_FORMATS),
+    ),
+    "examples": _Rule(
+        "an integer of at least 1, or different integers of at least 0 separated by commas",
+        lambda value: (
+            all(isinstance(i, int) and i >= 0 for i in value) and len(set(value)) == len(value) > 0
+            if isinstance(value, tuple)
+            else _integer(1).accepts(value)
+        ),
+    ),
+    "record_every": _integer(1),
+    "distance_every": _integer(1),
+    "distance_examples": _integer(1),
+    "kernel_every": _optional(_integer(1)),
+    "kernel_examples": _integer(2),
 }
 
 #: Smallest input side that leaves at least one position before each layer.
@@ -210,8 +302,9 @@ def check(name: str, value: Any) -> None:
 def defaults(experiment: str, arch: str, dataset: str, linearized: bool) -> dict[str, Any]:
     """What an experiment's settings are by default: the paper's; see the constants' sections."""
     alexnet = _LINEARIZED_ALEXNET if linearized else _ALEXNET
-    training = alexnet if arch == "alexnet" else _LENET
-    size = IMAGE_SIZE.get((arch, dataset), IMAGE_SIZE.get((arch, None), NATIVE_SIZE[dataset]))
+    lenet = _LENET_CIFAR10 if dataset == "cifar10" else _LENET
+    training = alexnet if arch == "alexnet" else lenet
+    size = IMAGE_SIZE.get((arch, dataset)) or IMAGE_SIZE.get((arch, None)) or NATIVE_SIZE[dataset]
     usual = training | {
         "experiment": experiment,
         "arch": arch,
@@ -225,8 +318,18 @@ def defaults(experiment: str, arch: str, dataset: str, linearized: bool) -> dict
         "seed": 0,
         "train_examples": None,
         "test_examples": None,
+        "augment": "none",
+        "snake_synsets": None,
+        "skip_corrupt_images": False,
+        "weights": None,
+        "examples": 3,
+        "record_every": 1,
+        "distance_every": 50,
+        "distance_examples": 200,
+        "kernel_every": None,
+        "kernel_examples": 50,
     }
-    return {name: value for name, value in usual.items() if name in READS[experiment]}
+    return {name: usual[name] for name in usual if name in _settings(experiment, dataset)}
 
 
 def resolve(**settings: Any) -> Config:
@@ -257,10 +360,16 @@ def resolve(**settings: Any) -> Config:
             f"--{foreign[0]}={given[foreign[0]]}: --experiment={experiment} does not read it;"
             f" read by {', '.join(readers)}"
         )
-    arch = given.get("arch", "lenet")
+    arch = given.get("arch", "alexnet" if experiment == "pretrained" else "lenet")
     dataset = given.get("dataset", PAPER_DATASET[arch])
+    for name in sorted((given.keys() & READS[experiment]) - _settings(experiment, dataset)):
+        raise SettingError(f"--{name}={given[name]}: read only with --dataset=imagenet_snakes")
+    if "snake_synsets" in given:
+        given["snake_synsets"] = ",".join(sorted(given["snake_synsets"].split(",")))
     linearized = given.get("linearized", False)
     config = Config(**(defaults(experiment, arch, dataset, linearized) | given))
+    if experiment == "pretrained":
+        _check_pretrained(config)
     side = config.input_shape[0]
     if side < MINIMUM_SIDE[arch]:
         raise SettingError(
@@ -268,6 +377,24 @@ def resolve(**settings: Any) -> Config:
             f" {arch} is {side} pixels wide; it must be at least {MINIMUM_SIDE[arch]}"
         )
     return config
+
+
+def _check_pretrained(config: Config) -> None:
+    """Refuse what a network trained on all of ImageNet cannot be evaluated on.
+
+    Raises:
+        SettingError: naming the flag, its value and what is allowed.
+    """
+    for name, only in (("arch", "alexnet"), ("dataset", "imagenet_snakes")):
+        if getattr(config, name) != only:
+            raise SettingError(
+                f"--{name}={getattr(config, name)}: with --experiment=pretrained it must be {only}"
+            )
+    if config.weights is None:
+        raise SettingError(
+            f"--experiment=pretrained: needs --weights={RULES['weights'].allowed}, such as"
+            " torchvision's alexnet-owt-7be5be79.pth"
+        )
 
 
 def run_name(config: Config) -> str:
@@ -278,15 +405,53 @@ def run_name(config: Config) -> str:
     """
     prefix = "lin" if config.linearized else ""
     name = f"{prefix}{config.arch}_x{config.width}_{config.dataset}_seed{config.seed}"
+    if config.experiment == "baseline":
+        name = f"{config.dataset}_for_{config.arch}"
+    elif config.experiment == "pretrained":
+        name = f"{config.dataset}_{pathlib.Path(config.weights).stem}"
     if config.experiment != "train":
         name = f"{config.experiment}_{name}"
     usual = defaults(config.experiment, config.arch, config.dataset, bool(config.linearized))
     changed = {
         key: getattr(config, key)
         for key, value in usual.items()
-        if key not in ("width", "seed") and getattr(config, key) != value
+        if key not in ("width", "seed", "weights") and getattr(config, key) != value
     }
+    if config.synsets:  # up to 17 names are too long for a folder's
+        checksum = zlib.crc32(config.snake_synsets.encode())
+        changed["snake_synsets"] = f"{len(config.synsets)}-{checksum:08x}"
     return name + "".join(f"_{key}{value}" for key, value in changed.items())
+
+
+def flags_of(config: Config, options: "Options") -> list[str]:
+    """The command line that resolves to these settings: only what differs from the defaults.
+
+    Args:
+        config: a run's settings.
+        options: how and where it is carried out.
+
+    Returns:
+        Arguments of `python -m ntk_tf.main`.
+    """
+    chosen = {name: getattr(config, name) for name in ("experiment", "arch", "width", "dataset")}
+    usual = defaults(config.experiment, config.arch, config.dataset, bool(config.linearized))
+    chosen["linearized"] = config.linearized or None
+    chosen |= {key: getattr(config, key) for key in usual if getattr(config, key) != usual[key]}
+    fields = dataclasses.fields(Options)
+    chosen |= {
+        field.name: getattr(options, field.name)
+        for field in fields
+        if getattr(options, field.name) != field.default
+    }
+    return [_flag(name, value) for name, value in chosen.items() if value is not None]
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    return f"--{name}={value}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,6 +464,7 @@ class Options:
         manual_dir: folder of original data files, only read; None if there is none.
         resume: continue an unfinished run and keep a finished one.
         checkpoint_minutes: save within an epoch when the last save is so long ago.
+        cache_decoded: keep JPEG files decoded in memory; None where that takes less of it.
     """
 
     workdir: pathlib.Path
@@ -306,3 +472,4 @@ class Options:
     manual_dir: str | None = None
     resume: bool = True
     checkpoint_minutes: float = 10.0
+    cache_decoded: bool | None = None

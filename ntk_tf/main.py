@@ -6,6 +6,7 @@ from rich.console import Console
 
 from ntk_tf import cli, runs, startup
 from ntk_tf.config import SettingError
+from ntk_tf.experiments import widths
 
 
 def main() -> int:
@@ -16,21 +17,29 @@ def main() -> int:
     """
     console = Console()
     try:
-        config, options, dry_run = cli.parse(sys.argv)
-        runs.check_workdir(options.workdir, config.to_dict())
-        if options.resume and not dry_run and runs.is_finished(options.workdir):
-            runs.describe(options.workdir, console.print)
+        command = cli.parse(sys.argv)
+        if command.widths:
+            return widths.run(command.config, command.options, command.widths, command.dry_run)
+        runs.check_workdir(command.options.workdir, command.config.to_dict())
+        keep = command.options.resume and not command.dry_run
+        if keep and runs.is_finished(command.options.workdir):
+            runs.describe(command.options.workdir, console.print)
             return 0
     except (SettingError, runs.RunDirectoryError) as error:
         return _refuse(error)
+    return _carry_out(command, console)
 
+
+def _carry_out(command: cli.Command, console: Console) -> int:
+    """Run, now with TensorFlow."""
     startup.import_tensorflow()
     from ntk_tf import data, experiments
     from ntk_tf.experiments import estimate
 
+    config, options = command.config, command.options
     try:
-        place = data.find(config.dataset, options.data_dir, options.manual_dir)
-        if dry_run:
+        place = data.find_for(config, options)
+        if command.dry_run:
             estimate.describe(config, options, place, console)
         else:
             experiments.run(config, options, console)

@@ -1,6 +1,6 @@
 """The files of a run directory: written so that a reader never sees half of one.
 
-- `config.json`: every resolved setting
+- `config.json`: every resolved setting, and the classes where the data decided on them
 - `metrics.csv`: a row per epoch, `METRICS_COLUMNS`
 - `result.json`: written last; its presence means that the run is finished
 - `tensorboard/`: event files, the rows of metrics.csv as scalars
@@ -15,7 +15,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 METRICS_COLUMNS = (
@@ -79,10 +79,10 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def write_metrics(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Write metrics.csv anew, atomically; absent values stay empty."""
+def write_table(path: pathlib.Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
+    """Write a CSV file anew, atomically; absent values stay empty."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, METRICS_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     with atomic_write(path) as file:
@@ -142,6 +142,7 @@ def check_workdir(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
             )
         return
     found = read_json(config_path)
+    found.pop("classes", None)  # known only when the data is read: see `open_workdir`
     other = [
         f"{name} is {found.get(name)} there and {settings.get(name)} here"
         for name in sorted(found.keys() | settings.keys())
@@ -154,17 +155,33 @@ def check_workdir(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
         )
 
 
-def open_workdir(workdir: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
+def open_workdir(
+    workdir: pathlib.Path,
+    settings: dict[str, Any],
+    resume: bool,
+    classes: tuple[str, ...] | None = None,
+) -> None:
     """Create the folder with its config.json; without `resume`, remove an earlier run's files.
 
     Args:
         workdir: the run directory, which `check_workdir` has accepted.
         settings: of the run.
         resume: keep what an earlier process left.
+        classes: what the labels stand for, where the data decided that; goes into config.json.
 
     Raises:
-        RunDirectoryError: if the folder cannot be written.
+        RunDirectoryError: if the folder cannot be written, or holds a run on other classes.
     """
+    config_path = workdir / "config.json"
+    if classes is not None:
+        settings = settings | {"classes": list(classes)}
+    if resume and config_path.exists():
+        found = read_json(config_path).get("classes")
+        if found != settings.get("classes"):
+            raise RunDirectoryError(
+                f"--workdir={workdir}: holds a run on other classes ({found}, and the data has"
+                f" {settings.get('classes')}); choose another folder"
+            )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if not resume:
@@ -172,7 +189,7 @@ def open_workdir(workdir: pathlib.Path, settings: dict[str, Any], resume: bool) 
                 (workdir / name).unlink(missing_ok=True)
             for name in ("checkpoint", "tensorboard"):
                 shutil.rmtree(workdir / name, ignore_errors=True)
-        write_json(workdir / "config.json", settings)
+        write_json(config_path, settings)
     except OSError as error:
         raise RunDirectoryError(f"--workdir={workdir}: {error.strerror}") from error
 
@@ -197,8 +214,13 @@ def describe(workdir: pathlib.Path, show: Callable[..., None]) -> None:
         )
     else:
         summary = "  ".join(
-            f"{split} accuracy {result[f'{split}_accuracy']:.2%}" for split in ("train", "test")
+            f"{name.replace('_', ' ')} {value:.2%}"
+            for name, value in result.items()
+            if "_accuracy" in name and value is not None
         )
-    timing = f"{result['steps']:,} updates, {result['seconds']:.0f} s"
+    if result.get("relative_distance") is not None:
+        summary = f"relative distance {result['relative_distance']:.3f}"
+    updates = f"{result['steps']:,} updates, " if "steps" in result else ""
+    timing = f"{updates}{result['seconds']:.0f} s"
     show(f"{summary}  ({timing})", highlight=False)
     show(f"run directory {workdir}", highlight=False, soft_wrap=True)

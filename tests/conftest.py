@@ -40,3 +40,13 @@ def mnist_files():
     if not (folder / "train-images-idx3-ubyte.gz").exists():
         pytest.skip("the original MNIST files are not at hand; set NTK_TF_MNIST to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def mnist_data_dir(mnist_files, tmp_path_factory):
+    """A TFDS folder in which MNIST has been prepared from its original files."""
+    from ntk_tf import data
+
+    folder = str(tmp_path_factory.mktemp("tfds"))
+    data.load("mnist", data_dir=folder, manual_dir=str(mnist_files))
+    return folder

@@ -5,19 +5,26 @@ the middle of an epoch exactly where it was, and two models with one seed see th
 """
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
+from ntk_tf.data import augment, decode
 from ntk_tf.data.source import Source, Split
+
+#: Pictures a batch in passes that only evaluate, and bytes that their inputs may take.
+EVALUATION_BATCH = 256
+EVALUATION_BYTES = 2**25
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Turns uint8 pictures into what a network sees.
+    """Turns pictures into what a network sees.
 
-    Resized bilinearly to `image_size`, padded with `padding` black pixels on each side, scaled to
-    [0, 1], normalized to (x - mean) / std per channel; a single channel is repeated where the
-    network wants more.
+    JPEG files are decoded into squares (see `decode`). Pictures are cropped to `image_size`
+    centrally if the source wants that, and otherwise resized to it bilinearly; then padded with
+    `padding` black pixels on each side, scaled to [0, 1] and normalized to (x - mean) / std per
+    channel; a single channel is repeated where the network wants more.
 
     Attributes:
         mean: per channel of the pictures.
@@ -25,6 +32,8 @@ class Preprocessing:
         image_size: side of the resized square.
         padding: border on each side, in pixels.
         channels: channels of the result.
+        crop: whether to crop rather than resize.
+        augmentation: one of `ntk_tf.config.AUGMENTATIONS`, for training pictures.
     """
 
     mean: tuple[float, ...]
@@ -32,12 +41,17 @@ class Preprocessing:
     image_size: int
     padding: int
     channels: int
+    crop: bool = False
+    augmentation: str = "none"
 
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Map uint8 `[b, h, w, c]` to float32 `[b, side, side, channels]`."""
-        pixels = tf.cast(images, tf.float32)
-        if pixels.shape[1:3] != (self.image_size, self.image_size):
-            pixels = tf.image.resize(pixels, (self.image_size, self.image_size), antialias=True)
+    def __call__(self, images: tf.Tensor, key: tf.Tensor | None = None) -> tf.Tensor:
+        """Map uint8 `[b, h, w, c]` or JPEG files `[b]` to float32 `[b, side, side, channels]`.
+
+        With a key, int64 `[2]`, the pictures are augmented as it determines.
+        """
+        if images.dtype == tf.string:
+            images = decode.decode_batch(images, decode.square_side(self.image_size))
+        pixels = self._sized(images, key)
         if self.padding:
             border = [self.padding, self.padding]
             pixels = tf.pad(pixels, [[0, 0], border, border, [0, 0]])
@@ -47,15 +61,42 @@ class Preprocessing:
             pixels = tf.repeat(pixels, self.channels // pixels.shape[-1], axis=-1)
         return pixels
 
+    def _sized(self, images: tf.Tensor, key: tf.Tensor | None) -> tf.Tensor:
+        """Bring pictures `[b, h, w, c]` to `image_size`, as float32 from 0 to 255."""
+        if key is not None and self.augmentation == "flip_crop":
+            return augment.flip_crop(images, self.image_size, key)
+        if self.crop:
+            start = (images.shape[1] - self.image_size) // 2
+            end = start + self.image_size
+            images = images[:, start:end, start:end]
+        pixels = tf.cast(images, tf.float32)
+        if pixels.shape[1:3] != (self.image_size, self.image_size):
+            pixels = tf.image.resize(pixels, (self.image_size, self.image_size), antialias=True)
+        return pixels
 
-def preprocessing(source: Source, image_size: int, padding: int, channels: int) -> Preprocessing:
+
+def preprocessing(
+    source: Source, image_size: int, padding: int, channels: int, augmentation: str = "none"
+) -> Preprocessing:
     """The preprocessing of a source's pictures for a network's input."""
-    return Preprocessing(source.mean, source.std, image_size, padding, channels)
+    return Preprocessing(
+        source.mean, source.std, image_size, padding, channels, source.crop, augmentation
+    )
+
+
+def evaluation_batch_size(input_shape: tuple[int, int, int]) -> int:
+    """So many pictures of this shape that a batch of them stays small."""
+    return max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (4 * math.prod(input_shape))))
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
     """Number of batches in an epoch, the last of which may be smaller."""
     return -(-examples // batch_size)
+
+
+def augmentation_key(seed: int, step: tf.Tensor | int) -> tf.Tensor:
+    """What determines the augmentation of an update's batch: int64 `[2]`, never an epoch's key."""
+    return tf.stack([tf.constant(seed + 2**32, tf.int64), tf.cast(step, tf.int64)])
 
 
 def epoch_order(examples: int, seed: int, epoch: tf.Tensor | int) -> tf.Tensor:
@@ -95,7 +136,7 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=static)
 
     indices = tf.data.Dataset.counter(start=first_epoch).flat_map(batches_of).skip(offset)
-    return _fetch(indices, split, preprocess, num_classes)
+    return _fetch(indices.enumerate(start_step), split, preprocess, num_classes, seed)
 
 
 def evaluation_batches(
@@ -103,18 +144,27 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """Every picture once, in the fixed order: `(x, y)` as in `training_batches`."""
     indices = tf.data.Dataset.range(len(split)).batch(batch_size)
-    return _fetch(indices, split, preprocess, num_classes)
+    return _fetch(indices.enumerate(), split, preprocess, num_classes)
 
 
 def _fetch(
-    indices: tf.data.Dataset, split: Split, preprocess: Preprocessing, num_classes: int
+    indices: tf.data.Dataset,
+    split: Split,
+    preprocess: Preprocessing,
+    num_classes: int,
+    seed: int | None = None,
 ) -> tf.data.Dataset:
-    """Look up, preprocess and prefetch the batches that `indices` names."""
-    with tf.device("CPU"):
-        images, labels = tf.constant(split.images), tf.constant(split.labels)
+    """Look up, preprocess and prefetch the numbered batches that `indices` names.
 
-    def fetch(batch):
-        x = preprocess(tf.gather(images, batch))
+    Pictures are augmented where a seed is given.
+    """
+    with tf.device("CPU"):
+        images = tf.convert_to_tensor(split.images)
+        labels = tf.constant(split.labels)
+
+    def fetch(step, batch):
+        key = None if seed is None else augmentation_key(seed, step)
+        x = preprocess(tf.gather(images, batch), key)
         return x, tf.one_hot(tf.gather(labels, batch), num_classes)
 
     return indices.map(fetch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

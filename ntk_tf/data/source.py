@@ -1,8 +1,12 @@
 """What every dataset is once it is loaded: pictures, labels and how to normalize them."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class DataError(Exception):
@@ -10,23 +14,54 @@ class DataError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where the files of a dataset are, and which of its pictures are wanted.
+
+    Attributes:
+        data_dir: where TFDS keeps prepared datasets; None for its own default.
+        manual_dir: folder of the original files, only read; None if there is none.
+        synsets: classes of `imagenet_snakes`; None for its default.
+        skip_corrupt_images: leave out pictures that cannot be decoded, in place of failing.
+    """
+
+    data_dir: str | None = None
+    manual_dir: str | None = None
+    synsets: tuple[str, ...] | None = None
+    skip_corrupt_images: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
     """Pictures and labels in a fixed order.
 
     Attributes:
-        images: uint8 `[n, height, width, channels]`.
+        images: uint8 array `[n, height, width, channels]`, or a string tensor `[n]` of JPEG files.
         labels: int64 `[n]`, from 0.
     """
 
-    images: np.ndarray
+    images: "np.ndarray | tf.Tensor"
     labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def encoded(self) -> bool:
+        """Whether the pictures are JPEG files, to be decoded when they are needed."""
+        return len(self.images.shape) == 1
+
     def first(self, count: int | None) -> "Split":
         """The first `count` pictures, or all for None."""
-        return Split(self.images[:count], self.labels[:count])
+        return self if count is None else Split(self.images[:count], self.labels[:count])
+
+    def take(self, positions: "np.ndarray | slice") -> "Split":
+        """The pictures at some positions."""
+        positions = np.arange(len(self))[positions]
+        if isinstance(self.images, np.ndarray):
+            return Split(self.images[positions], self.labels[positions])
+        import tensorflow as tf
+
+        return Split(tf.gather(self.images, positions), self.labels[positions])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +73,13 @@ class Source:
         test: test pictures.
         mean: mean of each channel of the training set's pixels / 255.
         std: standard deviation of each channel, likewise.
+        crop: whether pictures are larger than what a network sees, and cropped for it.
+        classes: what the labels stand for, where a setting decides that; otherwise None.
     """
 
     train: Split
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop: bool = False
+    classes: tuple[str, ...] | None = None

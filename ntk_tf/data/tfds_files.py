@@ -3,26 +3,26 @@
 The order of the pictures is TFDS': fixed by its own shuffle when it prepares a dataset.
 """
 
+import contextlib
+import hashlib
 import os
 import pathlib
+import sys
 
 import filelock
 import numpy as np
 
-from ntk_tf.data.source import DataError, Split
+from ntk_tf.data.source import DataError, Origin, Split
 
 
-def find(
-    name: str, files: tuple[str, ...], host: str, data_dir: str | None, manual_dir: str | None
-) -> str:
+def find(name: str, files: tuple[str, ...], host: str, origin: Origin) -> str:
     """Say where the data would come from, without reading it.
 
     Args:
         name: TFDS' name of the dataset.
         files: names of the original files that `manual_dir` may hold.
         host: where TFDS downloads from.
-        data_dir: where TFDS keeps prepared datasets; None for its own default.
-        manual_dir: folder of the original files, or None.
+        origin: where its files are.
 
     Returns:
         `prepared`, `manual_dir` or `download`.
@@ -30,28 +30,28 @@ def find(
     Raises:
         DataError: if it can come from nowhere.
     """
-    if _builder(name, data_dir).is_prepared():
+    builder = _builder(name, origin)
+    if builder.is_prepared():
         return "prepared"
-    if manual_dir is not None:
-        missing = [file for file in files if not (pathlib.Path(manual_dir) / file).is_file()]
+    if origin.manual_dir is not None:
+        folder = pathlib.Path(origin.manual_dir)
+        missing = [file for file in files if not (folder / file).is_file()]
         if missing:
             raise DataError(
-                f"--manual_dir={manual_dir}: {name} needs the original files {', '.join(files)};"
+                f"--manual_dir={folder}: {name} needs the original files {', '.join(files)};"
                 f" missing: {', '.join(missing)}"
             )
         return "manual_dir"
     if not _reachable(host):
         raise DataError(
-            f"--dataset={name}: not prepared in {_builder(name, data_dir).data_dir}, and there is"
+            f"--dataset={name}: not prepared in {builder.data_dir}, and there is"
             f" no network to download it; put {', '.join(files)} into a folder and name it with"
             " --manual_dir, or use --dataset=digits, which needs no files"
         )
     return "download"
 
 
-def load(
-    name: str, files: tuple[str, ...], host: str, data_dir: str | None, manual_dir: str | None
-) -> tuple[Split, Split]:
+def load(name: str, files: tuple[str, ...], host: str, origin: Origin) -> tuple[Split, Split]:
     """Read the training and test pictures, preparing the dataset first where that is needed.
 
     Processes that share a `data_dir` prepare it once: the others wait.
@@ -60,8 +60,7 @@ def load(
         name: TFDS' name of the dataset.
         files: names of the original files that `manual_dir` may hold.
         host: where TFDS downloads from.
-        data_dir: where TFDS keeps prepared datasets; None for its own default.
-        manual_dir: folder of the original files, only read; None downloads.
+        origin: where its files are.
 
     Returns:
         The train and test splits.
@@ -69,44 +68,117 @@ def load(
     Raises:
         DataError: if the data cannot be found, prepared or read.
     """
-    builder = _builder(name, data_dir)
-    if find(name, files, host, data_dir, manual_dir) != "prepared":
-        _prepare(builder, manual_dir)
-    try:
-        return _read(builder, "train"), _read(builder, "test")
-    except Exception as error:
-        raise DataError(
-            f"--dataset={name}: cannot read {builder.data_dir} ({_one_line(error)}); remove that"
-            " folder to prepare it anew"
-        ) from error
+    builder = _builder(name, origin)
+    if find(name, files, host, origin) == "manual_dir":
+        _verify(builder, pathlib.Path(origin.manual_dir))
+    prepare(builder, origin.manual_dir)
+    return read(builder, "train"), read(builder, "test")
 
 
-def _builder(name: str, data_dir: str | None):
+def prepare(builder, manual_dir: str | None) -> None:
+    """Prepare a dataset, unless that has been done.
+
+    TFDS writes into a folder of a temporary name and renames it at the end, so that a prepared
+    dataset is complete. Processes that share a `data_dir` prepare it once: the others wait.
+
+    Args:
+        builder: a TFDS builder.
+        manual_dir: folder of the original files, only read; None downloads.
+
+    Raises:
+        DataError: if it cannot be prepared.
+    """
     import tensorflow_datasets as tfds
 
-    return tfds.builder(name, data_dir=data_dir)
-
-
-def _prepare(builder, manual_dir: str | None) -> None:
-    import tensorflow_datasets as tfds
-
+    if builder.is_prepared():
+        return
     place = pathlib.Path(builder.data_dir)
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    new = [folder for folder in (place, *place.parents) if not folder.exists()]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{place}.lock"):
-            if not type(builder)(data_dir=builder._data_dir_root).is_prepared():
+            if not _again(builder).is_prepared():
                 builder.download_and_prepare(download_config=config)
+    except DataError:
+        _remove_empty(new)
+        raise
     except Exception as error:
+        _remove_empty(new)
         raise DataError(
             f"--dataset={builder.name}: cannot prepare {place} from"
             f" {manual_dir or 'its download'} ({_one_line(error)})"
         ) from error
 
 
-def _read(builder, split: str) -> Split:
-    rows = builder.as_dataset(split=split, batch_size=-1)
-    return Split(rows["image"].numpy(), rows["label"].numpy().astype(np.int64))
+def _remove_empty(folders: list[pathlib.Path]) -> None:
+    """Remove what a failed preparation has created, innermost first, where nothing else is in."""
+    pathlib.Path(f"{folders[0]}.lock").unlink(missing_ok=True)
+    for folder in folders[1:]:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def read(builder, split: str, decode: bool = True) -> Split:
+    """Read a split of a prepared dataset into memory.
+
+    Args:
+        builder: a TFDS builder.
+        split: name of the split.
+        decode: whether to decode the pictures; otherwise they stay files.
+
+    Returns:
+        The split.
+
+    Raises:
+        DataError: if the prepared files cannot be read.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = _again(builder)  # one that has just prepared the data may know too little of it
+    decoders = None if decode else {"image": tfds.decode.SkipDecoding()}
+    try:
+        rows = builder.as_dataset(split=split, batch_size=-1, decoders=decoders)
+        images = rows["image"].numpy() if decode else rows["image"]
+        return Split(images, rows["label"].numpy().astype(np.int64))
+    except Exception as error:
+        raise DataError(
+            f"--dataset={builder.name}: cannot read {builder.data_dir} ({_one_line(error)});"
+            " remove that folder to prepare it anew"
+        ) from error
+
+
+def _builder(name: str, origin: Origin):
+    import tensorflow_datasets as tfds
+
+    return tfds.builder(name, data_dir=origin.data_dir)
+
+
+def _again(builder):
+    """A builder of the same dataset that looks at what is on disk now."""
+    config = {} if builder.builder_config is None else {"config": builder.builder_config}
+    return type(builder)(data_dir=builder._data_dir_root, **config)
+
+
+def _verify(builder, folder: pathlib.Path) -> None:
+    """Compare the original files with what TFDS has recorded of them.
+
+    Raises:
+        DataError: naming a file that is another one, which TFDS would try to download instead.
+    """
+    for url, record in builder.url_infos.items():
+        path = folder / record.filename
+        if not path.is_file():
+            continue
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != record.checksum:
+            raise DataError(
+                f"{path}: is damaged or another file: its SHA-256 is {found}, that of the original"
+                f" {record.checksum}; download it anew from {url}"
+            )
 
 
 def _reachable(host: str) -> bool:

@@ -1,15 +1,25 @@
 """How large a run will be, from shapes alone."""
 
 import dataclasses
+import math
 
-import keras
-import numpy as np
 import psutil
 from rich.console import Console
 
 from ntk_tf import models
-from ntk_tf.config import NATIVE_CHANNELS, NATIVE_SIZE, Config, Options
+from ntk_tf.config import (
+    NATIVE_CHANNELS,
+    NATIVE_SIZE,
+    Config,
+    Options,
+)
+from ntk_tf.data import decode, pipeline
 
+#: Training and test pictures together.
+PICTURES = {"digits": 1797, "mnist": 70_000, "cifar10": 60_000, "imagenet_snakes": 13_500}
+#: Mean size of the snakes' JPEG files, in bytes: that of all of ILSVRC 2012's training pictures,
+#: 138 GiB for 1,281,167.
+JPEG_BYTES = 115_000
 #: Bytes of a float32.
 _FLOAT = 4
 #: What TensorFlow, its libraries and buffers take beside the model: measured, about 0.7 GiB.
@@ -31,30 +41,64 @@ class Estimate:
     available: int
 
 
-def estimate(config: Config) -> Estimate:
+def estimate(config: Config, cache_decoded: bool | None = None) -> Estimate:
     """Estimate a run's size without allocating its model.
 
-    Parameter-sized buffers are w, velocity, gradient and a temporary for the update, and for the
-    linearization u besides. Activations are kept once and their gradients once; the
-    linearization keeps tangents too.
+    Args:
+        config: the run's settings.
+        cache_decoded: as in `Options`.
 
     Returns:
         The size of the run on this machine.
     """
-    with keras.StatelessScope():
-        model = models.build(
-            config.arch, config.width, config.num_classes, config.input_shape, config.seed
-        )
-    parameters = int(model.count_params())
-    activations = sum(int(np.prod(layer.output.shape[1:])) for layer in model.layers)
+    memory = {"baseline": _baseline, "pretrained": _pretrained}.get(config.experiment, _training)
+    parameters, needed = memory(config)
+    total = needed + _pictures(config, cache_decoded) + _RUNTIME
+    return Estimate(parameters, int(total), psutil.virtual_memory().available)
+
+
+def _training(config: Config) -> tuple[int, float]:
+    """Parameters, and bytes that they and the activations take in training.
+
+    Parameter-sized buffers are w, velocity, gradient and a temporary for the update, and for the
+    linearization u besides. Activations are kept once and their gradients once; the
+    linearization keeps tangents too.
+    """
+    parameters, activations = _network(config.arch, config.width, config.num_classes, config)
     buffers, copies = (5, 3) if config.linearized else (4, 2)
-    pictures = 70_000 * NATIVE_SIZE[config.dataset] ** 2 * NATIVE_CHANNELS[config.dataset]
-    memory = (
-        _FLOAT * (buffers * parameters + copies * activations * config.batch_size)
-        + pictures
-        + _RUNTIME
-    )
-    return Estimate(parameters, int(memory), psutil.virtual_memory().available)
+    return parameters, _FLOAT * (buffers * parameters + copies * activations * config.batch_size)
+
+
+def _baseline(config: Config) -> tuple[int, float]:
+    """Parameters of a logistic regression, and bytes of its inputs, twice while it is fitted."""
+    features = math.prod(config.input_shape)
+    examples = config.train_examples or PICTURES[config.dataset]
+    return (features + 1) * config.num_classes, _FLOAT * 2 * features * examples
+
+
+def _pretrained(config: Config) -> tuple[int, float]:
+    """Parameters of torchvision's AlexNet, and bytes of them in the file's and Keras' layout."""
+    parameters, activations = _network(config.arch, 1, 1000, config)
+    size = pipeline.evaluation_batch_size(config.input_shape)
+    return parameters, _FLOAT * (2 * parameters + activations * size)
+
+
+def _network(arch: str, width: int, num_classes: int, config: Config) -> tuple[int, int]:
+    """Numbers of parameters, and of all layers' outputs for one picture."""
+    with models.shapes_only():
+        model = models.build(arch, width, num_classes, config.input_shape, config.seed or 0)
+    activations = sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
+    return int(model.count_params()), activations
+
+
+def _pictures(config: Config, cache_decoded: bool | None) -> int:
+    """Bytes of the dataset in memory."""
+    dataset = config.dataset
+    if dataset in NATIVE_SIZE:
+        return PICTURES[dataset] * NATIVE_SIZE[dataset] ** 2 * NATIVE_CHANNELS[dataset]
+    square = 3 * decode.square_side(config.image_size) ** 2
+    kept = square < JPEG_BYTES if cache_decoded is None else cache_decoded
+    return PICTURES[dataset] * (square if kept else JPEG_BYTES)
 
 
 def describe(config: Config, options: Options, place: str, console: Console) -> None:
@@ -66,7 +110,7 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
         place: where the data would come from, as `data.find` says.
         console: where to print.
     """
-    size = estimate(config)
+    size = estimate(config, options.cache_decoded)
     lines = config.to_dict() | {
         "input": "x".join(map(str, config.input_shape)),
         "data": place,
@@ -75,12 +119,13 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
         "memory": f"about {_gib(size.memory)}, {_gib(size.available)} available",
     }
     for name, value in lines.items():
-        console.print(f"{name:16}{value}", highlight=False)
+        console.print(f"{name:20}{value}", highlight=False, soft_wrap=True)
     if size.memory > size.available:
         console.print(
             f"warning: this needs about {_gib(size.memory)} of memory and the machine has"
             f" {_gib(size.available)}; a smaller --batch_size or --width needs less",
             highlight=False,
+            soft_wrap=True,
         )
 
 

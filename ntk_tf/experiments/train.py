@@ -1,7 +1,6 @@
 """`--experiment=train`: train a network or its linearization, and record how well it does."""
 
 import math
-import zlib
 from typing import Any
 
 import keras
@@ -11,43 +10,29 @@ from ntk_tf import data, models, runs
 from ntk_tf.config import Config, Options
 from ntk_tf.data import pipeline
 from ntk_tf.linearization import LinearizedModel
-from ntk_tf.training import TorchSGD, checkpoint, step_schedule
-from ntk_tf.training.callbacks import (
-    History,
-    Record,
-    Save,
-    ShowProgress,
-    StopAtDivergence,
-    save_state,
-)
+from ntk_tf.training import TorchSGD, step_schedule
+from ntk_tf.training.callbacks import Record, Save, ShowProgress, StopAtDivergence
 from ntk_tf.training.loop import Plan, shortest, train
 from ntk_tf.training.metrics import FirstNonFinite, loss_function
-
-#: Pictures a batch in passes that only evaluate.
-EVALUATION_BATCH = 256
+from ntk_tf.training.state import State, changing_variables
 
 
 def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
     """Train to the end, from where an earlier process stopped; see `experiments.run`."""
-    source = data.load(
-        config.dataset,
-        options.data_dir,
-        options.manual_dir,
-        config.train_examples,
-        config.test_examples,
-    )
-    runs.open_workdir(options.workdir, config.to_dict(), options.resume)
+    source = data.load_for(config, options)
+    runs.open_workdir(options.workdir, config.to_dict(), options.resume, source.classes)
     result = _Training(config, options, source, console).run()
     runs.write_json(options.workdir / "result.json", result)
     return result
 
 
-def compiled_model(config: Config, steps_per_epoch: int) -> keras.Model:
+def compiled_model(config: Config, steps_per_epoch: int, linearized: bool) -> keras.Model:
     """The network or its linearization at initialization, ready to train.
 
     Args:
         config: the run's settings.
         steps_per_epoch: updates an epoch, for the schedule of the learning rate.
+        linearized: which of the two.
 
     Returns:
         A compiled model whose optimizer is built.
@@ -55,7 +40,7 @@ def compiled_model(config: Config, steps_per_epoch: int) -> keras.Model:
     model = models.build(
         config.arch, config.width, config.num_classes, config.input_shape, config.seed
     )
-    if config.linearized:
+    if linearized:
         model = LinearizedModel(model)
     rate = step_schedule(
         config.learning_rate, config.lr_drop_every * steps_per_epoch, config.lr_drop_factor
@@ -72,7 +57,7 @@ def compiled_model(config: Config, steps_per_epoch: int) -> keras.Model:
 def title(config: Config) -> str:
     """The run's name on the screen, such as `LinLeNet x5 on mnist`."""
     arch = {"lenet": "LeNet", "alexnet": "AlexNet"}[config.arch]
-    return f"{'Lin' * config.linearized}{arch} x{config.width} on {config.dataset}"
+    return f"{'Lin' if config.linearized else ''}{arch} x{config.width} on {config.dataset}"
 
 
 class _Training:
@@ -80,19 +65,18 @@ class _Training:
 
     def __init__(self, config: Config, options: Options, source: data.Source, console: Console):
         self.config, self.options, self.source, self.console = config, options, source, console
-        self.history = History()
-        self.checkpoints = options.workdir / "checkpoint"
         self.preprocess = pipeline.preprocessing(
-            source, config.image_size, config.padding, config.input_shape[-1]
+            source, config.image_size, config.padding, config.input_shape[-1], config.augment
         )
         per_epoch = pipeline.steps_per_epoch(len(source.train), config.batch_size)
-        self.model = compiled_model(config, per_epoch)
+        self.model = compiled_model(config, per_epoch, config.linearized)
         self.test_batches = self._evaluation_batches(source.test)
         self._evaluate(self.test_batches.take(1))  # builds the metrics
-        self.variables = self._state_variables()
-        self.initialization = self._fingerprint() if config.linearized else None
+        fixed = self.model.base.variables if config.linearized else []
+        variables = changing_variables(self.model, fixed)
+        self.state = State(options.workdir / "checkpoint", variables, fixed)
         total = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
-        self.plan = Plan(per_epoch, total, self._restore())
+        self.plan = Plan(per_epoch, total, self.state.restore())
 
     def run(self) -> dict[str, Any]:
         """Train to the end, then evaluate."""
@@ -108,8 +92,8 @@ class _Training:
         divergence = StopAtDivergence(plan)
         callbacks = [
             divergence,
-            Record(self.options.workdir, self.history, plan, config.learning_rate_in),
-            Save(self._save, plan, self.options.checkpoint_minutes),
+            Record(self.options.workdir, self.state.history, plan, config.learning_rate_in),
+            Save(self.state.save, plan, self.options.checkpoint_minutes),
             ShowProgress(title(config), plan, self.console),
         ]
         step = train(self.model, batches, plan, self._test, callbacks)
@@ -130,19 +114,18 @@ class _Training:
             "test_accuracy": test_logs["accuracy"],
             "train_loss": train_logs["loss"],
             "test_loss": test_logs["loss"],
-            "epochs": len(self.history.rows),
+            "epochs": len(self.state.history.table("metrics")),
             "steps": step,
             "parameters": sum(math.prod(w.shape) for w in self.model.trainable_weights),
             "seed": self.config.seed,
             "learning_rate": self.config.learning_rate,
-            "seconds": round(self.history.elapsed(), 3),
+            "seconds": round(self.state.history.elapsed(), 3),
             "versions": runs.versions(),
         }
 
     def _evaluation_batches(self, split: data.Split):
-        return pipeline.evaluation_batches(
-            split, self.preprocess, self.config.num_classes, EVALUATION_BATCH
-        )
+        size = pipeline.evaluation_batch_size(self.config.input_shape)
+        return pipeline.evaluation_batches(split, self.preprocess, self.config.num_classes, size)
 
     def _evaluate(self, batches) -> dict[str, float]:
         """Loss and accuracy over all batches."""
@@ -152,48 +135,3 @@ class _Training:
     def _test(self) -> dict[str, float]:
         logs = self._evaluate(self.test_batches)
         return {"test_loss": logs["loss"], "test_accuracy": logs["accuracy"]}
-
-    def _state_variables(self) -> list[keras.Variable]:
-        """All that changes in training: weights or u, velocity, step, running metrics."""
-        fixed = {id(v) for v in self.model.base.variables} if self.config.linearized else set()
-        state = [v for v in self.model.variables if id(v) not in fixed]
-        seen = {id(v) for v in state} | fixed
-        others = list(self.model.optimizer.variables)
-        for metric in self.model.metrics:
-            others.extend(metric.variables)
-        return state + [v for v in others if id(v) not in seen]
-
-    def _fingerprint(self) -> int:
-        """A checksum of w0, which a checkpoint of u is worth nothing without."""
-        checksum = 0
-        for variable in self.model.base.variables:
-            checksum = zlib.crc32(variable.numpy().tobytes(), checksum)
-        return checksum
-
-    def _restore(self) -> int:
-        """Go back to the newest checkpoint, if there is one; the number of updates done.
-
-        Raises:
-            RunDirectoryError: if the checkpoint cannot be continued from.
-        """
-        found = checkpoint.restore(self.checkpoints)
-        if found is None:
-            return 0
-        if found.meta["initialization"] != self.initialization:
-            raise runs.RunDirectoryError(
-                f"{self.checkpoints}: made from another initialization, by another version of"
-                " TensorFlow or Keras; finish the run with that one or remove the folder"
-            )
-        checkpoint.assign(self.variables, found.arrays, self.checkpoints)
-        self.history = History(found.meta["rows"], found.meta["seconds"])
-        self.console.print(f"going on after update {found.step}")
-        return found.step
-
-    def _save(self, step: int) -> None:
-        save_state(
-            self.checkpoints,
-            self.variables,
-            self.history,
-            step,
-            initialization=self.initialization,
-        )

@@ -1,12 +1,16 @@
 """The paper's architectures as Keras models, each with a width factor."""
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
+from keras.src.backend.common import global_state
 
 from ntk_tf.models.alexnet import alexnet
 from ntk_tf.models.layers import MaxPooling2D, TorchInitialization
 from ntk_tf.models.lenet import lenet
 
-__all__ = ["ARCHITECTURES", "MaxPooling2D", "build"]
+__all__ = ["ARCHITECTURES", "MaxPooling2D", "build", "shapes_only"]
 
 ARCHITECTURES = {"lenet": lenet, "alexnet": alexnet}
 
@@ -46,3 +50,17 @@ def build(
     inputs = keras.Input(input_shape)
     outputs = ARCHITECTURES[arch](inputs, channels, num_classes, TorchInitialization(seed))
     return keras.Model(inputs, outputs, name=arch)
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Models built inside have layers and shapes, but no values: they take no memory or time.
+
+    Keras defers initialization inside a stateless scope to the scope's end; here it never happens.
+
+    Yields:
+        Nothing.
+    """
+    with keras.StatelessScope():
+        yield
+        global_state.set_global_attribute("uninitialized_variables", [])

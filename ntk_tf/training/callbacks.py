@@ -1,6 +1,5 @@
 """What happens between updates: records, checkpoints, progress, and the stop at divergence."""
 
-import dataclasses
 import pathlib
 import shutil
 import time
@@ -13,26 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ntk_tf import runs
-from ntk_tf.training import checkpoint
 from ntk_tf.training.loop import Plan
-
-
-@dataclasses.dataclass
-class History:
-    """What a run has recorded so far.
-
-    Attributes:
-        rows: of metrics.csv.
-        seconds: spent by earlier processes.
-    """
-
-    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
-    _started: float = dataclasses.field(default_factory=time.monotonic)
-
-    def elapsed(self) -> float:
-        """Seconds spent on the run by all its processes."""
-        return self.seconds + time.monotonic() - self._started
+from ntk_tf.training.state import History
 
 
 class StopAtDivergence(keras.callbacks.Callback):
@@ -80,15 +61,16 @@ class Record(keras.callbacks.Callback):
         self.metrics_path = workdir / "metrics.csv"
         self.tensorboard = workdir / "tensorboard"
         self.history = history
+        self.rows = history.table("metrics")
         self.learning_rate_in = learning_rate_in
         self.step = plan.start_step
 
     def on_train_begin(self, logs=None):
         """Bring both records to the state that training starts from."""
-        runs.write_metrics(self.metrics_path, self.history.rows)
+        runs.write_table(self.metrics_path, runs.METRICS_COLUMNS, self.rows)
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         self.writer = tf.summary.create_file_writer(str(self.tensorboard))
-        for row in self.history.rows:
+        for row in self.rows:
             self._write_scalars(row)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -107,8 +89,8 @@ class Record(keras.callbacks.Callback):
             "test_accuracy": logs.get("test_accuracy"),
             "seconds": round(self.history.elapsed(), 3),
         }
-        self.history.rows.append(row)
-        runs.write_metrics(self.metrics_path, self.history.rows)
+        self.rows.append(row)
+        runs.write_table(self.metrics_path, runs.METRICS_COLUMNS, self.rows)
         self._write_scalars(row)
 
     def on_train_end(self, logs=None):
@@ -231,15 +213,3 @@ class ShowProgress(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Remove the bar."""
         self.progress.stop()
-
-
-def save_state(
-    directory: pathlib.Path,
-    variables: list[keras.Variable],
-    history: History,
-    step: int,
-    **meta: Any,
-) -> None:
-    """Write a checkpoint of variables and history; `meta` goes along."""
-    state = {"rows": history.rows, "seconds": history.elapsed()} | meta
-    checkpoint.save(directory, checkpoint.Checkpoint(step, checkpoint.values(variables), state))

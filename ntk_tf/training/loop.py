@@ -25,16 +25,24 @@ class Plan:
         steps_per_epoch: updates in an epoch.
         total_steps: updates in the whole run; the last epoch may be cut short.
         start_step: updates that an earlier process has already done.
+        pauses: numbers of updates after which callbacks get their turn in any case.
     """
 
     steps_per_epoch: int
     total_steps: int
     start_step: int = 0
+    pauses: frozenset[int] = frozenset()
 
     @property
     def epochs(self) -> int:
         """Number of epochs, a last one cut short included."""
         return -(-self.total_steps // self.steps_per_epoch)
+
+    def next_stop(self, step: int) -> int:
+        """The first end of an epoch, pause or end of the run after `step` updates."""
+        epoch_end = (step // self.steps_per_epoch + 1) * self.steps_per_epoch
+        pause = min((p for p in self.pauses if p > step), default=epoch_end)
+        return min(epoch_end, pause, self.total_steps)
 
 
 def multi_step_function(model: keras.Model) -> Callable[[tf.data.Iterator, tf.Tensor], None]:
@@ -94,13 +102,13 @@ def train(
         hooks.on_epoch_begin(epoch)
         end = min((epoch + 1) * plan.steps_per_epoch, plan.total_steps)
         while step < end and not model.stop_training:
-            count = min(chunk, end - step)
+            count = min(chunk, plan.next_stop(step) - step)
             started = time.perf_counter()
             run(iterator, tf.constant(count))
             logs = {name: shortest(value) for name, value in model.get_metrics_result().items()}
+            chunk = _next_chunk(chunk, count, time.perf_counter() - started)
             step += count
             hooks.on_train_batch_end(step, logs)
-            chunk = _next_chunk(count, time.perf_counter() - started)
         if not model.stop_training:
             logs |= evaluate()
         hooks.on_epoch_end(epoch, logs)
@@ -113,6 +121,6 @@ def shortest(value) -> float:
     return float(str(np.float32(value)))
 
 
-def _next_chunk(count: int, seconds: float) -> int:
+def _next_chunk(chunk: int, count: int, seconds: float) -> int:
     """So many updates that they take about `CALLBACK_SECONDS`, growing at most fourfold."""
-    return max(1, min(4 * count, int(count * CALLBACK_SECONDS / seconds)))
+    return max(1, min(4 * max(chunk, count), int(count * CALLBACK_SECONDS / seconds)))

@@ -1,0 +1,42 @@
+# For people and for CI: `make run` and `make test` install what they need into .venv first.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS := dev$(if $(wildcard /proc/driver/nvidia),$(comma)cuda)
+comma := ,
+RUN := $(BIN)/python -m ntk_tf.main --dataset=digits
+
+.PHONY: install run test lint format benchmark clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "ntk_tf needs Python 3.11 or newer; name one with make PYTHON=..."; exit 1; }
+	@echo "installing into $(VENV) (about 2 GB, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
+	@touch $@
+
+run: install  ## the main job on embedded data: LeNet and its linearization
+	@$(RUN)
+	@$(RUN) --linearized
+	@$(BIN)/python -m ntk_tf.report --runs_dir=runs
+
+test: lint  ## lint, docstring lint and all tests
+	@$(BIN)/python -m pytest -n 2
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: install
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+benchmark: install
+	@$(BIN)/python scripts/benchmark.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,65 @@
+"""Random resized crops and flips, as pure functions of a key."""
+
+import math
+
+import tensorflow as tf
+
+#: Szegedy et al. (2015), section 6, as in torchvision's `RandomResizedCrop`: a crop has 8 to 100 %
+#: of the picture's area and sides in a ratio of 3:4 to 4:3.
+AREA = (0.08, 1.0)
+RATIO = (3 / 4, 4 / 3)
+#: Candidates a picture; the first that fits into it is taken, and the whole picture if none does.
+CANDIDATES = 10
+
+
+def boxes(count: int | tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """Random crops of square pictures, half of them flipped from left to right.
+
+    Args:
+        count: number of pictures b.
+        key: int64 `[2]`; the same key gives the same boxes.
+
+    Returns:
+        float32 `[b, 4]`: top, left, bottom, right as fractions of the side; flipped boxes have
+        left > right.
+    """
+    draws = tf.random.stateless_uniform([count, 2 * CANDIDATES + 3], key)
+    area = AREA[0] + (AREA[1] - AREA[0]) * draws[:, :CANDIDATES]
+    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    ratio = tf.exp(low + (high - low) * draws[:, CANDIDATES : 2 * CANDIDATES])
+    width, height = tf.sqrt(area * ratio), tf.sqrt(area / ratio)
+    fits = tf.cast((width <= 1) & (height <= 1), tf.int32)
+    first = tf.argmax(fits, axis=1)
+    width, height = (
+        tf.where(tf.reduce_any(fits > 0, axis=1), tf.gather(side, first, batch_dims=1), 1.0)
+        for side in (width, height)
+    )
+    top = (1 - height) * draws[:, -3]
+    left = (1 - width) * draws[:, -2]
+    flip = draws[:, -1] < 0.5
+    right = left + width
+    left, right = tf.where(flip, right, left), tf.where(flip, left, right)
+    return tf.stack([top, left, top + height, right], axis=1)
+
+
+def flip_crop(images: tf.Tensor, side: int, key: tf.Tensor) -> tf.Tensor:
+    """Crop square pictures at random, resize bilinearly, and flip half of them.
+
+    Args:
+        images: `[b, h, h, c]`.
+        side: of the result.
+        key: int64 `[2]`; the same key gives the same crops.
+
+    Returns:
+        float32 `[b, side, side, c]`, in the range of the pictures.
+    """
+    count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+    box = boxes(count, key)
+    # `crop_and_resize` samples from the centre of the first pixel to that of the last, both
+    # included; a pixel of the result covers (bottom - top) / side of the picture.
+    half = (box[:, 2:] - box[:, :2]) / (2 * side)
+    start, end = box[:, :2] + half, box[:, 2:] - half
+    size = tf.constant([height, width], tf.float32)
+    start, end = ((edge * size - 0.5) / (size - 1) for edge in (start, end))
+    inside = tf.clip_by_value(tf.concat([start, end], axis=1), 0.0, 1.0)
+    return tf.image.crop_and_resize(images, inside, tf.range(count), (side, side))

@@ -1,0 +1,262 @@
+"""ILSVRC 2012's files: which pictures are in them, and reading the chosen ones.
+
+Archives are walked from header to header; what lies between them is sought over, not read. So of
+the training archive's 138 GiB only the chosen classes are read.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+
+from ntk_tf.config import SNAKE_SYNSETS
+from ntk_tf.data.source import DataError
+
+SPLITS = ("train", "validation")
+ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
+FOLDERS = {"train": "train", "validation": "val"}
+LAYOUT = (
+    f"{ARCHIVES['train']} and {ARCHIVES['validation']} from image-net.org, or folders"
+    " train/n01728572/*.JPEG and val/n01728572/*.JPEG, one a class"
+)
+
+#: The default classes: the first so many that have exactly so many training pictures.
+CLASSES, PICTURES = 10, 1300
+
+_SYNSET_ARCHIVE = re.compile(r"(?:.*/)?(n\d{8})\.tar")
+_VALIDATION_PICTURE = re.compile(r"(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
+_JPEG = (".jpeg", ".jpg")
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture's name, class and, on demand, file content.
+
+    Attributes:
+        name: of the file, without folders.
+        synset: of its class.
+        read: returns the file's bytes; only as long as the iterator that yielded it stands there.
+    """
+
+    name: str
+    synset: str
+    read: Callable[[], bytes]
+
+
+def locate(manual_dir: pathlib.Path, split: str) -> pathlib.Path:
+    """The archive of a split, or else its folder.
+
+    Args:
+        manual_dir: folder of the original files.
+        split: one of `SPLITS`.
+
+    Returns:
+        A path to an archive or a folder.
+
+    Raises:
+        DataError: if there is neither.
+    """
+    archive, folder = manual_dir / ARCHIVES[split], manual_dir / FOLDERS[split]
+    if archive.is_file():
+        return archive
+    if folder.is_dir():
+        return folder
+    raise DataError(
+        f"--manual_dir={manual_dir}: holds neither {archive.name} nor a folder {folder.name};"
+        f" imagenet_snakes needs {LAYOUT}"
+    )
+
+
+def default_synsets(place: pathlib.Path) -> tuple[str, ...]:
+    """The first ten snakes that have exactly 1,300 training pictures, counted.
+
+    Args:
+        place: training archive or folder.
+
+    Returns:
+        Their synsets, in WordNet's order.
+
+    Raises:
+        DataError: if there are fewer than ten.
+    """
+    counts = {}
+    chosen = []
+    with _training_members(place) as members:
+        for synset in SNAKE_SYNSETS:
+            counts[synset] = sum(1 for _ in members(synset)) if members.holds(synset) else 0
+            if counts[synset] == PICTURES:
+                chosen.append(synset)
+            if len(chosen) == CLASSES:
+                return tuple(chosen)
+    found = ", ".join(f"{synset} {count}" for synset, count in counts.items())
+    raise DataError(
+        f"{place}: only {len(chosen)} of the 17 snakes have exactly {PICTURES:,} training pictures"
+        f" and {CLASSES} are needed; name the classes with --snake_synsets (pictures: {found})"
+    )
+
+
+def pictures(place: pathlib.Path, split: str, synsets: tuple[str, ...]) -> Iterator[Picture]:
+    """The pictures of some classes.
+
+    Args:
+        place: archive or folder of the split, as `locate` returns it.
+        split: one of `SPLITS`.
+        synsets: the classes.
+
+    Yields:
+        The pictures; one must be read before the next is asked for.
+
+    Raises:
+        DataError: if the archive is another one, or a class has no pictures.
+    """
+    if split == "validation" and place.is_file():
+        yield from _validation_archive(place, synsets)
+        return
+    with _training_members(place) as members:
+        missing = [synset for synset in synsets if not members.holds(synset)]
+        if missing:
+            raise DataError(f"{place}: holds no {', '.join(missing)}; {_remedy(split)}")
+        for synset in synsets:
+            empty = True
+            for picture in members(synset):
+                empty = False
+                yield picture
+            if empty:
+                raise DataError(f"{place}: holds no pictures of {synset}; {_remedy(split)}")
+
+
+def _remedy(split: str) -> str:
+    return f"get {ARCHIVES[split]} anew, or choose other classes with --snake_synsets"
+
+
+class _Folders:
+    """Folders of pictures named by synset."""
+
+    def __init__(self, place: pathlib.Path):
+        self.place = place
+
+    def holds(self, synset: str) -> bool:
+        return (self.place / synset).is_dir()
+
+    def __call__(self, synset: str) -> Iterator[Picture]:
+        for path in sorted((self.place / synset).iterdir()):
+            if path.suffix.lower() in _JPEG:
+                yield Picture(path.name, synset, path.read_bytes)
+
+
+class _TrainingArchive:
+    """An archive of archives, one a class, that are named by synset."""
+
+    def __init__(self, archive: tarfile.TarFile, place: pathlib.Path):
+        self.archive = archive
+        names = []
+        self.members = {}
+        for member in archive:
+            names.append(member.name)
+            if found := _SYNSET_ARCHIVE.fullmatch(member.name):
+                self.members[found[1]] = member
+        if not self.members:
+            _refuse(place, "archives such as n01728572.tar", names)
+
+    def holds(self, synset: str) -> bool:
+        return synset in self.members
+
+    def __call__(self, synset: str) -> Iterator[Picture]:
+        content = self.archive.extractfile(self.members[synset])
+        with tarfile.open(fileobj=content, mode="r:") as inner:
+            for member in inner:
+                name = pathlib.PurePosixPath(member.name)
+                if member.isfile() and name.suffix.lower() in _JPEG:
+                    yield Picture(name.name, synset, inner.extractfile(member).read)
+
+
+@contextlib.contextmanager
+def _training_members(place: pathlib.Path) -> Iterator[_Folders | _TrainingArchive]:
+    if place.is_dir():
+        yield _Folders(place)
+        return
+    with _opened(place) as archive:
+        yield _TrainingArchive(archive, place)
+
+
+def _validation_archive(place: pathlib.Path, synsets: tuple[str, ...]) -> Iterator[Picture]:
+    """Pictures of an archive whose file names are numbers; TFDS knows their classes.
+
+    Raises:
+        DataError: if a class has no pictures.
+    """
+    labels = validation_labels()
+    names, seen = [], set()
+    known = False
+    with _opened(place) as archive:
+        for member in archive:
+            names.append(member.name)
+            found = _VALIDATION_PICTURE.fullmatch(member.name)
+            if not found or not 1 <= int(found[1]) <= len(labels):
+                continue
+            known = True
+            synset = labels[int(found[1]) - 1]
+            if synset in synsets:
+                seen.add(synset)
+                name = pathlib.PurePosixPath(member.name).name
+                yield Picture(name, synset, archive.extractfile(member).read)
+    if not known:
+        _refuse(place, "pictures such as ILSVRC2012_val_00000001.JPEG", names)
+    missing = [synset for synset in synsets if synset not in seen]
+    if missing:
+        raise DataError(
+            f"{place}: holds no pictures of {', '.join(missing)}; {_remedy('validation')}"
+        )
+
+
+def validation_labels() -> list[str]:
+    """Synsets of ILSVRC 2012's 50,000 validation pictures by their number, which starts at 1.
+
+    The list is part of TFDS, for its own `imagenet2012`.
+    """
+    import tensorflow_datasets as tfds
+
+    path = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt")
+    return path.read_text().split()
+
+
+@contextlib.contextmanager
+def _opened(place: pathlib.Path) -> Iterator[tarfile.TarFile]:
+    """Open an archive for reading header by header.
+
+    Yields:
+        The archive.
+
+    Raises:
+        DataError: if it is no tar archive, or is damaged.
+    """
+    try:
+        # A larger buffer would read kilobytes beyond each header.
+        with (
+            open(place, "rb", buffering=tarfile.BLOCKSIZE) as file,
+            tarfile.open(fileobj=file, mode="r:") as archive,
+        ):
+            yield archive
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(
+            f"{place}: is no tar archive or is cut off ({error}); its size is"
+            f" {os.path.getsize(place):,} bytes; compare that with image-net.org and get it anew"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{place}: cannot be read ({error.strerror or error})") from error
+
+
+def _refuse(place: pathlib.Path, expected: str, names: list[str]) -> None:
+    """Say that an archive is another one than was expected.
+
+    Raises:
+        DataError: always.
+    """
+    found = f"its first member is {names[0]}" if names else "it is empty"
+    raise DataError(
+        f"{place}: is another archive: {expected} are expected in it and there are none ({found});"
+        " get it from image-net.org"
+    )

@@ -1,0 +1,49 @@
+"""`--widths`: one experiment at several widths, one process each, and one figure of all."""
+
+import dataclasses
+import importlib
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from ntk_tf import runs
+from ntk_tf.config import Config, Options, flags_of
+
+#: What draws an experiment's figure: a module of `reporting` with `draw(run_dirs, output_dir)`.
+FIGURES = {"trajectory": "trajectories"}
+
+
+def run(config: Config, options: Options, widths: Sequence[int], dry_run: bool) -> int:
+    """Run an experiment at each width in a folder of its own, `x1`, `x3`, ..., then draw.
+
+    Every width has a process to itself, so that one's memory and traces are not the next one's.
+    Finished widths are not run again.
+
+    Args:
+        config: of the experiment; its width does not count.
+        options: `workdir` is the parent of the run directories, and gets the figure.
+        widths: the width factors.
+        dry_run: only describe each run.
+
+    Returns:
+        The exit code of the first run that failed, or 0.
+    """
+    parts = [
+        (
+            dataclasses.replace(config, width=width),
+            dataclasses.replace(options, workdir=options.workdir / f"x{width}"),
+        )
+        for width in widths
+    ]
+    for part, place in parts:
+        runs.check_workdir(place.workdir, part.to_dict())
+    for part, place in parts:
+        command = [sys.executable, "-m", "ntk_tf.main", *flags_of(part, place)]
+        done = subprocess.run([*command, "--dry_run"] if dry_run else command)
+        if done.returncode:
+            return done.returncode
+    if not dry_run:
+        figure = importlib.import_module(f"ntk_tf.reporting.{FIGURES[config.experiment]}")
+        figure.draw([place.workdir for _, place in parts], options.workdir)
+        print(f"figure in {options.workdir}")
+    return 0

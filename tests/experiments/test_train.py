@@ -1,0 +1,320 @@
+"""The main job, end to end on the embedded data, as its user starts it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+from ntk_tf import config, experiments, runs
+from ntk_tf.experiments import estimate, train
+from ntk_tf.training import checkpoint
+
+QUICK = ["--dataset=digits", "--train_examples=200", "--test_examples=50", "--epochs=4"]
+
+
+def command(*args):
+    return [sys.executable, "-m", "ntk_tf.main", *args]
+
+
+def main(*args):
+    return subprocess.run(command(*args), capture_output=True, text=True, timeout=300)
+
+
+def in_process(workdir, **settings):
+    """Run an experiment in this process; its result."""
+    options = config.Options(workdir)
+    quick = {"dataset": "digits", "train_examples": 200, "test_examples": 50, "epochs": 4}
+    return experiments.run(config.resolve(**(quick | settings)), options, Console(quiet=True))
+
+
+def metrics(workdir):
+    """metrics.csv without its wall-clock column."""
+    with open(workdir / "metrics.csv") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def result(workdir):
+    """result.json without its wall-clock field."""
+    content = json.loads((workdir / "result.json").read_text())
+    del content["seconds"]
+    return content
+
+
+def final_arrays(workdir):
+    return checkpoint.restore(workdir / "checkpoint").arrays
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["standard", "linearized"])
+def finished(request, tmp_path_factory):
+    """The run directory of an undisturbed run, and its settings."""
+    workdir = tmp_path_factory.mktemp("run") / "finished"
+    in_process(workdir, linearized=request.param)
+    return workdir, request.param
+
+
+def test_run_directory(finished):
+    workdir, linearized = finished
+    settings = runs.read_json(workdir / "config.json")
+    assert settings["linearized"] is linearized
+    assert settings["learning_rate"] == 0.1
+    rows = metrics(workdir)
+    assert list(rows[0]) == [c for c in runs.METRICS_COLUMNS if c != "seconds"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["step"] for row in rows] == ["7", "14", "21", "28"]
+    content = result(workdir)
+    assert content["status"] == "completed"
+    assert (content["epochs"], content["steps"], content["seed"]) == (4, 28, 0)
+    assert content["parameters"] == 44_426
+    assert 0 <= content["train_accuracy"] <= 1
+    assert content["test_accuracy"] == float(rows[-1]["test_accuracy"])
+    assert content["versions"]["tensorflow"] == tf.__version__
+
+
+def test_tensorboard_holds_the_rows(finished):
+    workdir, _ = finished
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(workdir / "tensorboard"))
+    events.Reload()
+    tensors = events.Tensors("test_accuracy")
+    assert [event.step for event in tensors] == [7, 14, 21, 28]
+    values = [tf.make_ndarray(event.tensor_proto).item() for event in tensors]
+    assert values == pytest.approx([float(row["test_accuracy"]) for row in metrics(workdir)])
+
+
+def test_final_accuracy_is_a_full_pass_with_the_final_weights(finished):
+    """Recomputed from the checkpoint by plain NumPy around the model's outputs."""
+    workdir, linearized = finished
+    from ntk_tf import data
+    from ntk_tf.data import pipeline
+
+    settings = config.resolve(
+        dataset="digits", train_examples=200, test_examples=50, epochs=4, linearized=linearized
+    )
+    model = train.compiled_model(settings, 7, linearized)
+    saved = final_arrays(workdir)
+    for i, weight in enumerate(model.trainable_weights):
+        weight.assign(saved[f"{i:04d}/{weight.path}"])
+    source = data.load("digits", train_examples=200, test_examples=50)
+    preprocess = pipeline.preprocessing(source, 28, 0, 1)
+    for name in ("train", "test"):
+        split = getattr(source, name)
+        outputs = model(preprocess(split.images)).numpy()
+        accuracy = np.mean(outputs.argmax(1) == split.labels)
+        loss = np.mean((outputs - np.eye(10)[split.labels]) ** 2)
+        assert result(workdir)[f"{name}_accuracy"] == pytest.approx(accuracy)
+        assert result(workdir)[f"{name}_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_same_seed_same_numbers(finished, tmp_path):
+    workdir, linearized = finished
+    in_process(tmp_path / "again", linearized=linearized)
+    assert metrics(tmp_path / "again") == metrics(workdir)
+    assert result(tmp_path / "again") == result(workdir)
+    in_process(tmp_path / "other", linearized=linearized, seed=1)
+    assert metrics(tmp_path / "other") != metrics(workdir)
+
+
+class Interrupted(Exception):
+    """Stands for a crash at a chosen moment."""
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7, 12, 21])
+def test_resumed_run_equals_undisturbed_run(finished, stop, tmp_path, monkeypatch):
+    """A crash after any update, in the middle of an epoch too, loses nothing."""
+    workdir, linearized = finished
+    save = train.Save.on_train_batch_end
+
+    def crash(self, batch, logs=None):
+        self.minutes = 0  # save whenever asked
+        save(self, batch, logs)
+        if batch >= stop:
+            raise Interrupted
+
+    monkeypatch.setattr(train.Save, "on_train_batch_end", crash)
+    with pytest.raises(Interrupted):
+        in_process(tmp_path / "run", linearized=linearized)
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "result.json").exists()
+    in_process(tmp_path / "run", linearized=linearized)
+    assert metrics(tmp_path / "run") == metrics(workdir)
+    assert result(tmp_path / "run") == result(workdir)
+    mine, theirs = final_arrays(tmp_path / "run"), final_arrays(workdir)
+    assert mine.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(mine[name], value)
+
+
+def test_killed_command_goes_on(tmp_path):
+    """kill -9 of the real command, then the same command again."""
+    args = [*QUICK, "--epochs=60", "--checkpoint_minutes=0.001"]
+    assert main(*args, f"--workdir={tmp_path / 'whole'}").returncode == 0
+    again = command(*args, f"--workdir={tmp_path / 'killed'}")
+    process = subprocess.Popen(again, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("checkpoint/step-*.npz")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "result.json").exists()
+    assert subprocess.run(again, capture_output=True, timeout=300).returncode == 0
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+    assert result(tmp_path / "killed") == result(tmp_path / "whole")
+
+
+def test_command_prints_little_and_does_not_repeat_itself(tmp_path):
+    first = main(*QUICK, f"--workdir={tmp_path / 'run'}")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "test accuracy" in first.stdout
+    stamp = os.stat(tmp_path / "run" / "metrics.csv").st_mtime_ns
+    second = main(*QUICK, f"--workdir={tmp_path / 'run'}")
+    assert (second.returncode, second.stderr) == (0, "")
+    assert os.stat(tmp_path / "run" / "metrics.csv").st_mtime_ns == stamp
+
+
+def test_divergence_is_a_result(tmp_path):
+    """At a learning rate of 1e6 the outputs overflow; the run says when and stops."""
+    content = in_process(tmp_path / "run", learning_rate=1e6)
+    assert content["status"] == "diverged"
+    assert 1 < content["diverged_at_step"] <= content["steps"]
+    assert content["learning_rate"] == 1e6
+    assert content["test_accuracy"] is None
+    shown = []
+    runs.describe(tmp_path / "run", lambda line, **_: shown.append(line))
+    assert "diverged at update" in shown[0]
+
+
+@pytest.mark.parametrize("settings", [{"loss": "cross_entropy"}, {"max_steps": 10}, {"padding": 2}])
+@pytest.mark.parametrize("linearized", [False, True])
+def test_other_settings(settings, linearized, tmp_path):
+    content = in_process(tmp_path / "run", linearized=linearized, **settings)
+    assert content["status"] == "completed"
+    assert content["steps"] == settings.get("max_steps", 28)
+    assert np.isfinite(content["train_loss"])
+
+
+@pytest.mark.parametrize("linearized", [False, True])
+def test_alexnet(linearized, tmp_path):
+    content = in_process(
+        tmp_path / "run",
+        arch="alexnet",
+        image_size=64,
+        batch_size=8,
+        max_steps=2,
+        train_examples=16,
+        test_examples=8,
+        linearized=linearized,
+    )
+    assert content["parameters"] == 57_044_810
+    assert content["status"] == "completed"
+
+
+def test_learns(tmp_path):
+    """All digits for 20 epochs: far better than chance, and the network ahead."""
+    results = {
+        linearized: in_process(
+            tmp_path / str(linearized),
+            linearized=linearized,
+            epochs=20,
+            train_examples=1437,
+            test_examples=360,
+        )
+        for linearized in (False, True)
+    }
+    assert results[False]["test_accuracy"] > 0.93
+    assert 0.80 < results[True]["test_accuracy"] < results[False]["test_accuracy"]
+
+
+def test_mnist(mnist_data_dir, tmp_path):
+    options = config.Options(tmp_path / "run", data_dir=mnist_data_dir)
+    settings = config.resolve(max_steps=300, test_examples=2000, train_examples=9600)
+    content = experiments.run(settings, options, Console(quiet=True))
+    assert content["test_accuracy"] > 0.85
+
+
+def test_dry_run_writes_nothing(tmp_path):
+    done = main(
+        "--arch=alexnet", "--width=4", "--dataset=digits", "--dry_run", f"--runs_dir={tmp_path}"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "911,834,378" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("linearized", "buffers"), [(False, 4), (True, 5)])
+def test_memory_estimate_counts_buffers(linearized, buffers):
+    small, large = (
+        estimate.estimate(config.resolve(width=k, linearized=linearized, batch_size=1))
+        for k in (20, 60)
+    )
+    per_parameter = (large.memory - small.memory) / (large.parameters - small.parameters)
+    assert per_parameter == pytest.approx(4 * buffers, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--width=0"],
+        ["--width=-3"],
+        ["--width=three"],
+        ["--arch=lenett"],
+        ["--learning_rate=nan"],
+        ["--batch_size=0"],
+        ["--epochs=-1"],
+        ["--workdir=/proc/nowhere/run"],
+        ["--no_such_flag"],
+        ["--resume=perhaps"],
+        ["stray"],
+        ["--checkpoint_minutes=0"],
+        ["--image_size=8"],
+        ["--flagfile=/nowhere.flags"],
+        ["--train_examples=1438"],
+        ["--manual_dir=/nowhere", "--dataset=mnist", "--data_dir=/nowhere"],
+    ],
+)
+def test_bad_flags(args, tmp_path):
+    done = main("--dataset=digits", f"--runs_dir={tmp_path}", *args)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert args[0].split("=")[-1].removeprefix("--") in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_mnist(tmp_path):
+    environment = os.environ | {"TFDS_OFFLINE": "1"}
+    done = subprocess.run(
+        command(f"--data_dir={tmp_path}", f"--runs_dir={tmp_path}"),
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "train-images-idx3-ubyte.gz" in done.stderr
+    assert "--dataset=digits" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workdir_of_other_settings(finished, tmp_path):
+    workdir, _ = finished
+    before = sorted(workdir.rglob("*"))
+    done = main(*QUICK, "--learning_rate=0.2", f"--workdir={workdir}")
+    assert done.returncode == 2
+    assert "learning_rate is 0.1 there and 0.2 here" in done.stderr
+    assert sorted(workdir.rglob("*")) == before
+    (tmp_path / "precious.txt").touch()
+    done = main(*QUICK, f"--workdir={tmp_path}")
+    assert done.returncode == 2
+    assert "holds no run" in done.stderr

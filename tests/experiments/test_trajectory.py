@@ -1,0 +1,217 @@
+"""Trajectories: what is recorded, resumed, drawn; and the theory in closed form."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from references import dense_jacobian, flat
+from rich.console import Console
+from test_train import Interrupted, final_arrays, main
+
+from ntk_tf import config, experiments, models
+from ntk_tf.data import DataError
+from ntk_tf.experiments import trajectory
+from ntk_tf.linearization import LinearizedModel
+from ntk_tf.training import TorchSGD
+
+SETTINGS = {
+    "experiment": "trajectory",
+    "dataset": "digits",
+    "train_examples": 200,
+    "test_examples": 50,
+    "max_steps": 20,
+    "distance_every": 8,
+    "distance_examples": 30,
+}
+
+
+def run(workdir, **settings):
+    options = config.Options(workdir)
+    return experiments.run(config.resolve(**(SETTINGS | settings)), options, Console(quiet=True))
+
+
+def arrays(workdir):
+    with np.load(workdir / "trajectories.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trajectory") / "run"
+    return workdir, run(workdir, kernel_every=10, kernel_examples=6)
+
+
+def test_files_and_shapes(finished):
+    workdir, result = finished
+    found = arrays(workdir)
+    np.testing.assert_array_equal(found["step"], np.arange(21))
+    assert found["standard"].shape == found["linearized"].shape == (21, 3, 10)
+    assert len(set(found["label"])) == 3
+    assert np.isfinite(found["standard"]).all()
+    distances = json.loads((workdir / "trajectory.json").read_text())["distances"]
+    assert [row["step"] for row in distances] == [8, 16, 20]
+    assert result["relative_distance"] == distances[-1]["relative_distance"] > 0
+    for name in ("trajectories.png", "trajectories.pdf"):
+        assert (workdir / name).stat().st_size > 5000
+
+
+def test_outputs_start_bit_identical_and_part(finished):
+    found = arrays(finished[0])
+    np.testing.assert_array_equal(found["standard"][0], found["linearized"][0])
+    assert not np.array_equal(found["standard"][1], found["linearized"][1])
+
+
+def test_ends_where_the_train_experiment_ends(finished, tmp_path):
+    """Same order, same updates: both models' weights are those of --experiment=train."""
+    pair = final_arrays(finished[0])
+    weights = [value for _, value in sorted(pair.items())]
+    for linearized in (False, True):
+        train = {k: v for k, v in SETTINGS.items() if "distance" not in k}
+        run_dir = tmp_path / str(linearized)
+        settings = config.resolve(**(train | {"experiment": "train", "linearized": linearized}))
+        experiments.run(settings, config.Options(run_dir), Console(quiet=True))
+        alone = [value for _, value in sorted(final_arrays(run_dir).items())]
+        first = 0 if not linearized else len(weights) // 2
+        for mine, theirs in zip(weights[first:], alone[:10], strict=False):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_kernel_movement_file(finished):
+    with open(finished[0] / "kernel.csv") as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    assert [row["step"] for row in rows] == [0, 10, 20]
+    assert rows[0]["relative_change"] == 0
+    assert rows[0]["cosine"] == pytest.approx(1)
+    assert rows[2]["relative_change"] > 0.01
+    assert all(0 <= row["label_alignment"] <= 1 for row in rows)
+
+
+def test_tensorboard_runs_share_their_tags(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = {}
+    for name in ("standard", "linearized", "comparison"):
+        events = EventAccumulator(str(finished[0] / "tensorboard" / name), {"tensors": 0})
+        events.Reload()
+        tags[name] = {t: len(events.Tensors(t)) for t in events.Tags()["tensors"]}
+    assert tags["standard"] == tags["linearized"]
+    assert set(tags["standard"].values()) == {21}
+    assert len(tags["standard"]) == 3
+    assert tags["comparison"]["distance/relative_distance"] == 3
+    assert tags["comparison"]["kernel/cosine"] == 3
+
+
+@pytest.mark.parametrize("stop", [1, 8, 13])
+def test_interrupted_run_ends_the_same(finished, stop, tmp_path, monkeypatch):
+    save = trajectory.Save.on_train_batch_end
+
+    def crash(self, batch, logs=None):
+        self.minutes = 0  # save whenever asked
+        save(self, batch, logs)
+        if batch >= stop:
+            raise Interrupted
+
+    monkeypatch.setattr(trajectory.Save, "on_train_batch_end", crash)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", kernel_every=10, kernel_examples=6)
+    monkeypatch.undo()
+    kept = arrays(tmp_path / "run")
+    assert kept["step"][-1] >= stop
+    run(tmp_path / "run", kernel_every=10, kernel_examples=6)
+    for name in ("trajectories.npz", "trajectory.json", "kernel.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+def test_every_third_update(finished, tmp_path):
+    run(tmp_path / "run", record_every=3)
+    some, every = arrays(tmp_path / "run"), arrays(finished[0])
+    np.testing.assert_array_equal(some["step"], np.arange(0, 21, 3))
+    np.testing.assert_array_equal(some["standard"], every["standard"][::3])
+    np.testing.assert_array_equal(some["linearized"], every["linearized"][::3])
+
+
+def test_choice_of_pictures():
+    labels = np.array([4, 4, 2, 4, 7, 2, 1])
+    choose = trajectory.choose_examples
+    np.testing.assert_array_equal(choose(labels, 3, 10), [0, 2, 4])
+    np.testing.assert_array_equal(choose(labels, (5, 1), 10), [5, 1])
+    with pytest.raises(DataError, match=r"examples=5: .* 4 classes"):
+        choose(labels, 5, 10)
+    with pytest.raises(DataError, match=r"examples=1,7: .* 7 test"):
+        choose(labels, (1, 7), 10)
+
+
+def test_linearized_trajectory_is_linear_least_squares(rng, float64):
+    """Full-batch gradient descent on T_f has a closed form in the eigenbasis of the NTK.
+
+    r_t = (I - 2 eta / (n L) Theta)^t r_0 for the residual r of the mean squared error.
+    """
+    base = models.build("lenet", 0.5, 3, (16, 16, 1))
+    x, y = rng.standard_normal((4, 16, 16, 1)), np.eye(3)[rng.integers(0, 3, 4)]
+    jacobian, start = dense_jacobian(base, x), np.ravel(base(x)) - y.ravel()
+    values, vectors = np.linalg.eigh(jacobian @ jacobian.T)
+    linear = LinearizedModel(base)
+    rate = 0.5
+    linear.compile(optimizer=TorchSGD(rate), loss="mse")
+    for t in range(1, 51):
+        linear.train_on_batch(x, y)
+        decay = (1 - 2 * rate / y.size * values) ** t
+        expected = vectors @ (decay * (vectors.T @ start))
+        if t % 10 == 0:
+            residual = flat([linear(x)]) - y.ravel()
+            np.testing.assert_allclose(residual, expected, atol=1e-8 * np.abs(start).max())
+
+
+def test_diverged_run_keeps_what_it_recorded(tmp_path):
+    result = run(tmp_path / "run", learning_rate=1e6)
+    assert result["status"] == "diverged"
+    found = arrays(tmp_path / "run")
+    assert len(found["step"]) >= 2
+    assert (tmp_path / "run" / "trajectories.png").exists()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--examples=0"],
+        ["--examples=a,b"],
+        ["--examples=1,1"],
+        ["--examples=11"],
+        ["--examples=400,2"],
+        ["--record_every=0"],
+        ["--epochs=3"],
+        ["--linearized"],
+        ["--kernel_examples=1"],
+        ["--widths=1,0"],
+        ["--widths=1,1"],
+        ["--widths=a"],
+        ["--width=2", "--widths=1,3"],
+    ],
+)
+def test_bad_flags(args, tmp_path):
+    done = main("--experiment=trajectory", "--dataset=digits", f"--runs_dir={tmp_path}", *args)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert args[0].split("=")[0] in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_widths(tmp_path):
+    """One process each, one figure; a second time nothing is run again."""
+    args = [
+        "--experiment=trajectory",
+        "--dataset=digits",
+        "--train_examples=64",
+        "--test_examples=50",
+        "--distance_examples=20",
+        "--widths=1,2",
+        f"--workdir={tmp_path / 'runs'}",
+    ]
+    first = main(*args)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert arrays(tmp_path / "runs" / "x2")["standard"].shape == (3, 3, 10)
+    assert (tmp_path / "runs" / "trajectories.pdf").exists()
+    stamp = (tmp_path / "runs" / "x1" / "result.json").stat().st_mtime_ns
+    assert main(*args).returncode == 0
+    assert (tmp_path / "runs" / "x1" / "result.json").stat().st_mtime_ns == stamp

@@ -1,0 +1,141 @@
+"""The architectures: exact parameter counts, initialization, pooling."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ntk_tf import models
+from ntk_tf.models.layers import AdaptiveAveragePooling2D, max_of_slices
+
+
+def lenet_parameters(k, side, channels, classes=10):
+    """Counted by hand from the layer sizes."""
+    flat = 16 * k * (((side - 4) // 2 - 4) // 2) ** 2
+    return (
+        (25 * channels + 1) * 6 * k
+        + (25 * 6 * k + 1) * 16 * k
+        + (flat + 1) * 120 * k
+        + (120 * k + 1) * 84 * k
+        + (84 * k + 1) * classes
+    )
+
+
+def alexnet_parameters(k, classes):
+    convolutions = [(121, 3, 64), (25, 64, 192), (9, 192, 384), (9, 384, 256), (9, 256, 256)]
+    count = 0
+    for i, (area, inputs, outputs) in enumerate(convolutions):
+        count += (area * inputs * (k if i else 1) + 1) * outputs * k
+    units = 4096 * k
+    return count + (36 * 256 * k + 1) * units + (units + 1) * units + (units + 1) * classes
+
+
+@pytest.mark.parametrize(
+    ("arch", "width", "classes", "shape", "count"),
+    [
+        ("lenet", 1, 10, (32, 32, 3), 62_006),
+        ("lenet", 1, 10, (28, 28, 1), 44_426),
+        ("lenet", 1, 10, (32, 32, 1), 61_706),
+        ("lenet", 2, 10, (28, 28, 1), lenet_parameters(2, 28, 1)),
+        ("lenet", 5, 10, (32, 32, 3), lenet_parameters(5, 32, 3)),
+        ("lenet", 60, 10, (28, 28, 1), lenet_parameters(60, 28, 1)),
+        ("alexnet", 1, 1000, (224, 224, 3), 61_100_840),
+        ("alexnet", 1, 10, (224, 224, 3), 57_044_810),
+        ("alexnet", 1, 10, (64, 64, 3), 57_044_810),
+        ("alexnet", 2, 10, (224, 224, 3), alexnet_parameters(2, 10)),
+        ("alexnet", 4, 10, (224, 224, 3), alexnet_parameters(4, 10)),
+    ],
+)
+def test_parameter_counts(arch, width, classes, shape, count):
+    with models.shapes_only():
+        model = models.build(arch, width, classes, shape)
+    assert model.count_params() == count
+    assert model.output_shape == (None, classes)
+
+
+@pytest.mark.parametrize("arch", ["lenet", "alexnet"])
+def test_initialization_is_torchs_default(arch):
+    model = models.build(arch, 1 if arch == "lenet" else 1 / 8, 10, (64, 64, 3), seed=3)
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        kernel, bias = (w.numpy() for w in layer.weights)
+        fan_in = kernel[..., 0].size
+        bound = fan_in**-0.5
+        for values in (kernel, bias):
+            assert np.abs(values).max() <= bound
+        if kernel.size > 1000:
+            assert np.abs(kernel).max() > 0.98 * bound
+            assert abs(kernel.mean()) < 5 * bound / np.sqrt(3 * kernel.size)
+            assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.1)
+        # Kernel and bias come from different streams.
+        assert not np.isin(np.round(bias / bound, 5), np.round(kernel / bound, 5)).all()
+
+
+def test_seed_fixes_the_weights():
+    one, same, other = (models.build("lenet", 1, 10, (16, 16, 1), seed) for seed in (1, 1, 2))
+    for a, b, c in zip(one.weights, same.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+        assert not np.array_equal(a.numpy(), c.numpy())
+
+
+@pytest.mark.parametrize(("pool", "stride"), [(2, 2), (3, 2), (3, 1)])
+@pytest.mark.parametrize("jit", [False, True])
+def test_max_pooling_and_its_gradient(pool, stride, jit, rng):
+    """Values, and the routing of gradients to the first of equal maxima, against a loop."""
+    x = np.round(rng.standard_normal((2, 8, 9, 3)).astype("float32"))
+    layer = models.MaxPooling2D(pool, stride)
+    cotangent = rng.standard_normal(layer.compute_output_shape(x.shape)).astype("float32")
+
+    @tf.function(jit_compile=jit)
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        return y, tape.gradient(y, x, output_gradients=cotangent)
+
+    value, gradient = run(tf.constant(x))
+    expected, routed = np.zeros(cotangent.shape), np.zeros(x.shape)
+    for b, i, j, c in np.ndindex(*cotangent.shape):
+        window = x[b, i * stride : i * stride + pool, j * stride : j * stride + pool, c]
+        di, dj = np.unravel_index(window.argmax(), window.shape)
+        expected[b, i, j, c] = window.max()
+        routed[b, i * stride + di, j * stride + dj, c] += cotangent[b, i, j, c]
+    np.testing.assert_array_equal(value, expected)
+    np.testing.assert_allclose(gradient, routed, rtol=1e-6, atol=1e-6)
+
+
+def test_slices_pool_as_the_native_op(rng):
+    x = tf.constant(rng.standard_normal((2, 13, 13, 4)))
+    np.testing.assert_array_equal(
+        max_of_slices(x, (3, 3), (2, 2)), tf.nn.max_pool2d(x, 3, 2, "VALID")
+    )
+
+
+@pytest.mark.parametrize("side", [1, 4, 6, 7, 13])
+def test_adaptive_average_pooling(side, rng):
+    x = rng.standard_normal((2, side, side, 3))
+    expected = np.empty((2, 6, 6, 3))
+    for i, j in np.ndindex(6, 6):
+        rows = slice(int(np.floor(i * side / 6)), int(np.ceil((i + 1) * side / 6)))
+        columns = slice(int(np.floor(j * side / 6)), int(np.ceil((j + 1) * side / 6)))
+        expected[:, i, j] = x[:, rows, columns].mean((1, 2))
+    np.testing.assert_allclose(AdaptiveAveragePooling2D(6)(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="lenett.*lenet, alexnet"):
+        models.build("lenett", 1, 10, (28, 28, 1))
+    with pytest.raises(ValueError, match="width=0"):
+        models.build("lenet", 0, 10, (28, 28, 1))
+    with pytest.raises(ValueError, match="same"):
+        models.MaxPooling2D(2, padding="same")
+
+
+@pytest.mark.parametrize("arch", ["lenet", "alexnet"])
+def test_models_can_be_saved(arch, rng, tmp_path):
+    model = models.build(arch, 1 / 16, 3, (64, 64, 3))
+    model.save(tmp_path / "model.keras")
+    x = rng.standard_normal((2, 64, 64, 3)).astype("float32")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))

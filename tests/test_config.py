@@ -1,0 +1,102 @@
+"""The paper's values as defaults, and what is refused."""
+
+import pytest
+
+from ntk_tf import config
+from ntk_tf.config import SettingError, resolve, run_name
+
+
+def test_defaults_are_the_papers():
+    lenet = resolve()
+    assert (lenet.arch, lenet.dataset, lenet.width, lenet.linearized) == (
+        "lenet",
+        "mnist",
+        1,
+        False,
+    )
+    assert (lenet.epochs, lenet.batch_size, lenet.learning_rate) == (100, 32, 0.1)
+    assert (lenet.momentum, lenet.weight_decay, lenet.lr_drop_every) == (0.9, 5e-5, 0)
+    alexnet = resolve(arch="alexnet")
+    assert (alexnet.learning_rate, alexnet.weight_decay, alexnet.lr_drop_every) == (0.1, 5e-6, 30)
+    linear = resolve(arch="alexnet", linearized=True)
+    assert (linear.learning_rate, linear.weight_decay) == (1.0, 5e-7)
+    assert linear.input_shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({"dataset": "mnist"}, (28, 28, 1)),
+        ({"dataset": "mnist", "padding": 2}, (32, 32, 1)),
+        ({"dataset": "digits"}, (28, 28, 1)),
+        ({"dataset": "digits", "arch": "alexnet"}, (224, 224, 3)),
+        ({"dataset": "digits", "arch": "alexnet", "image_size": 64}, (64, 64, 3)),
+    ],
+)
+def test_input_shapes(settings, shape):
+    assert resolve(**settings).input_shape == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("width", 0),
+        ("width", 1.5),
+        ("width", True),
+        ("arch", "lenett"),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("learning_rate", 0),
+        ("momentum", 1),
+        ("weight_decay", -1e-9),
+        ("batch_size", 0),
+        ("epochs", -1),
+        ("max_steps", 0),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("loss", "hinge"),
+        ("train_examples", 0),
+        ("image_size", 15),
+    ],
+)
+def test_refusals_name_flag_value_and_what_is_allowed(name, value):
+    with pytest.raises(SettingError, match=rf"^--{name}={value}: .*must be") as error:
+        resolve(**{name: value})
+    assert "\n" not in str(error.value)
+
+
+def test_every_setting_has_a_rule_and_a_reader():
+    fields = set(config.Config.__dataclass_fields__)
+    assert fields == set(config.RULES)
+    assert fields == set().union(*config.READS.values())
+
+
+def test_run_names_tell_what_differs():
+    assert run_name(resolve(width=60, linearized=True)) == "linlenet_x60_mnist_seed0"
+    name = run_name(resolve(dataset="digits", seed=3, epochs=5, learning_rate=0.01))
+    assert name == "lenet_x1_digits_seed3_epochs5_learning_rate0.01"
+
+
+def test_learning_rate_drops():
+    settings = resolve(arch="alexnet")
+    rates = [settings.learning_rate_in(epoch) for epoch in (0, 29, 30, 60, 99)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.0001])
+    assert resolve().learning_rate_in(99) == 0.1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"width": 3, "linearized": True, "arch": "alexnet", "learning_rate": 0.5},
+        {"experiment": "trajectory", "examples": (3, 1), "dataset": "digits", "seed": 7},
+        {"dataset": "cifar10", "loss": "cross_entropy", "max_steps": 5, "padding": 2},
+    ],
+)
+def test_command_line_of_settings_resolves_to_them(settings, tmp_path):
+    from ntk_tf import cli
+
+    configuration = resolve(**settings)
+    options = config.Options(tmp_path, data_dir="d", resume=False)
+    command = cli.parse(["main", *config.flags_of(configuration, options)])
+    assert (command.config, command.options) == (configuration, options)

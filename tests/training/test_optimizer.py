@@ -1,0 +1,60 @@
+"""TorchSGD against a NumPy loop written from PyTorch's documentation."""
+
+import keras
+import numpy as np
+import pytest
+
+from ntk_tf.training import TorchSGD, step_schedule
+
+
+def numpy_sgd(p, gradients, rates, momentum, decay):
+    """torch.optim.SGD's pseudo-code, in float64."""
+    buffer = None
+    for g, rate in zip(gradients, rates, strict=True):
+        g = g + decay * p
+        if momentum:
+            buffer = g if buffer is None else momentum * buffer + g
+            g = buffer
+        p = p - rate * g
+    return p
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+def test_ten_steps_with_a_drop(momentum, decay, rng):
+    start = [rng.standard_normal((3, 4)), rng.standard_normal(5)]
+    variables = [keras.Variable(value, dtype="float32") for value in start]
+    gradients = [[rng.standard_normal(v.shape) for v in variables] for _ in range(10)]
+    optimizer = TorchSGD(step_schedule(0.1, 4, 10.0), momentum, decay)
+    for step in gradients:
+        optimizer.apply([np.float32(g) for g in step], variables)
+    rates = [0.1] * 4 + [0.01] * 4 + [0.001] * 2
+    for i, variable in enumerate(variables):
+        expected = numpy_sgd(start[i], [step[i] for step in gradients], rates, momentum, decay)
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_differs_from_keras_sgd_where_it_should(rng):
+    """The traps: Keras' decay is decoupled and its velocity carries the old learning rate."""
+    start, g = rng.standard_normal(4), rng.standard_normal((6, 4))
+    ours, theirs = (keras.Variable(start, dtype="float32") for _ in range(2))
+    mine = TorchSGD(step_schedule(0.1, 3, 10.0), 0.9, 0.05)
+    keras_sgd = keras.optimizers.SGD(step_schedule(0.1, 3, 10.0), 0.9, weight_decay=0.05)
+    for row in g:
+        mine.apply([np.float32(row)], [ours])
+        keras_sgd.apply([np.float32(row)], [theirs])
+    assert np.abs(ours.numpy() - theirs.numpy()).max() > 1e-2
+
+
+def test_configuration_round_trip():
+    optimizer = TorchSGD(step_schedule(0.1, 4, 10.0), 0.9, 0.05)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert isinstance(again, TorchSGD)
+    assert (again.momentum, again.coupled_weight_decay) == (0.9, 0.05)
+    assert float(again.learning_rate) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("bad", [{"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1e-9}])
+def test_refusals(bad):
+    with pytest.raises(ValueError, match=str(next(iter(bad.values())))):
+        TorchSGD(0.1, **bad)
