@@ -213,7 +213,10 @@ class Features:
             cotangents = tf.zeros_like(flow.outputs) + tf.one_hot(
                 number, outputs, dtype=flow.outputs.dtype
             )
-            gradients = iter(flow.gradients(cotangents, points))
+            found = flow.gradients(cotangents, points)
+            gradients = iter(
+                [tf.ensure_shape(g, z.shape) for g, z in zip(found, points, strict=True)]
+            )
             return [
                 piece.contraction.of_output(
                     a, self._cast(piece.deltas([next(gradients) for _ in range(piece.uses)]))
@@ -234,8 +237,12 @@ class Features:
 
 
 class _HiddenUseError(Exception):
-    """A layer is used inside a loop or branch of the graph, where its tensors are out of sight."""
+    """A layer is used where a graph's loop or branch hides its tensors or their shapes."""
 
 
 def _in_sight(tensor: tf.Tensor) -> bool:
-    return tf.executing_eagerly() or tensor.graph is tf.compat.v1.get_default_graph()
+    """Whether a noted tensor belongs to the graph being traced, with its shape known there."""
+    if tf.executing_eagerly():
+        return True
+    known = tensor.shape.rank is not None and None not in tensor.shape[1:]
+    return known and tensor.graph is tf.compat.v1.get_default_graph()
