@@ -53,7 +53,11 @@ def lenet_in_jax(arrays):
 def serve(path, batch_sizes):
     """In neural-tangents' environment: time each implementation when asked to."""
     import neural_tangents as nt
+    from jax._src import source_info_util
+    from jax.interpreters import ad
 
+    # neural-tangents 0.6.5 looks for this module where JAX 0.4.30 no longer shows it.
+    ad.source_info_util = source_info_util
     arrays = np.load(path)
     apply, parameters = lenet_in_jax(arrays)
     x = arrays["x"]
