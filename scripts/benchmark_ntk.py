@@ -9,9 +9,8 @@ neural-tangents 0.6.5 needs an environment of its own:
 
 Both get the same weights and the same inputs (embedded digits at 28 pixels). Rounds alternate; of
 neural-tangents every implementation (Jacobian contraction, NTK-vector products, structured
-derivatives) is timed, compiled by a first call that does not count, over batches of several sizes;
-the first call of ours, which traces its graph, is given apart. Matrix products of the size of this
-problem are timed in between, since other load on the machine moves all numbers.
+derivatives) is timed, compiled by a first call that does not count. Ours traces its graph in every
+call, and that counts. Matrix products are timed in between, since other load moves all numbers.
 """
 
 import argparse
@@ -50,14 +49,15 @@ def lenet_in_jax(arrays):
     return apply, list(zip(weights[0::2], weights[1::2], strict=True))
 
 
-def serve(path, batch_sizes):
+def serve(path):
     """In neural-tangents' environment: time each implementation when asked to."""
+    import jax
     import neural_tangents as nt
     from jax._src import source_info_util
     from jax.interpreters import ad
 
-    # neural-tangents 0.6.5 looks for this module where JAX 0.4.30 no longer shows it.
-    ad.source_info_util = source_info_util
+    # neural-tangents 0.6.5 looks for these where JAX 0.4.30 no longer shows them.
+    ad.source_info_util, ad.config = source_info_util, jax.config
     arrays = np.load(path)
     apply, parameters = lenet_in_jax(arrays)
     x = arrays["x"]
@@ -65,9 +65,7 @@ def serve(path, batch_sizes):
     for name in ("JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES"):
         implementation = getattr(nt.NtkImplementation, name)
         ntk = nt.empirical_ntk_fn(apply, trace_axes=(), vmap_axes=0, implementation=implementation)
-        for size in batch_sizes:
-            batched = nt.batch(ntk, batch_size=size, device_count=0)
-            kernels[f"{name.lower()} in batches of {size}"] = batched
+        kernels[name.lower()] = jax.jit(ntk)
     for name, kernel in kernels.items():
         started = time.perf_counter()
         result = np.asarray(kernel(x, None, parameters))
@@ -108,7 +106,6 @@ def compare(arguments):
         path = pathlib.Path(folder) / "problem.npz"
         np.savez(path, x=x, **weights)
         command = [arguments.jax_python, __file__, CHILD, str(path)]
-        command += [str(size) for size in arguments.batch_sizes]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         theirs = {}
         while "ready" not in (reply := json.loads(child.stdout.readline())):
@@ -141,14 +138,13 @@ def compare(arguments):
 
 def main():
     if CHILD in sys.argv:
-        serve(sys.argv[2], [int(size) for size in sys.argv[3:]])
+        serve(sys.argv[2])
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jax_python", required=True)
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--width", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[20, 100])
     compare(parser.parse_args())
 
 
