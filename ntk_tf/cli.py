@@ -58,6 +58,11 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("distance_examples", None, "test pictures for the distance (default: 200)")
     integer("kernel_every", None, "updates between measurements of the kernel (default: never)")
     integer("kernel_examples", None, "test pictures for the kernel (default: 50)")
+    choice("precision", None, settings.PRECISIONS, "of the Gram's products (default: float32)")
+    boolean("kernel_regression", None, "also solve the regression with the kernel")
+    real("ridge", None, "weight decay of the kernel regression (default: 0)")
+    string("from_run", None, "training run whose weights to use (default: the initialization)")
+    real("memory_gib", None, "memory for the Gram (default: half of what is free)")
     string("data_dir", None, "where TFDS keeps prepared datasets (default: TFDS' own)")
     string("manual_dir", None, "folder of original data files, for machines without network")
     string("workdir", None, "run directory (default: a readable name under --runs_dir)")
@@ -110,6 +115,8 @@ def parse(argv: Sequence[str]) -> Command:
         raise SettingError(
             f"--checkpoint_minutes={values.checkpoint_minutes}: must be a number above 0"
         )
+    if values.memory_gib is not None and not values.memory_gib > 0:
+        raise SettingError(f"--memory_gib={values.memory_gib}: must be a number above 0")
     widths = _widths(values, config)
     name = settings.run_name(config)
     if widths:
@@ -122,6 +129,7 @@ def parse(argv: Sequence[str]) -> Command:
         resume=values.resume,
         checkpoint_minutes=values.checkpoint_minutes,
         cache_decoded=values.cache_decoded,
+        memory_gib=values.memory_gib,
     )
     return Command(config, options, widths, values.dry_run)
 

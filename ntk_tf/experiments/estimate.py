@@ -51,7 +51,8 @@ def estimate(config: Config, cache_decoded: bool | None = None) -> Estimate:
     Returns:
         The size of the run on this machine.
     """
-    memory = {"baseline": _baseline, "pretrained": _pretrained}.get(config.experiment, _training)
+    others = {"rank": _rank, "baseline": _baseline, "pretrained": _pretrained}
+    memory = others.get(config.experiment, _training)
     parameters, needed = memory(config)
     total = needed + _pictures(config, cache_decoded) + _RUNTIME
     return Estimate(parameters, int(total), psutil.virtual_memory().available)
@@ -69,6 +70,13 @@ def _training(config: Config) -> tuple[int, float]:
     parameters, activations = _network(config.arch, config.width, config.num_classes, config)
     buffers, copies = (7, 3) if config.linearized else (6, 2)
     return parameters, _FLOAT * (buffers * parameters + copies * activations * config.batch_size)
+
+
+def _rank(config: Config) -> tuple[int, float]:
+    """Parameters, and bytes of these and of the Gram and a copy; the rest adapts to the memory."""
+    parameters, _ = _network(config.arch, config.width, config.num_classes, config)
+    rows = config.examples * config.num_classes
+    return parameters, _FLOAT * parameters + 2 * 8 * rows**2
 
 
 def _baseline(config: Config) -> tuple[int, float]:
