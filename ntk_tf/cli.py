@@ -242,19 +242,22 @@ def _list(values: flags.FlagValues, name: str) -> tuple[Any, ...] | None:
     return found
 
 
-def parse_report(argv: Sequence[str]) -> pathlib.Path:
-    """Turn the command line of `ntk_tf.report` into the folder of runs that it reads.
+def parse_report(argv: Sequence[str]) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """Turn the command line of `ntk_tf.report` into folders.
 
     Args:
         argv: program name and arguments.
 
     Returns:
-        The folder.
+        The folder of runs to read, and the one to write to; None for a table on the screen.
     """
     values = flags.FlagValues()
-    flags.DEFINE_string("runs_dir", "runs", "parent of run directories", flag_values=values)
+    string = functools.partial(flags.DEFINE_string, flag_values=values)
+    string("runs_dir", "runs", "parent of run directories")
+    string("output_dir", None, "where tables, figures and a page go (default: only the screen)")
     _read(values, argv, "report")
-    return pathlib.Path(values.runs_dir).expanduser()
+    output_dir = _folder(values.output_dir)
+    return pathlib.Path(values.runs_dir).expanduser(), output_dir and pathlib.Path(output_dir)
 
 
 def _read(values: flags.FlagValues, argv: Sequence[str], program: str) -> None:
