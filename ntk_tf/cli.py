@@ -154,7 +154,7 @@ def define_sweep_flags(values: flags.FlagValues) -> None:
         values: where to define them.
     """
     define_flags(values)
-    for name in ("widths", "workdir", "resume", "prepare_data", *grid.AXES):
+    for name in ("widths", "workdir", "resume", *grid.AXES):
         delattr(values, name)
     string = functools.partial(flags.DEFINE_string, flag_values=values)
     integer = functools.partial(flags.DEFINE_integer, flag_values=values)
@@ -212,6 +212,7 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
             "gres": f"gpu:{values.slurm_gpus}" if values.slurm_gpus else None,
             "mem": values.slurm_memory,
         },
+        prepare_data=values.prepare_data,
         dry_run=values.dry_run,
         emit_commands=values.emit_commands,
     )

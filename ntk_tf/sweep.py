@@ -6,7 +6,7 @@ from rich.console import Console
 
 from ntk_tf import cli, runs
 from ntk_tf.config import SettingError
-from ntk_tf.sweeps import launch
+from ntk_tf.sweeps import launch, slurm
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
     """
     try:
         return launch.run(cli.parse_sweep(sys.argv), Console())
-    except (SettingError, runs.RunDirectoryError) as error:
+    except (SettingError, runs.RunDirectoryError, slurm.SlurmError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

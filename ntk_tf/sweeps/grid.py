@@ -52,6 +52,7 @@ class Sweep:
         jobs: how many runs at once; None for one a GPU, or one.
         executor: `local` or `slurm`.
         slurm: what a job asks SLURM for, by submitit's parameter names.
+        prepare_data: see that the data is at hand and start nothing.
         dry_run: list the runs and start nothing.
         emit_commands: print the runs' command lines and start nothing.
     """
@@ -61,6 +62,7 @@ class Sweep:
     jobs: int | None = None
     executor: str = "local"
     slurm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    prepare_data: bool = False
     dry_run: bool = False
     emit_commands: bool = False
 

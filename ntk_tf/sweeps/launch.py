@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from ntk_tf import runs
-from ntk_tf.sweeps import devices, listing, process
+from ntk_tf.sweeps import devices, listing, process, slurm
 from ntk_tf.sweeps.display import Display
 from ntk_tf.sweeps.grid import Run, Sweep
 from ntk_tf.sweeps.local import Runner, Stopped, raise_on_signals
-from ntk_tf.sweeps.state import DONE, FAILED, Entry
+from ntk_tf.sweeps.state import DONE, FAILED, WAITING, Entry
 
 #: Embedded in a package, hence always at hand.
 EMBEDDED = ("digits",)
@@ -30,10 +30,13 @@ def run(sweep: Sweep, console: Console) -> int:
 
     Raises:
         RunDirectoryError: if a run directory cannot be used.
+        SlurmError: if SLURM is asked for and cannot be used.
     """
     if sweep.emit_commands:
         print("\n".join(listing.commands(sweep.runs)))
         return 0
+    if sweep.prepare_data:
+        return prepare(sweep.runs)
     for each in sweep.runs:
         runs.check_workdir(each.options.workdir, each.config.to_dict())
     gpus = devices.gpus()
@@ -47,6 +50,8 @@ def run(sweep: Sweep, console: Console) -> int:
         code = prepare([entry.run for entry in entries if not entry.read_result()])
         if code:
             return code
+        if sweep.executor == "slurm":
+            return _submit(sweep, entries, console)
         return _carry_out(entries, devices.environments(jobs, gpus), console)
     except Stopped as stopped:
         done = sum(runs.is_finished(entry.workdir) for entry in entries)
@@ -82,11 +87,36 @@ def _carry_out(
     entries: Sequence[Entry], environments: Sequence[dict[str, str]], console: Console
 ) -> int:
     """Carry out the runs on this machine, and report."""
-    for entry in entries:
-        entry.status = "waiting"
+    _reset(entries)
     with Display(entries, environments, console) as display:
         Runner(entries, environments, display.tell, display.tick).run()
     return report(entries, display, console)
+
+
+def _submit(sweep: Sweep, entries: Sequence[Entry], console: Console) -> int:
+    """Carry out the runs as SLURM jobs, and report.
+
+    Raises:
+        Stopped: by a signal; the jobs go on.
+    """
+    _reset(entries)
+    folder = sweep.runs_dir / "logs" / "slurm"
+    submit = slurm.executor(folder.resolve(), sweep.jobs, sweep.slurm)
+    with Display(entries, [{}] * (sweep.jobs or len(entries)), console) as display:
+        runner = slurm.SlurmRunner(entries, submit, display.tell, display.tick)
+        try:
+            runner.run()
+        except Stopped:
+            ids = " ".join(runner.job_ids())
+            console.print(f"the jobs go on; to end them: scancel {ids}", highlight=False)
+            raise
+    return report(entries, display, console)
+
+
+def _reset(entries: Sequence[Entry]) -> None:
+    """Let the runner find out itself which runs are finished."""
+    for entry in entries:
+        entry.status = WAITING
 
 
 def report(entries: Sequence[Entry], display: Display, console: Console) -> int:
