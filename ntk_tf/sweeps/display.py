@@ -88,7 +88,7 @@ class Display:
         parts = [f"{number[status]} {status}" for status in order if number[status]]
         skipped = sum(entry.skipped for entry in self.entries)
         if skipped:
-            parts[0] += f" ({skipped} before)"
+            parts.append(f"{skipped} of them before")
         unended = [entry for entry in self.entries if entry.status not in ENDED]
         left = seconds_left(self.entries, self.jobs) if unended else None
         text = f"{len(self.entries)} runs: {', '.join(parts)}"

@@ -130,7 +130,7 @@ def report(entries: Sequence[Entry], display: Display, console: Console) -> int:
         console.print(f"\nfailed: {entry.run.name} ({entry.problem}); {entry.log} ends with")
         for line in process.tail(entry.log):
             console.print(f"    {line}", highlight=False, markup=False, soft_wrap=True)
-    if not console.is_terminal or all(entry.skipped for entry in entries):
+    if not console.is_terminal and all(entry.skipped for entry in entries):
         console.print(display.counts(), highlight=False, soft_wrap=True)
     parent: pathlib.Path = entries[0].workdir.parent
     if any(entry.status == DONE for entry in entries):

@@ -32,7 +32,7 @@ print("hello from", kind)
 if kind == "fails" or (kind == "flaky" and attempts == 0):
     print("the reason")
     sys.exit(3)
-if kind == "slow":
+if kind == "slow" or (kind == "slow at first" and attempts == 0):
     time.sleep(60)
 status = "diverged" if kind == "diverges" else "completed"
 result = {"status": status, "test_accuracy": 0.5, "diverged_at_step": 7}
@@ -100,7 +100,7 @@ def test_finished_runs_are_not_started_again(entries):
     text, code = carry_out(again)
     assert [attempts(entry) for entry in again] == [1, 1]
     assert code == 0
-    assert text.startswith("2 runs: 1 done (2 before), 1 diverged")
+    assert text.startswith("2 runs: 1 done, 1 diverged, 2 of them before")
 
 
 def test_jobs_at_once(entries):
