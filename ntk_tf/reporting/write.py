@@ -21,7 +21,7 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
         output_dir: created where it does not exist.
 
     Returns:
-        The tables: one a study, then those of the paper's figures without runs, then Table 1.
+        The tables: the paper's, other studies, then those of the paper that have no runs.
 
     Raises:
         RunDirectoryError: if there are no runs, or the folder cannot be written.
@@ -34,7 +34,8 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
         sections = [_study_section(study, output_dir) for study in found]
         sections += _figure1_section(found, records, output_dir)
         empty = _sections_without_runs(found, sections)
-        sections += [Section("Table 1", studies.table1(found)), *empty]
+        sections.append(Section("Table 1", studies.table1(found)))
+        sections = [*sorted(sections, key=_place), *sorted(empty, key=_place)]
         for section in sections:
             section.table.write(output_dir / "tables")
             if section.all_settings:
@@ -43,6 +44,11 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
     except OSError as error:
         raise runs.RunDirectoryError(f"--output_dir={output_dir}: {error}") from error
     return [section.table for section in sections]
+
+
+def _place(section: Section) -> tuple[bool, str]:
+    """The paper's figures and Table 1 come first, each with its variants, then other studies."""
+    return not section.title.startswith(("Figure", "Table")), section.title
 
 
 def _figure_of(study: Study) -> paper.Figure | None:

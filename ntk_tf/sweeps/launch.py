@@ -1,5 +1,6 @@
 """A sweep from beginning to end: what is missing is prepared, run and counted."""
 
+import contextlib
 import pathlib
 import subprocess
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ def run(sweep: Sweep, console: Console) -> int:
         SlurmError: if SLURM is asked for and cannot be used.
     """
     if sweep.emit_commands:
-        print("\n".join(listing.commands(sweep.runs)))
+        with contextlib.suppress(BrokenPipeError):  # as in `| head`
+            print("\n".join(listing.commands(sweep.runs)), flush=True)
         return 0
     if sweep.prepare_data:
         return prepare(sweep.runs)

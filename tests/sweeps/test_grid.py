@@ -1,5 +1,6 @@
 """The command line of a sweep: which runs it stands for, and what is refused."""
 
+import os
 import pathlib
 import re
 import shlex
@@ -143,4 +144,18 @@ def test_dry_run_lists_every_run_and_writes_nothing(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     for name in ("lenet_x1_", "linlenet_x1_", "lenet_x60_", "linlenet_x60_", "155,592,970"):
         assert name in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_is_one_line_before_anything_starts(tmp_path):
+    args = [f"--data_dir={tmp_path}/tfds", f"--runs_dir={tmp_path}/runs"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ntk_tf.sweep", *args, f"--manual_dir={tmp_path}"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TFDS_OFFLINE": "1"},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "train-images-idx3-ubyte.gz" in done.stderr
     assert list(tmp_path.iterdir()) == []
