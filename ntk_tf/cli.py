@@ -64,6 +64,7 @@ def define_flags(values: flags.FlagValues) -> None:
     string("manual_dir", None, "folder of original data files, for machines without network")
     string("workdir", None, "run directory (default: a readable name under --runs_dir)")
     string("runs_dir", "runs", "parent of the default run directory")
+    string("strategy", "one_device", "or mirrored: each batch split over all GPUs")
     boolean("resume", True, "go on with an unfinished run, keep a finished one")
     real("checkpoint_minutes", 10.0, "save within an epoch so often")
     boolean("dry_run", False, "validate, show settings and size, and run nothing")
@@ -126,6 +127,16 @@ def _options(values: flags.FlagValues, workdir: str) -> Options:
         raise SettingError(
             f"--checkpoint_minutes={values.checkpoint_minutes}: must be a number above 0"
         )
+    if values.strategy not in settings.STRATEGIES:
+        raise SettingError(
+            f"--strategy={values.strategy}: must be one of {', '.join(settings.STRATEGIES)};"
+            " training over several machines fails with Keras 3 on TensorFlow 2.21"
+        )
+    experiment = values.experiment or "train"
+    if values.strategy != "one_device" and experiment != "train":
+        raise SettingError(
+            f"--strategy={values.strategy}: --experiment={experiment} runs on one_device only"
+        )
     return Options(
         workdir=pathlib.Path(workdir).expanduser(),
         data_dir=_folder(values.data_dir),
@@ -133,6 +144,7 @@ def _options(values: flags.FlagValues, workdir: str) -> Options:
         resume="resume" not in values or values.resume,  # a sweep always goes on
         checkpoint_minutes=values.checkpoint_minutes,
         cache_decoded=values.cache_decoded,
+        strategy=values.strategy,
     )
 
 

@@ -49,7 +49,7 @@ def _carry_out(command: cli.Command, console: Console) -> int:
         else:
             experiments.run(config, options, console)
             runs.describe(options.workdir, console.print)
-    except (data.DataError, runs.RunDirectoryError) as error:
+    except (SettingError, data.DataError, runs.RunDirectoryError) as error:
         return _refuse(error)
     return 0
 

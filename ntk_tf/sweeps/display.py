@@ -71,7 +71,7 @@ class Display:
             name = "running" if entry.status == RUNNING else entry.status
             again = entry.status == WAITING and entry.attempts
             text = f"failed ({entry.problem}), once more" if again else name
-            self._print(f"{text:10}{entry.run.name}  {self._note(entry)}".rstrip())
+            self._print(f"{text:8}  {entry.run.name}  {self._note(entry)}".rstrip())
             if entry.status in ENDED:
                 self._print(self.counts())
 
