@@ -116,6 +116,8 @@ def points(study: Study | None, curves: Sequence[Curve]) -> list[Point]:
     widths = {setting.width for setting in settings}
     found = []
     for curve in curves:
+        if not curve.paper and not any(_belongs(setting, curve) for setting in settings):
+            continue  # neither we nor the paper have it
         for width in sorted(widths | curve.widths()):
             candidates = [s for s in settings if _belongs(s, curve) and s.width == width]
             diverged = tuple(s for s in candidates if s.diverged)
