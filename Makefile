@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := dev$(if $(wildcard /proc/driver/nvidia),$(comma)cuda)
 comma := ,
+EXTRAS := dev$(if $(wildcard /proc/driver/nvidia),$(comma)cuda)
 RUN := $(BIN)/python -m ntk_tf.main --dataset=digits
 
 .PHONY: install run test lint format benchmark clean

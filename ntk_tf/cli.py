@@ -60,6 +60,11 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("distance_examples", None, "test pictures for the distance (default: 200)")
     integer("kernel_every", None, "updates between measurements of the kernel (default: never)")
     integer("kernel_examples", None, "test pictures for the kernel (default: 50)")
+    choice("precision", None, settings.PRECISIONS, "of the Gram's products (default: float32)")
+    boolean("kernel_regression", None, "also solve the regression with the kernel")
+    real("ridge", None, "weight decay of the kernel regression (default: 0)")
+    string("from_run", None, "training run whose weights to use (default: the initialization)")
+    real("memory_gib", None, "memory for the Gram (default: half of what is free)")
     string("data_dir", None, "where TFDS keeps prepared datasets (default: TFDS' own)")
     string("manual_dir", None, "folder of original data files, for machines without network")
     string("workdir", None, "run directory (default: a readable name under --runs_dir)")
@@ -107,8 +112,11 @@ def parse(argv: Sequence[str]) -> Command:
     define_flags(values)
     _read(values, argv, "main")
     given = {name: values[name].value for name in settings.RULES}
+    given["weights"] = _expanded(given["weights"])
     given["examples"] = _numbers(given["examples"])
     config = settings.resolve(**given)
+    if config.weights and not pathlib.Path(config.weights).is_file():
+        raise SettingError(f"--weights={config.weights}: there is no such file")
     widths = _widths(values, config)
     name = settings.run_name(config)
     if widths:
@@ -127,6 +135,8 @@ def _options(values: flags.FlagValues, workdir: str) -> Options:
         raise SettingError(
             f"--checkpoint_minutes={values.checkpoint_minutes}: must be a number above 0"
         )
+    if values.memory_gib is not None and not values.memory_gib > 0:
+        raise SettingError(f"--memory_gib={values.memory_gib}: must be a number above 0")
     if values.strategy not in settings.STRATEGIES:
         raise SettingError(
             f"--strategy={values.strategy}: must be one of {', '.join(settings.STRATEGIES)};"
@@ -139,12 +149,13 @@ def _options(values: flags.FlagValues, workdir: str) -> Options:
         )
     return Options(
         workdir=pathlib.Path(workdir).expanduser(),
-        data_dir=_folder(values.data_dir),
-        manual_dir=_folder(values.manual_dir),
+        data_dir=_expanded(values.data_dir),
+        manual_dir=_expanded(values.manual_dir),
         resume="resume" not in values or values.resume,  # a sweep always goes on
         checkpoint_minutes=values.checkpoint_minutes,
         cache_decoded=values.cache_decoded,
         strategy=values.strategy,
+        memory_gib=values.memory_gib,
     )
 
 
@@ -269,7 +280,7 @@ def parse_report(argv: Sequence[str]) -> tuple[pathlib.Path, pathlib.Path | None
     string("runs_dir", "runs", "parent of run directories")
     string("output_dir", None, "where tables, figures and a page go (default: only the screen)")
     _read(values, argv, "report")
-    output_dir = _folder(values.output_dir)
+    output_dir = _expanded(values.output_dir)
     return pathlib.Path(values.runs_dir).expanduser(), output_dir and pathlib.Path(output_dir)
 
 
@@ -332,5 +343,6 @@ def _numbers(text: str | None) -> int | tuple[int, ...] | str | None:
     return numbers if len(numbers) > 1 else numbers[0]
 
 
-def _folder(path: str | None) -> str | None:
+def _expanded(path: str | None) -> str | None:
+    """A path with its `~` expanded."""
     return None if path is None else str(pathlib.Path(path).expanduser())

@@ -12,12 +12,13 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-EXPERIMENTS = ("train", "trajectory", "baseline", "pretrained")
+EXPERIMENTS = ("train", "trajectory", "rank", "baseline", "pretrained")
 ARCHS = ("lenet", "alexnet")
 DATASETS = ("digits", "mnist", "cifar10", "imagenet_snakes")
 STRATEGIES = ("one_device", "mirrored")
 LOSSES = ("l2", "cross_entropy")
 AUGMENTATIONS = ("none", "flip_crop")
+PRECISIONS = ("float32", "float64")
 WEIGHT_FORMATS = (".pth", ".safetensors", ".npz")
 
 #: Figures 2 to 4 use LeNet on MNIST and CIFAR-10, Figures 1 and 6 AlexNet on ImageNet snakes.
@@ -72,7 +73,7 @@ _DATA = {"train_examples", "test_examples"} | _SNAKES
 _TRAINING = {"loss", *_LENET, "max_steps", "augment"}
 
 #: The experiments whose figure shows several widths.
-OVER_WIDTHS = ("trajectory",)
+OVER_WIDTHS = ("trajectory", "rank")
 
 #: The settings that each experiment reads; a flag of another one is refused.
 READS = {
@@ -82,6 +83,9 @@ READS = {
     | _TRAINING - {"epochs"}
     | {"examples", "record_every", "distance_every", "distance_examples"}
     | {"kernel_every", "kernel_examples"},
+    "rank": _MODEL
+    | _SNAKES
+    | {"examples", "precision", "kernel_regression", "ridge", "test_examples", "from_run"},
     "baseline": _INPUT | _DATA | {"max_steps"},
     "pretrained": _INPUT - {"padding"} | _SNAKES | {"test_examples", "weights"},
 }
@@ -121,12 +125,18 @@ class Config:
             the first ten that have exactly 1,300 training pictures.
         skip_corrupt_images: prepare `imagenet_snakes` without pictures that cannot be decoded.
         weights: file of a network trained on all of ImageNet.
-        examples: pictures to look at: how many, or their positions in the test set.
+        examples: pictures to look at: how many, or their positions in the test set; for `rank` the
+            first so many training pictures.
         record_every: updates between records of the outputs.
         distance_every: updates between measurements of the distance between the two models.
         distance_examples: first so many test pictures for that.
         kernel_every: updates between measurements of the network's kernel; None for never.
         kernel_examples: first so many test pictures for that.
+        precision: of the Gram's matrix products and, for `float64`, of the network too.
+        kernel_regression: also solve the regression with the Gram.
+        ridge: weight decay of that regression.
+        from_run: directory of a training run whose newest weights to use; None for those at
+            initialization.
     """
 
     experiment: str
@@ -158,6 +168,10 @@ class Config:
     distance_examples: int | None = None
     kernel_every: int | None = None
     kernel_examples: int | None = None
+    precision: str | None = None
+    kernel_regression: bool | None = None
+    ridge: float | None = None
+    from_run: str | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -283,6 +297,10 @@ RULES: dict[str, _Rule] = {
     "distance_examples": _integer(1),
     "kernel_every": _optional(_integer(1)),
     "kernel_examples": _integer(2),
+    "precision": _one_of(PRECISIONS),
+    "kernel_regression": _Rule("true or false", lambda value: isinstance(value, bool)),
+    "ridge": _real("of at least 0", lambda value: value >= 0),
+    "from_run": _optional(_Rule("a run directory", lambda value: isinstance(value, str))),
 }
 
 #: Smallest input side that leaves at least one position before each layer.
@@ -323,12 +341,17 @@ def defaults(experiment: str, arch: str, dataset: str, linearized: bool) -> dict
         "snake_synsets": None,
         "skip_corrupt_images": False,
         "weights": None,
-        "examples": 3,
+        # Figure 5 takes 600 pictures.
+        "examples": 600 if experiment == "rank" else 3,
         "record_every": 1,
         "distance_every": 50,
         "distance_examples": 200,
         "kernel_every": None,
         "kernel_examples": 50,
+        "precision": "float32",
+        "kernel_regression": False,
+        "ridge": 0.0,
+        "from_run": None,
     }
     return {name: usual[name] for name in usual if name in _settings(experiment, dataset)}
 
@@ -371,6 +394,8 @@ def resolve(**settings: Any) -> Config:
     config = Config(**(defaults(experiment, arch, dataset, linearized) | given))
     if experiment == "pretrained":
         _check_pretrained(config)
+    if experiment == "rank":
+        _check_rank(config, given)
     side = config.input_shape[0]
     if side < MINIMUM_SIDE[arch]:
         raise SettingError(
@@ -398,6 +423,20 @@ def _check_pretrained(config: Config) -> None:
         )
 
 
+def _check_rank(config: Config, given: dict[str, Any]) -> None:
+    """Refuse settings of the rank experiment that do not go together.
+
+    Raises:
+        SettingError: naming the flag, its value and what is allowed.
+    """
+    if isinstance(config.examples, tuple):
+        positions = ",".join(map(str, config.examples))
+        raise SettingError(f"--examples={positions}: must be one integer of at least 1")
+    for name in ("ridge", "test_examples"):
+        if name in given and not config.kernel_regression:
+            raise SettingError(f"--{name}={given[name]}: read only with --kernel_regression")
+
+
 def run_name(config: Config) -> str:
     """A readable, unique name: the model and data, then whatever differs from the defaults.
 
@@ -416,11 +455,13 @@ def run_name(config: Config) -> str:
     changed = {
         key: getattr(config, key)
         for key, value in usual.items()
-        if key not in ("width", "seed", "weights") and getattr(config, key) != value
+        if key not in ("width", "seed", "weights", "from_run") and getattr(config, key) != value
     }
     if config.synsets:  # up to 17 names are too long for a folder's
         checksum = zlib.crc32(config.snake_synsets.encode())
         changed["snake_synsets"] = f"{len(config.synsets)}-{checksum:08x}"
+    if config.from_run:
+        changed["from"] = f"-{pathlib.Path(config.from_run).name}"
     return name + "".join(f"_{key}{value}" for key, value in changed.items())
 
 
@@ -467,6 +508,7 @@ class Options:
         checkpoint_minutes: save within an epoch when the last save is so long ago.
         cache_decoded: keep JPEG files decoded in memory; None where that takes less of it.
         strategy: `one_device`, or `mirrored` to split each batch over all GPUs.
+        memory_gib: memory for a Gram, itself included; None for half of what is free.
     """
 
     workdir: pathlib.Path
@@ -476,3 +518,4 @@ class Options:
     checkpoint_minutes: float = 10.0
     cache_decoded: bool | None = None
     strategy: str = "one_device"
+    memory_gib: float | None = None

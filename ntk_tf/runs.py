@@ -237,7 +237,7 @@ def open_workdir(
         for left_over in workdir.rglob(".*.tmp"):  # of a process killed while it wrote
             left_over.unlink()
         if not resume:
-            for name in ("result.json", "metrics.csv"):
+            for name in ("result.json", "metrics.csv", "rank.json", "spectrum.npz"):
                 (workdir / name).unlink(missing_ok=True)
             for name in ("checkpoint", "tensorboard"):
                 shutil.rmtree(workdir / name, ignore_errors=True)
@@ -270,6 +270,9 @@ def describe(workdir: pathlib.Path, show: Callable[..., None]) -> None:
             for name, value in result.items()
             if "_accuracy" in name and value is not None
         )
+    if result.get("effective_rank") is not None:
+        rank = f"effective rank {result['effective_rank']:.1f} of {result['rows']:,}"
+        summary = f"{rank}  {summary}".rstrip()
     if result.get("relative_distance") is not None:
         summary = f"relative distance {result['relative_distance']:.3f}"
     updates = f"{result['steps']:,} updates, " if "steps" in result else ""

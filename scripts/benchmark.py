@@ -8,7 +8,9 @@ For LeNet at each width and for both models it times, in turn and over several r
 - fit:  Keras' `fit` on a `tf.data` dataset of batches in memory, 64 steps an execution,
 - ours: the graph and the input pipeline of `python -m ntk_tf.main`,
 
-and prints medians and ratios. Machines are noisy: believe the ratios, not the milliseconds.
+and, for the trajectory experiment, both models together without and with a record of their outputs
+on three pictures after every update. It prints medians and ratios. Machines are noisy: believe the
+ratios, not the milliseconds.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import json
 import pathlib
 import statistics
 import time
+import warnings
 
 from ntk_tf import startup
 
@@ -30,6 +33,7 @@ from ntk_tf.config import resolve  # noqa: E402
 from ntk_tf.data import pipeline  # noqa: E402
 from ntk_tf.experiments.train import compiled_model  # noqa: E402
 from ntk_tf.training.loop import multi_step_function  # noqa: E402
+from ntk_tf.training.pair import Pair  # noqa: E402
 
 BATCH = 32
 
@@ -63,7 +67,7 @@ def keras_fit(config, steps, dataset):
         optimizer=model.optimizer,
         loss=model.loss,
         metrics=["categorical_accuracy"],
-        steps_per_execution=64,
+        steps_per_execution=min(64, steps),
     )
     return lambda: model.fit(dataset, epochs=1, shuffle=False, verbose=0)
 
@@ -78,11 +82,23 @@ def own_loop(config, steps):
     return lambda: run(iterator, tf.constant(steps))
 
 
+def pair_loop(config, steps, batches, every):
+    models = [compiled_model(config, steps, linearized) for linearized in (False, True)]
+    iterator = iter(batches.repeat())
+    for model in models:
+        model.evaluate(batches.take(1), verbose=0)  # builds the metrics
+    pair = Pair(*models, next(iterator)[0][:3], count=100_000 // every + 1, every=every)
+    run = multi_step_function(pair)
+    return lambda: run(iterator, tf.constant(steps))
+
+
 def measure(widths, rounds):
-    """Milliseconds a step: {(width, linearized, way): [rounds]}."""
+    """Milliseconds a step: {(width, model, way): [rounds]}."""
+    # Keras warns of the end of a dataset that ends exactly where it should.
+    warnings.filterwarnings("ignore", message="Your input ran out of data")
     times, ways = {}, {}
     for width in widths:
-        steps = max(16, 512 // width**2)
+        steps = max(64, 256 // width)
         dataset, batch = batches_in_memory(steps)
         for linearized in (False, True):
             config = resolve(dataset="digits", width=width, linearized=linearized)
@@ -90,6 +106,8 @@ def measure(widths, rounds):
             ways[*key, "bare"] = steps, bare_loop(config, steps, batch)
             ways[*key, "fit"] = steps, keras_fit(config, steps, dataset)
             ways[*key, "ours"] = steps, own_loop(config, steps)
+        ways[width, "pair", "plain"] = steps, pair_loop(config, steps, dataset, 100_000)
+        ways[width, "pair", "recorded"] = steps, pair_loop(config, steps, dataset, 1)
     for _, run in ways.values():  # traces
         run()
     for _ in range(rounds):
@@ -123,12 +141,16 @@ def main():
             cells = [f"{median[way]:.2f}" for way in (bare, fit, ours)]
             ratios = [f"{ratio(way, bare):.2f}" for way in (fit, ours)]
             table.add_row(f"{'Lin' * linearized}LeNet x{width}", *cells, *ratios, over)
-    Console().print(table)
+    pairs = Table("both models", "ms", "recorded ms", "recorded/plain")
+    for width in widths:
+        plain, recorded = ((width, "pair", way) for way in ("plain", "recorded"))
+        cells = [f"{median[way]:.2f}" for way in (plain, recorded)]
+        pairs.add_row(f"LeNet x{width}", *cells, f"{ratio(recorded, plain):.2f}")
+    console = Console()
+    console.print(table)
+    console.print(pairs)
     if args.json:
-        content = {
-            f"x{w} {'linearized' * lin or 'standard'} {way}": v
-            for (w, lin, way), v in times.items()
-        }
+        content = {" ".join(map(str, key)): values for key, values in times.items()}
         pathlib.Path(args.json).write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -43,6 +43,24 @@ def mnist_files():
 
 
 @pytest.fixture(scope="session")
+def snake_pictures():
+    """A real picture of each of ImageNet's 17 snakes; their names begin with the synset."""
+    paths = sorted((SHARED / "data/imagenet_snakes_sample").glob("*.JPEG"))
+    if not paths:
+        pytest.skip("the sample pictures of ImageNet's snakes are not at hand")
+    return paths
+
+
+@pytest.fixture(scope="session")
+def cifar10_jpeg():
+    """All CIFAR-10 pictures as JPEG files in one archive, `train/cat/....jpg`."""
+    path = SHARED / "data/cifar10_jpeg/cifar10-jpeg.tar.xz"
+    if not path.exists():
+        pytest.skip("the JPEG copies of CIFAR-10 are not at hand")
+    return path
+
+
+@pytest.fixture(scope="session")
 def mnist_data_dir(mnist_files, tmp_path_factory):
     """A TFDS folder in which MNIST has been prepared from its original files."""
     from ntk_tf import data

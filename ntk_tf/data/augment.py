@@ -55,11 +55,12 @@ def flip_crop(images: tf.Tensor, side: int, key: tf.Tensor) -> tf.Tensor:
     """
     count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
     box = boxes(count, key)
-    # `crop_and_resize` samples from the centre of the first pixel to that of the last, both
-    # included; a pixel of the result covers (bottom - top) / side of the picture.
+    # `crop_and_resize` samples from a first to a last pixel's centre, both included; a pixel of the
+    # result covers (bottom - top) / side of the picture. At the picture's edge that may be half a
+    # pixel beyond the outermost centre: hence the border.
     half = (box[:, 2:] - box[:, :2]) / (2 * side)
-    start, end = box[:, :2] + half, box[:, 2:] - half
-    size = tf.constant([height, width], tf.float32)
-    start, end = ((edge * size - 0.5) / (size - 1) for edge in (start, end))
-    inside = tf.clip_by_value(tf.concat([start, end], axis=1), 0.0, 1.0)
-    return tf.image.crop_and_resize(images, inside, tf.range(count), (side, side))
+    edges = tf.concat([box[:, :2] + half, box[:, 2:] - half], axis=1)
+    size = tf.constant([height, width] * 2, tf.float32)
+    bordered = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+    centres = (edges * size + 0.5) / (size + 1)
+    return tf.image.crop_and_resize(bordered, centres, tf.range(count), (side, side))

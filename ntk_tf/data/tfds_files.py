@@ -96,29 +96,37 @@ def prepare(builder, manual_dir: str | None) -> None:
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    new = [folder for folder in (place, *place.parents) if not folder.exists()]
+    new = _absent(builder)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{place}.lock"):
             if not _again(builder).is_prepared():
                 builder.download_and_prepare(download_config=config)
     except DataError:
-        _remove_empty(new)
+        _remove(new)
         raise
     except Exception as error:
-        _remove_empty(new)
+        _remove(new)
         raise DataError(
             f"--dataset={builder.name}: cannot prepare {place} from"
             f" {manual_dir or 'its download'} ({_one_line(error)})"
         ) from error
 
 
-def _remove_empty(folders: list[pathlib.Path]) -> None:
-    """Remove what a failed preparation has created, innermost first, where nothing else is in."""
-    pathlib.Path(f"{folders[0]}.lock").unlink(missing_ok=True)
-    for folder in folders[1:]:
+def _absent(builder) -> list[pathlib.Path]:
+    """What a preparation would create beside the data, innermost first."""
+    place, root = pathlib.Path(builder.data_dir), pathlib.Path(builder._data_dir_root)
+    settings, downloads = root / builder.name / ".config", root / "downloads"
+    paths = [pathlib.Path(f"{place}.lock"), settings / "metadata.json", settings]
+    paths += [downloads / "extracted", downloads, *place.parents]
+    return [path for path in paths if not path.exists()]
+
+
+def _remove(paths: list[pathlib.Path]) -> None:
+    """Remove what a failed preparation has left, but no folder that holds anything else."""
+    for path in paths:
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 def read(builder, split: str, decode: bool = True) -> Split:

@@ -225,8 +225,8 @@ class _Measure(keras.callbacks.Callback):
         if self.config.kernel_every:
             self._prepare_kernel()
         step = self.run.plan.start_step
+        self.run.pair.record()
         if step == 0:
-            self.run.pair.record()
             self._measure(0)
         else:
             for table in ("distance", "kernel"):
@@ -236,6 +236,7 @@ class _Measure(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Measure, if it is time; `batch` is the number of updates done."""
+        self.run.pair.record()
         if not self.model.stop_training:
             self._measure(batch)
         self._show_outputs(batch)

@@ -10,7 +10,7 @@ from ntk_tf import runs
 from ntk_tf.config import Config, Options, flags_of
 
 #: What draws an experiment's figure: a module of `reporting` with `draw(run_dirs, output_dir)`.
-FIGURES = {"trajectory": "trajectories"}
+FIGURES = {"trajectory": "trajectories", "rank": "rank"}
 
 
 def run(config: Config, options: Options, widths: Sequence[int], dry_run: bool) -> int:

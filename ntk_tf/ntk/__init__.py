@@ -1,10 +1,12 @@
 """The empirical neural tangent kernel: Gram matrices, their spectra, kernel regression."""
 
 from ntk_tf.ntk.gram import PROPAGATION, Partial, Step, gram
+from ntk_tf.ntk.plan import BudgetError, free_memory
 from ntk_tf.ntk.regression import Regression, kernel_regression
 from ntk_tf.ntk.spectrum import Spectrum, decompose, effective_rank
 
 __all__ = [
+    "BudgetError",
     "PROPAGATION",
     "Partial",
     "Regression",
@@ -12,6 +14,7 @@ __all__ = [
     "Step",
     "decompose",
     "effective_rank",
+    "free_memory",
     "gram",
     "kernel_regression",
 ]

@@ -81,7 +81,7 @@ class Gradients(Contraction):
 
     def of_output(self, a, delta):
         """See `Contraction.of_output`."""
-        return tf.reshape(tf.matmul(delta, a), [a.shape[0], -1])
+        return tf.reshape(tf.matmul(delta, a), [-1, self.shape.weights])
 
     def store(self, a, kept):
         """See `Contraction.store`."""
@@ -113,9 +113,10 @@ class StreamedGradients(Contraction):
         return 2.0 * self.outputs * self.shape.positions * self.shape.weights
 
     def parts(self, rows: Sequence[int], scratch: float) -> list[slice]:
-        """The steps: ranges of channels whose gradients take at most `scratch` numbers."""
-        per_channel = sum(rows) * self.outputs * self.shape.groups * self.shape.inputs
-        return _slices(self.shape.channels, max(1, int(scratch / per_channel)))
+        """The steps: channels with a piece of weights, which take at most `scratch` numbers."""
+        per_channel = self.shape.groups * self.shape.inputs
+        most = min(PIECE, scratch / (sum(rows) * self.outputs))
+        return _slices(self.shape.channels, max(1, int(most / per_channel)))
 
     def contract(self, part: slice, rows, cols, pairs, add: Add) -> None:
         """Add a part for the given pairs of row and column blocks."""

@@ -122,11 +122,16 @@ class _Work:
     def __init__(self, model, plan: Plan, precision: str, outputs: int, inputs, after_step):
         self.model, self.plan, self.precision, self.outputs = model, plan, precision, outputs
         self.inputs = inputs
+        self.features: tuple[list[str], Features] | None = None
         self.after_step = after_step or (lambda step: None)
         self.total_steps = sum(1 + len(self._parts(*p[:2])) for p in plan.passes())
 
     def run(self, partial: Partial | None) -> np.ndarray:
-        """Carry out all steps but those done; `[n L, m L]`."""
+        """Carry out all steps but those done; `[n L, m L]`.
+
+        Raises:
+            ValueError: if the partial Gram is of another shape.
+        """
         x, x2 = self.inputs
         shape = len(x) * self.outputs, len(x2) * self.outputs
         self.done = self.skip = 0
@@ -155,7 +160,7 @@ class _Work:
             self.done += 1 + len(parts)
             return
         started = time.perf_counter()
-        features = Features(self.model, group, self.precision)
+        features = self._features(group)
         x, x2 = self.inputs
         left = {i: features(x[self.plan.row_blocks[i]]) for i in rows}
         same = left if self.plan.symmetric else {}
@@ -169,6 +174,13 @@ class _Work:
                 self._finish(piece.name, started, self._operations(piece, left, right, pairs))
             else:
                 self.done += 1
+
+    def _features(self, group: list[Piece]) -> Features:
+        """Those of the pass before where its pieces are the same: tracing takes seconds."""
+        names = [piece.name for piece in group]
+        if self.features is None or self.features[0] != names:
+            self.features = names, Features(self.model, group, self.precision)
+        return self.features[1]
 
     def _contract(self, piece: Piece, part, left, right, pairs) -> None:
         rows = {i: stored[piece.name] for i, stored in left.items()}

@@ -26,6 +26,7 @@ class Piece:
         weights: the trainable variables.
         layer: the layer that has them; None for the general way.
         rule: the layer's rule; None for the general way.
+        uses: how often the model calls the layer.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Piece:
     weights: tuple[keras.Variable, ...]
     layer: keras.Layer | None = None
     rule: Rule | None = None
+    uses: int = 0
 
     def inputs(self, uses: Sequence[Use]) -> tf.Tensor:
         """The factor a `[b, g, P, K]`; every use of the layer adds positions."""
@@ -113,7 +115,8 @@ def _piece(
     channels = rule.outputs(layer, uses[0].outputs).shape[2]
     shape = Shape(a.shape[1], a.shape[2], a.shape[3], channels)
     contraction = choose(shape, outputs, examples)
-    return Piece(layer.path, contraction, tuple(layer.trainable_weights), layer, rule)
+    weights = tuple(layer.trainable_weights)
+    return Piece(layer.path, contraction, weights, layer, rule, len(uses))
 
 
 def _whole_batch(tensor: tf.Tensor, batch: int) -> bool:
@@ -163,35 +166,83 @@ class Features:
         self.jacobians = {
             piece.name: example_jacobians(model, piece.weights) for piece in self.general
         }
+        self.factors = None
 
     def __call__(self, x: np.ndarray) -> dict[str, Stored]:
         """The stored factors of a batch x, by the pieces' names."""
+        x = tf.convert_to_tensor(x)
         result = self._structured(x) if self.structured else {}
         for piece in self.general:
-            jacobians = self._cast(self.jacobians[piece.name](tf.convert_to_tensor(x)))
+            jacobians = self._cast(self.jacobians[piece.name](x))
             result[piece.name] = (tf.reshape(jacobians, [-1, jacobians.shape[-1]]),)
         return result
 
-    def _structured(self, x: np.ndarray) -> dict[str, Stored]:
+    def _structured(self, x: tf.Tensor) -> dict[str, Stored]:
+        if self.factors is None:
+            # A graph leaves out the gradients in the weights, which nobody asks for.
+            signature = tf.TensorSpec([None, *x.shape[1:]], x.dtype)
+            self.factors = tf.function(self._factors, input_signature=[signature])
+        try:
+            factors = self.factors(x)
+        except _HiddenUseError:
+            self.factors = self._factors
+            factors = self.factors(x)
+        return {
+            piece.name: piece.contraction.store(*pair)
+            for piece, pair in zip(self.structured, factors, strict=True)
+        }
+
+    def _factors(self, x: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """For each piece the factor a and what its contraction keeps of delta `[b, L, ...]`.
+
+        Raises:
+            _HiddenUseError: in a graph, if the uses are not those of the survey.
+        """
         flow = Pass(self.model, [piece.layer for piece in self.structured], x)
-        batch, outputs = flow.outputs.shape
+        for piece, uses in zip(self.structured, flow.uses, strict=True):
+            if len(uses) != piece.uses or not all(_in_sight(t) for use in uses for t in use):
+                raise _HiddenUseError(piece.name)
         factors = [
             self._cast(piece.inputs(uses))
             for piece, uses in zip(self.structured, flow.uses, strict=True)
         ]
-        kept: list[list[tf.Tensor]] = [[] for _ in self.structured]
-        points = [[use.outputs for use in uses] for uses in flow.uses]
-        for output in range(outputs):
-            cotangents = tf.one_hot(tf.fill([batch], output), outputs, dtype=flow.outputs.dtype)
-            gradients = iter(flow.gradients(cotangents, [z for zs in points for z in zs]))
-            for piece, a, zs, keep in zip(self.structured, factors, points, kept, strict=True):
-                delta = self._cast(piece.deltas([next(gradients) for _ in zs]))
-                keep.append(piece.contraction.of_output(a, delta))
-        del flow
-        return {
-            piece.name: piece.contraction.store(a, tf.stack(keep, axis=1))
-            for piece, a, keep in zip(self.structured, factors, kept, strict=True)
-        }
+        points = [use.outputs for uses in flow.uses for use in uses]
+        outputs = flow.outputs.shape[1]
+
+        def of_output(number):
+            cotangents = tf.zeros_like(flow.outputs) + tf.one_hot(
+                number, outputs, dtype=flow.outputs.dtype
+            )
+            found = flow.gradients(cotangents, points)
+            gradients = iter(
+                [tf.ensure_shape(g, z.shape) for g, z in zip(found, points, strict=True)]
+            )
+            return [
+                piece.contraction.of_output(
+                    a, self._cast(piece.deltas([next(gradients) for _ in range(piece.uses)]))
+                )
+                for piece, a in zip(self.structured, factors, strict=True)
+            ]
+
+        kept = tf.map_fn(
+            of_output,
+            tf.range(outputs),
+            fn_output_signature=[tf.as_dtype(self.precision)] * len(self.structured),
+        )
+        by_example = [tf.transpose(k, [1, 0, *range(2, k.shape.rank)]) for k in kept]
+        return list(zip(factors, by_example, strict=True))
 
     def _cast(self, tensor: tf.Tensor) -> tf.Tensor:
         return tf.cast(tensor, self.precision)
+
+
+class _HiddenUseError(Exception):
+    """A layer is used where a graph's loop or branch hides its tensors or their shapes."""
+
+
+def _in_sight(tensor: tf.Tensor) -> bool:
+    """Whether a noted tensor belongs to the graph being traced, with its shape known there."""
+    if tf.executing_eagerly():
+        return True
+    known = tensor.shape.rank is not None and None not in tensor.shape[1:]
+    return known and tensor.graph is tf.compat.v1.get_default_graph()

@@ -14,6 +14,10 @@ _BLOCK_ROWS = 512
 _SCRATCH, _FORWARD = 0.2, 0.15
 
 
+class BudgetError(ValueError):
+    """A memory budget that does not hold the Gram."""
+
+
 def free_memory() -> float:
     """GiB that the machine has available."""
     return psutil.virtual_memory().available / 2**30
@@ -78,13 +82,13 @@ def make_plan(
         The plan.
 
     Raises:
-        ValueError: if the budget does not even hold the Gram.
+        BudgetError: if the budget does not even hold the Gram.
     """
     other = rows if cols is None else cols
     gram = 8.0 * rows * other * outputs**2
     numbers = (memory_gib * 2**30 - gram) / number_size
     if numbers <= 0:
-        raise ValueError(
+        raise BudgetError(
             f"memory_gib={memory_gib:g}: the Gram of {rows} x {other} examples with {outputs}"
             f" outputs alone takes {gram / 2**30:.2f} GiB"
         )

@@ -1,6 +1,7 @@
 """What flows through a model's layers: their inputs, and the outputs' gradients behind them."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ class Pass:
             outputs = model(tf.convert_to_tensor(x), training=False)
             if not tf.is_tensor(outputs) or outputs.shape.rank < 2:
                 raise ValueError("the NTK needs a model with one output tensor [b, ...]")
-            self.outputs = tf.reshape(outputs, [outputs.shape[0], -1])
+            self.outputs = tf.reshape(outputs, [-1, math.prod(outputs.shape[1:])])
 
     def gradients(self, cotangents: tf.Tensor, targets: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Gradients of sum(cotangents * outputs), cotangents `[b, L]`, in some tensors."""

@@ -4,15 +4,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ntk_tf.linearization import LinearizedModel
-
 
 class Pair:
     """Two models that `training.loop.train` trains as one, recording their outputs in the graph.
 
     Args:
         standard: the network f, compiled and built.
-        linearized: its linearization T_f at the same weights, likewise.
+        linearized: its linearization T_f at the same weights, a `LinearizedModel`, likewise.
         pictures: inputs `[E, h, w, c]` whose outputs are recorded.
         count: T, number of records to make room for, that before the first update included.
         every: updates between records.
@@ -24,7 +22,7 @@ class Pair:
     def __init__(
         self,
         standard: keras.Model,
-        linearized: LinearizedModel,
+        linearized: keras.Model,
         pictures: tf.Tensor,
         count: int,
         every: int,
@@ -40,19 +38,28 @@ class Pair:
         self.stop_training = False
 
     def train_step(self, data) -> None:
-        """An update of both on one batch, and a record if it is time."""
-        self.standard.train_step(data)
-        self.linearized.train_step(data)
+        """An update of both on one batch, after a record of the state before it if it is time.
+
+        Coming first, the record needs nothing of the update and runs beside it. That of the last
+        state is left to `record`.
+        """
         step = tf.cast(self.standard.optimizer.iterations.value, tf.int32)
         if self.every == 1:
             self._write(step)
         else:
             tf.cond(step % self.every == 0, lambda: self._write(step // self.every), tf.no_op)
+        self.standard.train_step(data)
+        self.linearized.train_step(data)
+
+    def record(self) -> None:
+        """Record the present state, if it is time."""
+        step = int(self.standard.optimizer.iterations.value)
+        if step % self.every == 0:
+            self._record_at(tf.constant(step // self.every))
 
     @tf.function
-    def record(self) -> None:
-        """Record the outputs before the first update."""
-        self._write(tf.constant(0))
+    def _record_at(self, position: tf.Tensor) -> None:
+        self._write(position)
 
     @tf.function
     def outputs(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -251,7 +251,7 @@ def test_dry_run_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("linearized", "buffers"), [(False, 4), (True, 5)])
+@pytest.mark.parametrize(("linearized", "buffers"), [(False, 6), (True, 7)])
 def test_memory_estimate_counts_buffers(linearized, buffers):
     small, large = (
         estimate.estimate(config.resolve(width=k, linearized=linearized, batch_size=1))

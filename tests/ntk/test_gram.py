@@ -9,6 +9,8 @@ from references import dense_jacobian
 
 from ntk_tf import models, ntk
 from ntk_tf.models.layers import AdaptiveAveragePooling2D, MaxPooling2D
+from ntk_tf.ntk import contract, pieces, plan
+from ntk_tf.ntk.pieces import survey
 
 L = 3
 
@@ -181,6 +183,11 @@ def test_equals_dense_jacobian(name, rng, float64):
     np.testing.assert_array_equal(matrix, matrix.T)
     eigenvalues = np.linalg.eigvalsh(matrix)
     assert eigenvalues[0] > -1e-10 * eigenvalues[-1]
+    found_pieces, outputs = survey(model, x[:2], 5)
+    assert outputs == L
+    assert any(piece.layer is None for piece in found_pieces) == (name in GENERAL)
+    covered = [id(w) for piece in found_pieces for w in piece.weights]
+    assert sorted(covered) == sorted(id(w) for w in model.trainable_weights)
 
 
 @pytest.mark.parametrize("name", ["conv", "conv_few_positions", "residual", "shared", "recurrent"])
@@ -189,18 +196,6 @@ def test_float32_is_precise_to_rounding(name, rng):
     truth = dense(model, x)
     assert error(ntk.gram(model, x), truth) < 2e-6
     assert error(ntk.gram(model, x, precision="float64"), truth) < 2e-6
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_rules_cover_what_they_should(name, rng):
-    from ntk_tf.ntk.pieces import survey
-
-    model, x = prepared(name, rng)
-    pieces, outputs = survey(model, x[:2], 5)
-    assert outputs == L
-    assert any(piece.layer is None for piece in pieces) == (name in GENERAL)
-    covered = [id(w) for piece in pieces for w in piece.weights]
-    assert sorted(covered) == sorted(id(w) for w in model.trainable_weights)
 
 
 @pytest.mark.parametrize("name", ["residual", "conv_few_positions", "recurrent"])
@@ -216,8 +211,6 @@ def test_two_sets(name, rng, float64):
 @pytest.mark.parametrize("kind", ["Gradients", "StreamedGradients", "Positions"])
 @pytest.mark.parametrize("name", ["conv", "conv_few_positions", "conv_same_strides"])
 def test_every_contraction_gives_the_same(name, kind, rng, float64, monkeypatch):
-    from ntk_tf.ntk import contract, pieces
-
     monkeypatch.setattr(contract, "PIECE", 20)
     monkeypatch.setattr(contract, "_SCRATCH", 2000)
     usual = contract.choose
@@ -232,35 +225,31 @@ def test_every_contraction_gives_the_same(name, kind, rng, float64, monkeypatch)
     assert error(ntk.gram(model, x, precision="float64"), dense(model, x)) < 1e-13
 
 
-@pytest.mark.parametrize("two_sets", [False, True])
-@pytest.mark.parametrize("share", [0.02, 0.2, 1.0])
+@pytest.mark.parametrize(
+    ("share", "two_sets"), [(0.05, False), (0.2, True), (0.5, False), (4.0, True)]
+)
 def test_small_budgets_only_change_the_order(share, two_sets, rng, float64):
     """From one example at a time to all at once: several blocks, passes and parts."""
-    from ntk_tf.ntk.pieces import survey
-    from ntk_tf.ntk.plan import make_plan
-
     model, _ = prepared("residual", rng)
     x = rng.standard_normal((11, 6, 6, 4))
     x2 = rng.standard_normal((7, 6, 6, 4)) if two_sets else None
-    pieces, _ = survey(model, x[:2], 11)
-    stored = 8 * 11 * sum(piece.contraction.stored() for piece in pieces)
+    stored = 8 * 11 * sum(p.contraction.stored() for p in survey(model, x[:2], 11)[0])
     budget = (8 * 11 * 11 * L * L + share * stored) / 2**30
-    plan = make_plan(pieces, L, 11, None if x2 is None else 7, budget, 8)
-    assert (len(list(plan.passes())) > 1) == (share < 1)
+    parts = survey(model, x[:2], 11)[0]
+    passes = plan.make_plan(parts, L, 11, None if x2 is None else 7, budget, 8).passes()
+    assert (len(list(passes)) > 1) == (share < 4)
     found = ntk.gram(model, x, x2, memory_gib=budget, precision="float64")
     assert error(found, dense(model, x, x2)) < 1e-13
 
 
 def test_blocks_of_unequal_size(rng, float64, monkeypatch):
-    from ntk_tf.ntk import plan
-
     monkeypatch.setattr(plan, "_BLOCK_ROWS", 4 * L)
     model, _ = prepared("conv_few_positions", rng)
     x = rng.standard_normal((9, 4, 4, 6))
     assert error(ntk.gram(model, x, precision="float64"), dense(model, x)) < 1e-13
 
 
-@pytest.mark.parametrize("share", [0.02, 0.2, 1.0])
+@pytest.mark.parametrize("share", [0.2, 4.0])
 def test_goes_on_after_any_step(share, rng):
     model, _ = prepared("residual", rng)
     x = rng.standard_normal((7, 6, 6, 4)).astype("float32")
@@ -273,9 +262,13 @@ def test_goes_on_after_any_step(share, rng):
         after_step=lambda s: steps.append(ntk.Partial(s.done, s.gram.copy(), budget)),
     )
     assert [s.done for s in steps] == list(range(1, len(steps) + 1))
-    for partial in steps:
+    for partial in steps[:: max(1, len(steps) // 3)]:
         later = []
-        found = ntk.gram(model, x, after_step=lambda s: later.append(s.done), partial=partial)
+
+        def after_step(step, later=later):
+            later.append(step.done)
+
+        found = ntk.gram(model, x, after_step=after_step, partial=partial)
         np.testing.assert_array_equal(found, whole)
         assert later == list(range(partial.done + 1, len(steps) + 1))
 

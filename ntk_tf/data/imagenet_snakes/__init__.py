@@ -66,4 +66,5 @@ def load(origin: Origin) -> Source:
 
 def _builder(origin: Origin) -> ImagenetSnakes:
     config = config_for(origin.synsets, origin.skip_corrupt_images)
-    return ImagenetSnakes(data_dir=origin.data_dir, config=config)
+    known = ImagenetSnakes.builder_configs.get(config.name, config)  # TFDS wants that very object
+    return ImagenetSnakes(data_dir=origin.data_dir, config=known)

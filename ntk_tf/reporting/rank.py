@@ -1,0 +1,81 @@
+"""Figure 5: effective rank of the tangent features against the width, and their spectra."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ntk_tf import runs
+from ntk_tf.reporting import figures
+from ntk_tf.reporting.figures import plt
+
+COLUMNS = (
+    "width",
+    "effective_rank",
+    "rows",
+    "examples",
+    "outputs",
+    "parameters",
+    "trace",
+    "largest_eigenvalue",
+    "condition",
+    "train_accuracy",
+    "test_accuracy",
+    "seed",
+    "seconds",
+)
+
+
+def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
+    """Draw `spectra`, and for several runs `effective_rank` and a table of it.
+
+    Args:
+        run_dirs: of `--experiment=rank`.
+        output_dir: where `spectra.png` and `.pdf`, `effective_rank.png`, `.pdf` and `.csv` go.
+    """
+    contents = sorted((_read(run_dir) for run_dir in run_dirs), key=lambda c: c["width"])
+    with plt.rc_context(figures.STYLE):
+        _draw_spectra(contents, output_dir / "spectra")
+        if len(contents) > 1:
+            _draw_ranks(contents, output_dir / "effective_rank")
+    if len(contents) > 1:
+        rows = [{name: content.get(name) for name in COLUMNS} for content in contents]
+        runs.write_table(output_dir / "effective_rank.csv", COLUMNS, rows)
+
+
+def _read(run_dir: pathlib.Path) -> dict[str, Any]:
+    """What a run directory holds of a spectrum."""
+    with np.load(run_dir / "spectrum.npz", allow_pickle=False) as file:
+        values = file["singular_values"]
+    return runs.read_json(run_dir / "rank.json") | {"singular_values": values}
+
+
+def _draw_spectra(contents: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """Singular values as parts of the largest, on a log scale."""
+    figure, axis = plt.subplots(figsize=(4.5, 3), layout="constrained")
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(contents)))
+    lowest = 1e-12
+    for content, colour in zip(contents, colours, strict=True):
+        values = content["singular_values"]
+        relative = np.where(values > lowest * values[0], values / values[0], np.nan)
+        label = f"width factor {content['width']}"
+        axis.semilogy(np.arange(1, len(values) + 1), relative, color=colour, label=label)
+    axis.set_xlabel("number of the singular value")
+    axis.set_ylabel("singular value / largest")
+    axis.legend(fontsize=8)
+    figures.save(figure, path)
+
+
+def _draw_ranks(contents: list[dict[str, Any]], path: pathlib.Path) -> None:
+    figure, axis = plt.subplots(figsize=(4.5, 3), layout="constrained")
+    widths = [content["width"] for content in contents]
+    ranks = [content["effective_rank"] for content in contents]
+    axis.plot(widths, ranks, marker="o", color=figures.DARK[0])
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("width factor")
+    axis.set_ylabel("effective rank")
+    rows = {content["rows"] for content in contents}
+    if len(rows) == 1:
+        axis.set_title(f"of at most {rows.pop():,}")
+    figures.save(figure, path)

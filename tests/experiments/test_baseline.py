@@ -1,0 +1,41 @@
+"""Logistic regression, against scikit-learn on pixels that are prepared by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from ntk_tf import experiments
+from ntk_tf.config import Options, resolve
+
+
+def test_digits(tmp_path):
+    config = resolve(experiment="baseline", dataset="digits", image_size=16, max_steps=30)
+    result = experiments.run(config, Options(tmp_path / "run"), Console(quiet=True))
+    assert json.loads((tmp_path / "run/result.json").read_text()) == result
+    assert result["status"] == "completed"
+    assert result["parameters"] == 10 * (16 * 16 + 1)
+    assert result["iterations"] <= 30
+    assert result["train_accuracy"] > 0.95
+    assert result["test_accuracy"] > 0.85
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_digits_at_their_own_size_equal_plain_scikit_learn(tmp_path):
+    config = resolve(
+        experiment="baseline", dataset="digits", arch="lenet", image_size=8, padding=4, max_steps=30
+    )
+    result = experiments.run(config, Options(tmp_path / "run"), Console(quiet=True))
+    digits = load_digits()
+    pixels = np.pad(np.round(digits.data * (255 / 16)).reshape(-1, 8, 8), ((0, 0), (4, 4), (4, 4)))
+    train, test = pixels[:-360] / 255, pixels[-360:] / 255
+    inner = train[:, 4:-4, 4:-4]
+    train, test = ((x.reshape(len(x), -1) - inner.mean()) / inner.std() for x in (train, test))
+    model = LogisticRegression(max_iter=30).fit(train, digits.target[:-360])
+    accuracies = model.score(train, digits.target[:-360]), model.score(test, digits.target[-360:])
+    np.testing.assert_allclose(
+        (result["train_accuracy"], result["test_accuracy"]), accuracies, atol=0.006
+    )

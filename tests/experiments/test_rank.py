@@ -1,0 +1,215 @@
+"""The rank experiment for real on the embedded data: files, resuming, regression, refusals."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from references import dense_jacobian
+from rich.console import Console
+from test_train import in_process, main
+
+from ntk_tf import config, experiments, models, ntk
+from ntk_tf.data import DataError
+from ntk_tf.experiments import rank, run_weights
+
+SETTINGS = {"experiment": "rank", "dataset": "digits", "image_size": 16, "examples": 8}
+
+
+def run(workdir, minutes=10.0, **settings):
+    options = config.Options(workdir, checkpoint_minutes=minutes)
+    return experiments.run(config.resolve(**(SETTINGS | settings)), options, Console(quiet=True))
+
+
+def singular_values(workdir):
+    with np.load(workdir / "spectrum.npz") as file:
+        return file["singular_values"]
+
+
+def content(workdir):
+    """rank.json without what depends on the machine."""
+    machine = ("seconds", "stages", "peak_memory_gib", "matrix_product_gflops")
+    found = json.loads((workdir / "rank.json").read_text())
+    return {name: value for name, value in found.items() if name not in machine}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The directory of a short training run."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    in_process(workdir, image_size=16, epochs=1)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("rank") / "run"
+    return workdir, run(workdir)
+
+
+def jacobian(x, weights=None):
+    model = models.build("lenet", 1, 10, (16, 16, 1))
+    if weights is not None:
+        for w, value in zip(model.trainable_weights, weights, strict=True):
+            w.assign(value)
+    return dense_jacobian(model, x).astype("float64")
+
+
+def pictures(monkeypatch, **settings):
+    """The pictures that the experiment gives to the network."""
+    seen = []
+    usual = ntk.gram
+
+    def gram(model, x, **kwargs):
+        seen.append((x, [w.numpy() for w in model.trainable_weights]))
+        return usual(model, x, **kwargs)
+
+    monkeypatch.setattr(ntk, "gram", gram)
+    return seen
+
+
+def test_spectrum_is_that_of_the_jacobian(tmp_path, monkeypatch):
+    seen = pictures(monkeypatch)
+    result = run(tmp_path / "run")
+    found = singular_values(tmp_path / "run")
+    truth = np.linalg.svd(jacobian(seen[0][0]), compute_uv=False)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, truth, rtol=1e-4)
+    p = truth / truth.sum()
+    assert result["effective_rank"] == pytest.approx(np.exp(-np.sum(p * np.log(p))), rel=1e-6)
+
+
+def test_files(finished):
+    workdir, result = finished
+    found = content(workdir)
+    assert found["examples"] == 8
+    assert found["outputs"] == 10
+    assert found["rows"] == 80 == len(singular_values(workdir))
+    assert found["parameters"] == 6 * 26 + 16 * 151 + 120 * 17 + 84 * 121 + 10 * 85
+    assert found["width"] == 1
+    assert found["seed"] == 0
+    assert result["status"] == "completed"
+    assert json.loads((workdir / "result.json").read_text()).items() >= found.items()
+    assert found["trace"] == pytest.approx(np.sum(singular_values(workdir) ** 2))
+    for name in ("spectra.png", "spectra.pdf"):
+        assert (workdir / name).stat().st_size > 5000
+    assert not (workdir / "checkpoint").exists()
+
+
+def test_goes_on_where_it_was_interrupted(finished, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    usual, steps = rank._Rank._save, []
+
+    def save_then_stop(self, step):
+        usual(self, step)
+        steps.append(step.done)
+        if step.done == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rank._Rank, "_save", save_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(workdir, minutes=0.0)
+    assert steps == [1, 2, 3]
+    monkeypatch.setattr(rank._Rank, "_save", lambda self, step: steps.append(step.done))
+    run(workdir, minutes=0.0)
+    assert steps == list(range(1, len(steps) + 1))
+    np.testing.assert_array_equal(singular_values(workdir), singular_values(finished[0]))
+
+
+def test_precision_float64_changes_nothing_but_rounding(finished, tmp_path):
+    result = run(tmp_path / "run", precision="float64")
+    assert result["effective_rank"] == pytest.approx(finished[1]["effective_rank"], rel=1e-6)
+    assert result["effective_rank"] != finished[1]["effective_rank"]
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-3])
+def test_kernel_regression_is_the_minimum(ridge, tmp_path, monkeypatch):
+    """Against least squares in the explicit features."""
+    seen = pictures(monkeypatch)
+    result = run(tmp_path / "run", kernel_regression=True, ridge=ridge, test_examples=30)
+    x, weights = seen[0]
+    source = rank.data.load("digits", train_examples=8, test_examples=30)
+    model = models.build("lenet", 1, 10, (16, 16, 1))
+    features, offset = jacobian(x, weights), np.asarray(model(x), "float64")
+    y = np.eye(10)[source.train.labels]
+    gram = features @ features.T + ridge * len(features) / 2 * np.eye(len(features))
+    u = features.T @ np.linalg.solve(gram, (y - offset).ravel())
+    fitted = offset + (features @ u).reshape(y.shape)
+    assert result["train_loss"] == pytest.approx(np.mean((fitted - y) ** 2), rel=1e-5, abs=1e-9)
+    accuracy = np.mean(fitted.argmax(axis=1) == source.train.labels)
+    assert result["train_accuracy"] == pytest.approx(accuracy)
+    preprocess = rank.pipeline.preprocessing(source, 16, 0, 1)
+    test = preprocess(source.test.images).numpy()
+    predicted = np.asarray(model(test)) + (jacobian(test) @ u).reshape(-1, 10)
+    accuracy = np.mean(predicted.argmax(axis=1) == source.test.labels)
+    assert result["test_accuracy"] == pytest.approx(accuracy)
+
+
+def test_trained_weights(trained, finished, tmp_path, monkeypatch):
+    seen = pictures(monkeypatch)
+    result = run(tmp_path / "run", from_run=str(trained))
+    assert result["from_step"] == 7  # 200 pictures in batches of 32
+    model = models.build("lenet", 1, 10, (16, 16, 1))
+    initial = [w.numpy() for w in model.trainable_weights]
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(seen[0][1], initial, strict=True))
+    settings = config.resolve(**SETTINGS, from_run=str(trained))
+    assert run_weights.load_weights(model, settings) == 7
+    for w, value in zip(model.trainable_weights, seen[0][1], strict=True):
+        np.testing.assert_array_equal(w, value)
+    assert result["effective_rank"] != finished[1]["effective_rank"]
+
+
+def test_refuses_runs_that_do_not_fit(trained, finished, tmp_path):
+    with pytest.raises(DataError, match=r"--from_run=.*has --width=1, and this run --width=2"):
+        run(tmp_path / "a", from_run=str(trained), width=2)
+    with pytest.raises(DataError, match=r"--from_run=.*must hold --experiment=train"):
+        run(tmp_path / "b", from_run=str(finished[0]))
+    with pytest.raises(DataError, match="--from_run=nowhere: must be a directory"):
+        run(tmp_path / "c", from_run="nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_too_many_pictures_and_too_little_memory(tmp_path):
+    with pytest.raises(DataError, match="--examples=9000: digits has 1437"):
+        run(tmp_path / "a", examples=9000)
+    assert not (tmp_path / "a").exists()
+    options = config.Options(tmp_path / "b", memory_gib=1e-6)
+    with pytest.raises(DataError, match="--memory_gib=1e-06: the Gram of 8 x 8"):
+        experiments.run(config.resolve(**SETTINGS), options, Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--experiment=rank --examples=1,2", "--examples=1,2: must be one integer of at least 1"),
+        ("--experiment=rank --ridge=1", "--ridge=1.0: read only with --kernel_regression"),
+        ("--experiment=rank --kernel_regression --ridge=-1", "--ridge=-1.0: must be a finite"),
+        ("--experiment=rank --precision=half", "--precision=half: must be one of float32, float64"),
+        ("--experiment=rank --memory_gib=0", "--memory_gib=0.0: must be a number above 0"),
+        ("--experiment=rank --epochs=3", "--epochs=3: --experiment=rank does not read it"),
+        ("--precision=float64", "--precision=float64: --experiment=train does not read it"),
+    ],
+)
+def test_bad_flags(flags, message):
+    from ntk_tf import cli
+
+    with pytest.raises(config.SettingError, match=message.replace("(", r"\(")):
+        cli.parse(["main", *flags.split()])
+
+
+def test_widths_in_one_command(tmp_path):
+    flags = ["--experiment=rank", "--dataset=digits", "--examples=5", "--widths=2,1"]
+    done = main(*flags, f"--workdir={tmp_path}/curve")
+    assert done.returncode == 0, done.stderr
+    assert "effective rank" in done.stdout
+    with open(tmp_path / "curve/effective_rank.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["width"] for row in rows] == ["1", "2"]
+    for row in rows:
+        found = content(tmp_path / f"curve/x{row['width']}")
+        assert float(row["effective_rank"]) == found["effective_rank"]
+    for name in ("effective_rank.png", "effective_rank.pdf", "spectra.png", "spectra.pdf"):
+        assert (tmp_path / "curve" / name).stat().st_size > 5000
+    refused = main(*flags, "--examples=9000", f"--workdir={tmp_path}/refused")
+    assert refused.returncode == 2
+    assert refused.stderr == "error: --examples=9000: digits has 1437 training pictures\n"

@@ -1,0 +1,104 @@
+"""Training on the snakes through the command line, and other archs, losses and augmentation."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import snake_files
+from rich.console import Console
+
+from ntk_tf import cli, config, experiments, runs
+
+TWO = config.SNAKE_SYNSETS[4:6]
+
+
+@pytest.fixture
+def options(tmp_path, rng):
+    """Options of a run whose manual_dir has folders of two classes."""
+    folder = snake_files.write_folders(tmp_path / "files", snake_files.make(rng, TWO, 5, 2))
+    return config.Options(tmp_path / "run", str(tmp_path / "tfds"), str(folder))
+
+
+def test_lenet_on_snakes(options):
+    settings = config.resolve(
+        dataset="imagenet_snakes",
+        snake_synsets=",".join(TWO),
+        augment="flip_crop",
+        loss="cross_entropy",
+        epochs=2,
+        batch_size=4,
+    )
+    result = experiments.run(settings, options, Console(quiet=True))
+    assert result["steps"] == 6
+    written = json.loads((options.workdir / "config.json").read_text())
+    assert written["classes"] == list(TWO)
+    assert written["snake_synsets"] == ",".join(TWO)
+    assert written["image_size"] == 32
+    runs.check_workdir(options.workdir, settings.to_dict())
+    # As if the data had others in their place: a run does not go on on other classes.
+    written["classes"] = ["n01751748", "n01756291"]
+    (options.workdir / "config.json").write_text(json.dumps(written))
+    with pytest.raises(runs.RunDirectoryError, match="holds a run on other classes"):
+        experiments.run(settings, options, Console(quiet=True))
+
+
+def test_errors_are_one_line_and_leave_nothing(options, tmp_path):
+    (tmp_path / "files/val" / TWO[0]).rename(tmp_path / "elsewhere")
+    command = [sys.executable, "-m", "ntk_tf.main", "--dataset=imagenet_snakes"]
+    command += [f"--data_dir={options.data_dir}", f"--manual_dir={options.manual_dir}"]
+    command += [f"--workdir={options.workdir}", f"--snake_synsets={','.join(TWO)}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert f"val: holds no {TWO[0]}" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "tfds").exists()
+
+
+@pytest.mark.parametrize("linearized", [False, True])
+def test_cross_entropy_falls(linearized, tmp_path):
+    settings = config.resolve(
+        dataset="digits",
+        loss="cross_entropy",
+        linearized=linearized,
+        epochs=2,
+        learning_rate=0.01,
+        train_examples=320,
+        test_examples=100,
+    )
+    result = experiments.run(settings, config.Options(tmp_path / "run"), Console(quiet=True))
+    first, last = (
+        float(row.split(",")[3])
+        for row in (tmp_path / "run/metrics.csv").read_text().splitlines()[1:]
+    )
+    assert last < first
+    assert result["train_loss"] < 2.302  # the logarithm of the number of classes
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset=mnist", "--snake_synsets=n01728572,n01728920"], "read only with --dataset=im"),
+        (["--arch=alexnet", "--snake_synsets=n01728572,n02084071"], "must be at least two differe"),
+        (["--arch=alexnet", "--snake_synsets=n01728572"], "must be at least two different ones"),
+        (["--augment=rotate"], "--augment=rotate: must be one of none, flip_crop"),
+        (["--experiment=baseline", "--epochs=3"], "--experiment=baseline does not read it"),
+    ],
+)
+def test_bad_flags(flags, message):
+    with pytest.raises(config.SettingError, match=message):
+        cli.parse(["main", *flags])
+
+
+def test_settings_name_the_classes_in_wordnets_order():
+    settings = config.resolve(arch="alexnet", snake_synsets="n01728920,n01728572")
+    assert settings.synsets == ("n01728572", "n01728920")
+    assert settings.num_classes == 2
+    name = config.run_name(settings)
+    assert name.startswith("alexnet_x1_imagenet_snakes_seed0_snake_synsets2-")
+    other = config.resolve(arch="alexnet", snake_synsets="n01728920,n01729322")
+    assert config.run_name(other) != name
+    everything = config.resolve(arch="alexnet", snake_synsets=",".join(config.SNAKE_SYNSETS))
+    assert len(config.run_name(everything)) < 100
