@@ -129,7 +129,11 @@ def report(entries: Sequence[Entry], display: Display, console: Console) -> int:
     """
     failed = [entry for entry in entries if entry.status == FAILED]
     for entry in failed:
-        console.print(f"\nfailed: {entry.run.name} ({entry.problem}); {entry.log} ends with")
+        console.print(
+            f"\nfailed: {entry.run.name} ({entry.problem}); {entry.log} ends with",
+            highlight=False,
+            soft_wrap=True,
+        )
         for line in process.tail(entry.log):
             console.print(f"    {line}", highlight=False, markup=False, soft_wrap=True)
     if not console.is_terminal and all(entry.skipped for entry in entries):
