@@ -74,6 +74,9 @@ def _scale(axis: plt.Axes, widths: Sequence[int]) -> None:
 def _mark_divergence(
     axes: Sequence[plt.Axes], shown: Sequence[Point], curves: Sequence[Curve]
 ) -> None:
+    if any(point.diverged for point in shown):  # room below the curves
+        low, high = axes[0].get_ylim()
+        axes[0].set_ylim(low - 0.15 * (high - low), high)
     for i, (curve, (colour, _)) in enumerate(zip(curves, LOOKS, strict=False)):
         widths = [p.width for p in shown if p.curve == curve and p.diverged]
         for axis in axes if widths else ():

@@ -34,7 +34,9 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
         sections = [_study_section(study, output_dir) for study in found]
         sections += _figure1_section(found, records, output_dir)
         empty = _sections_without_runs(found, sections)
-        sections.append(Section("Table 1", studies.table1(found)))
+        table1 = Section("Table 1", studies.table1(found))
+        filled = any(row.keys() & {"standard", "linearized"} for row in table1.table.rows)
+        (sections if filled else empty).append(table1)
         sections = [*sorted(sections, key=_place), *sorted(empty, key=_place)]
         for section in sections:
             section.table.write(output_dir / "tables")
