@@ -5,12 +5,14 @@ import functools
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags
 
 from ntk_tf import config as settings
 from ntk_tf.config import Config, Options, SettingError
+from ntk_tf.sweeps import grid
 
 _PAPER = "default: the paper's for the arch and dataset"
 
@@ -67,9 +69,11 @@ def define_flags(values: flags.FlagValues) -> None:
     string("manual_dir", None, "folder of original data files, for machines without network")
     string("workdir", None, "run directory (default: a readable name under --runs_dir)")
     string("runs_dir", "runs", "parent of the default run directory")
+    string("strategy", "one_device", "or mirrored: each batch split over all GPUs")
     boolean("resume", True, "go on with an unfinished run, keep a finished one")
     real("checkpoint_minutes", 10.0, "save within an epoch so often")
     boolean("dry_run", False, "validate, show settings and size, and run nothing")
+    boolean("prepare_data", False, "download or prepare the data, and run nothing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +85,14 @@ class Command:
         options: how and where to carry it out.
         widths: several widths to run in place of the one in `config`; empty for one run.
         dry_run: validate and describe, and run nothing.
+        prepare_data: see that the data is at hand, and run nothing.
     """
 
     config: Config
     options: Options
     widths: tuple[int, ...]
     dry_run: bool
+    prepare_data: bool
 
 
 def parse(argv: Sequence[str]) -> Command:
@@ -111,42 +117,171 @@ def parse(argv: Sequence[str]) -> Command:
     config = settings.resolve(**given)
     if config.weights and not pathlib.Path(config.weights).is_file():
         raise SettingError(f"--weights={config.weights}: there is no such file")
+    widths = _widths(values, config)
+    name = settings.run_name(config)
+    if widths:
+        name = name.replace(f"_x{config.width}_", f"_x{'-'.join(map(str, widths))}_")
+    workdir = values.workdir or str(pathlib.Path(values.runs_dir) / name)
+    return Command(config, _options(values, workdir), widths, values.dry_run, values.prepare_data)
+
+
+def _options(values: flags.FlagValues, workdir: str) -> Options:
+    """How and where to run.
+
+    Raises:
+        SettingError: for a bad value.
+    """
     if not values.checkpoint_minutes > 0:
         raise SettingError(
             f"--checkpoint_minutes={values.checkpoint_minutes}: must be a number above 0"
         )
     if values.memory_gib is not None and not values.memory_gib > 0:
         raise SettingError(f"--memory_gib={values.memory_gib}: must be a number above 0")
-    widths = _widths(values, config)
-    name = settings.run_name(config)
-    if widths:
-        name = name.replace(f"_x{config.width}_", f"_x{'-'.join(map(str, widths))}_")
-    workdir = values.workdir or str(pathlib.Path(values.runs_dir) / name)
-    options = Options(
+    if values.strategy not in settings.STRATEGIES:
+        raise SettingError(
+            f"--strategy={values.strategy}: must be one of {', '.join(settings.STRATEGIES)};"
+            " training over several machines fails with Keras 3 on TensorFlow 2.21"
+        )
+    experiment = values.experiment or "train"
+    if values.strategy != "one_device" and experiment != "train":
+        raise SettingError(
+            f"--strategy={values.strategy}: --experiment={experiment} runs on one_device only"
+        )
+    return Options(
         workdir=pathlib.Path(workdir).expanduser(),
         data_dir=_expanded(values.data_dir),
         manual_dir=_expanded(values.manual_dir),
-        resume=values.resume,
+        resume="resume" not in values or values.resume,  # a sweep always goes on
         checkpoint_minutes=values.checkpoint_minutes,
         cache_decoded=values.cache_decoded,
+        strategy=values.strategy,
         memory_gib=values.memory_gib,
     )
-    return Command(config, options, widths, values.dry_run)
 
 
-def parse_report(argv: Sequence[str]) -> pathlib.Path:
-    """Turn the command line of `ntk_tf.report` into the folder of runs that it reads.
+#: The flags of a sweep that list the values of a setting: setting, how to read one, help.
+_LISTS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "widths": ("width", int, "width factors (default: 1)"),
+    "models": ("linearized", {"standard": False, "linearized": True}.__getitem__, "default: both"),
+    "losses": ("loss", str, "losses (default: l2)"),
+    "learning_rates": ("learning_rate", float, "SGD's step sizes (default: the paper's)"),
+    "weight_decays": ("weight_decay", float, "coupled weight decays (default: the paper's)"),
+    "seeds": ("seed", int, "initializations and data orders (default: 0)"),
+}
+
+
+def define_sweep_flags(values: flags.FlagValues) -> None:
+    """Define every flag of `ntk_tf.sweep`: a run's, with lists for the settings that vary.
+
+    Args:
+        values: where to define them.
+    """
+    define_flags(values)
+    for name in ("widths", "workdir", "resume", *grid.AXES):
+        delattr(values, name)
+    string = functools.partial(flags.DEFINE_string, flag_values=values)
+    integer = functools.partial(flags.DEFINE_integer, flag_values=values)
+    for name, (_, _, text) in _LISTS.items():
+        string(name, None, f"comma-separated: {text}")
+    integer("jobs", None, "runs at once (default: one a GPU, or one)")
+    flags.DEFINE_boolean(
+        "emit_commands", False, "print the runs' command lines, run nothing", flag_values=values
+    )
+    flags.DEFINE_enum("executor", "local", ("local", "slurm"), "where to run", flag_values=values)
+    string("slurm_partition", None, "SLURM: partition (default: the cluster's)")
+    integer("slurm_minutes", 24 * 60, "SLURM: time limit of a job; it is requeued when it ends")
+    integer("slurm_cpus", 4, "SLURM: CPUs of a job")
+    integer("slurm_gpus", 0, "SLURM: GPUs of a job")
+    string("slurm_memory", None, "SLURM: memory of a job, such as 16GB (default: the cluster's)")
+
+
+def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
+    """Turn the command line of `ntk_tf.sweep` into the runs that it asks for.
 
     Args:
         argv: program name and arguments.
 
     Returns:
-        The folder.
+        The sweep, each of its runs complete and valid.
+
+    Raises:
+        SettingError: for an unknown flag or a bad value.
+        SystemExit: after `--help`.
     """
     values = flags.FlagValues()
-    flags.DEFINE_string("runs_dir", "runs", "parent of run directories", flag_values=values)
+    define_sweep_flags(values)
+    _read(values, argv, "sweep")
+    common = {name: values[name].value for name in settings.RULES if name not in grid.AXES}
+    common["examples"] = _numbers(common["examples"])
+    axes = {setting: _list(values, name) for name, (setting, *_) in _LISTS.items()}
+    experiment = common["experiment"] or "train"
+    if axes["linearized"] is None and "linearized" in settings.READS[experiment]:
+        axes["linearized"] = (False, True)
+    for name in ("jobs", "slurm_minutes", "slurm_cpus"):
+        if values[name].value is not None and values[name].value < 1:
+            raise SettingError(f"--{name}={values[name].value}: must be an integer of at least 1")
+    if values.slurm_gpus < 0:
+        raise SettingError(f"--slurm_gpus={values.slurm_gpus}: must be an integer of at least 0")
+    options = _options(values, values.runs_dir)
+    return grid.Sweep(
+        runs=grid.combine(common, axes, options),
+        runs_dir=options.workdir,
+        jobs=values.jobs,
+        executor=values.executor,
+        slurm={
+            "partition": values.slurm_partition,
+            "time": values.slurm_minutes,
+            "cpus_per_task": values.slurm_cpus,
+            "gres": f"gpu:{values.slurm_gpus}" if values.slurm_gpus else None,
+            "mem": values.slurm_memory,
+        },
+        prepare_data=values.prepare_data,
+        dry_run=values.dry_run,
+        emit_commands=values.emit_commands,
+    )
+
+
+def _list(values: flags.FlagValues, name: str) -> tuple[Any, ...] | None:
+    """The values that a comma-separated flag lists; None if it is not given.
+
+    Raises:
+        SettingError: for anything but different values that the setting can take.
+    """
+    setting, convert, _ = _LISTS[name]
+    text = values[name].value
+    if text is None:
+        return None
+    allowed = "standard, linearized" if name == "models" else settings.RULES[setting].allowed
+    try:
+        found = tuple(convert(part.strip()) for part in text.split(","))
+        for value in found:
+            settings.check(setting, value)
+        valid = len(set(found)) == len(found)
+    except (KeyError, ValueError):
+        valid = False
+    if not valid:
+        raise SettingError(
+            f"--{name}={text}: must be different values separated by commas, each {allowed}"
+        )
+    return found
+
+
+def parse_report(argv: Sequence[str]) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """Turn the command line of `ntk_tf.report` into folders.
+
+    Args:
+        argv: program name and arguments.
+
+    Returns:
+        The folder of runs to read, and the one to write to; None for a table on the screen.
+    """
+    values = flags.FlagValues()
+    string = functools.partial(flags.DEFINE_string, flag_values=values)
+    string("runs_dir", "runs", "parent of run directories")
+    string("output_dir", None, "where tables, figures and a page go (default: only the screen)")
     _read(values, argv, "report")
-    return pathlib.Path(values.runs_dir).expanduser()
+    output_dir = _expanded(values.output_dir)
+    return pathlib.Path(values.runs_dir).expanduser(), output_dir and pathlib.Path(output_dir)
 
 
 def _read(values: flags.FlagValues, argv: Sequence[str], program: str) -> None:

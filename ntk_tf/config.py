@@ -15,6 +15,7 @@ from typing import Any
 EXPERIMENTS = ("train", "trajectory", "rank", "baseline", "pretrained")
 ARCHS = ("lenet", "alexnet")
 DATASETS = ("digits", "mnist", "cifar10", "imagenet_snakes")
+STRATEGIES = ("one_device", "mirrored")
 LOSSES = ("l2", "cross_entropy")
 AUGMENTATIONS = ("none", "flip_crop")
 PRECISIONS = ("float32", "float64")
@@ -506,6 +507,7 @@ class Options:
         resume: continue an unfinished run and keep a finished one.
         checkpoint_minutes: save within an epoch when the last save is so long ago.
         cache_decoded: keep JPEG files decoded in memory; None where that takes less of it.
+        strategy: `one_device`, or `mirrored` to split each batch over all GPUs.
         memory_gib: memory for a Gram, itself included; None for half of what is free.
     """
 
@@ -515,4 +517,5 @@ class Options:
     resume: bool = True
     checkpoint_minutes: float = 10.0
     cache_decoded: bool | None = None
+    strategy: str = "one_device"
     memory_gib: float | None = None

@@ -18,6 +18,8 @@ def main() -> int:
     console = Console()
     try:
         command = cli.parse(sys.argv)
+        if command.prepare_data:
+            return _carry_out(command, console)
         if command.widths:
             return widths.run(command.config, command.options, command.widths, command.dry_run)
         runs.check_workdir(command.options.workdir, command.config.to_dict())
@@ -39,12 +41,15 @@ def _carry_out(command: cli.Command, console: Console) -> int:
     config, options = command.config, command.options
     try:
         place = data.find_for(config, options)
-        if command.dry_run:
+        if command.prepare_data:
+            data.prepare_for(config, options)
+            console.print(f"{config.dataset} is at hand", highlight=False)
+        elif command.dry_run:
             estimate.describe(config, options, place, console)
         else:
             experiments.run(config, options, console)
             runs.describe(options.workdir, console.print)
-    except (data.DataError, runs.RunDirectoryError) as error:
+    except (SettingError, data.DataError, runs.RunDirectoryError) as error:
         return _refuse(error)
     return 0
 

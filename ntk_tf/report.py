@@ -1,28 +1,40 @@
-"""`python -m ntk_tf.report`: what the run directories hold, as tables."""
+"""`python -m ntk_tf.report`: what the run directories hold, as tables, figures and a page."""
 
+import pathlib
 import sys
 
 from rich.console import Console
 
 from ntk_tf import cli, runs
 from ntk_tf.config import SettingError
-from ntk_tf.reporting import summary
+from ntk_tf.reporting import summary, write
 
 
 def main() -> int:
-    """Print the table of all finished runs.
+    """Print the table of all finished runs, or write the whole report.
 
     Returns:
         The exit code: 0, or 2 after bad input, which one line on standard error explains.
     """
     console = Console()
     try:
-        runs_dir = cli.parse_report(sys.argv)
+        runs_dir, output_dir = cli.parse_report(sys.argv)
+        if output_dir:
+            return _write(runs_dir, output_dir, console)
         console.print(summary.summary(summary.find_runs(runs_dir)))
     except (SettingError, runs.RunDirectoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     console.print(f"curves: tensorboard --logdir={runs_dir}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _write(runs_dir: pathlib.Path, output_dir: pathlib.Path, console: Console) -> int:
+    for table in write.write(runs_dir, output_dir):
+        ours = sum(row.get("test", row.get("standard")) is not None for row in table.rows)
+        text = f"{table.title}: {ours} of {len(table.rows)} rows have runs of ours"
+        console.print(text, highlight=False, soft_wrap=True)
+    console.print(f"report in {output_dir / 'index.html'}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -5,6 +5,7 @@
 - `result.json`: written last; its presence means that the run is finished
 - `tensorboard/`: event files, the rows of metrics.csv as scalars
 - `checkpoint/`: the newest complete states
+- `.lock`: held by the process at work there
 """
 
 import contextlib
@@ -18,6 +19,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
+import filelock
+
 METRICS_COLUMNS = (
     "epoch",
     "step",
@@ -30,8 +33,52 @@ METRICS_COLUMNS = (
 )
 
 
+#: The file in a run directory that its owner holds locked.
+LOCK = ".lock"
+#: Locks of the run directories that this process owns; they end with it, however it ends.
+_owned: dict[pathlib.Path, filelock.FileLock] = {}
+
+
 class RunDirectoryError(Exception):
     """A run directory that cannot be used; the message is one line and names the file."""
+
+
+def own(workdir: pathlib.Path) -> None:
+    """Make this process the owner of a run directory until it ends.
+
+    Args:
+        workdir: an existing folder.
+
+    Raises:
+        RunDirectoryError: if another process owns it.
+    """
+    path = workdir.resolve() / LOCK
+    if path in _owned:
+        return
+    lock = filelock.FileLock(path, timeout=1)  # `is_owned` of another may hold it a moment
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise RunDirectoryError(
+            f"--workdir={workdir}: another process is at work there; wait for it or end it"
+        ) from error
+    except NotImplementedError:  # a file system without locks: nothing can be known
+        return
+    _owned[path] = lock
+
+
+def is_owned(workdir: pathlib.Path) -> bool:
+    """Whether another process is at work in a run directory."""
+    path = workdir.resolve() / LOCK
+    if path in _owned or not path.exists():
+        return False
+    try:
+        with filelock.FileLock(path, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
 
 
 @contextlib.contextmanager
@@ -136,7 +183,8 @@ def check_workdir(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
         ) from error
     config_path = workdir / "config.json"
     if not config_path.exists():
-        if workdir.exists() and any(workdir.iterdir()):
+        # Hidden files are the lock and what a process left that was killed while it wrote.
+        if workdir.exists() and any(not p.name.startswith(".") for p in workdir.iterdir()):
             raise RunDirectoryError(
                 f"--workdir={workdir}: is not empty and holds no run; choose a new or empty folder"
             )
@@ -161,7 +209,7 @@ def open_workdir(
     resume: bool,
     classes: tuple[str, ...] | None = None,
 ) -> None:
-    """Create the folder with its config.json; without `resume`, remove an earlier run's files.
+    """Take the folder and write config.json; without `resume`, remove an earlier run's files.
 
     Args:
         workdir: the run directory, which `check_workdir` has accepted.
@@ -170,7 +218,8 @@ def open_workdir(
         classes: what the labels stand for, where the data decided that; goes into config.json.
 
     Raises:
-        RunDirectoryError: if the folder cannot be written, or holds a run on other classes.
+        RunDirectoryError: if the folder cannot be written, is another process's, or holds a run
+            on other classes.
     """
     config_path = workdir / "config.json"
     if classes is not None:
@@ -184,6 +233,9 @@ def open_workdir(
             )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        own(workdir)
+        for left_over in workdir.rglob(".*.tmp"):  # of a process killed while it wrote
+            left_over.unlink()
         if not resume:
             for name in ("result.json", "metrics.csv", "rank.json", "spectrum.npz"):
                 (workdir / name).unlink(missing_ok=True)

@@ -10,7 +10,17 @@ from types import ModuleType
 from ntk_tf.config import DATASETS, Config, Options
 from ntk_tf.data.source import DataError, Origin, Source, Split
 
-__all__ = ["DataError", "Origin", "Source", "Split", "find", "find_for", "load", "load_for"]
+__all__ = [
+    "DataError",
+    "Origin",
+    "Source",
+    "Split",
+    "find",
+    "find_for",
+    "load",
+    "load_for",
+    "prepare_for",
+]
 
 
 def find(name: str, data_dir: str | None = None, manual_dir: str | None = None, **choice) -> str:
@@ -68,12 +78,9 @@ def find_for(config: Config, options: Options) -> str:
     return find(config.dataset, options.data_dir, options.manual_dir, **_choice(config))
 
 
-def load_for(config: Config, options: Options) -> Source:
-    """Read a run's data; see `load`.
-
-    JPEG files are decoded here once and for all if `options.cache_decoded` says so.
-    """
-    source = load(
+def prepare_for(config: Config, options: Options) -> Source:
+    """Read a run's data as it is kept on disk, preparing it first where need be; see `load`."""
+    return load(
         config.dataset,
         options.data_dir,
         options.manual_dir,
@@ -81,6 +88,14 @@ def load_for(config: Config, options: Options) -> Source:
         config.test_examples,
         **_choice(config),
     )
+
+
+def load_for(config: Config, options: Options) -> Source:
+    """Read a run's data; see `load`.
+
+    JPEG files are decoded here once and for all if `options.cache_decoded` says so.
+    """
+    source = prepare_for(config, options)
     if not source.train.encoded:
         return source
     from ntk_tf.data import decode

@@ -4,13 +4,14 @@ import math
 from typing import Any
 
 import keras
+import tensorflow as tf
 from rich.console import Console
 
 from ntk_tf import data, models, runs
 from ntk_tf.config import Config, Options
 from ntk_tf.data import pipeline
 from ntk_tf.linearization import LinearizedModel
-from ntk_tf.training import TorchSGD, step_schedule
+from ntk_tf.training import TorchSGD, distribution, step_schedule
 from ntk_tf.training.callbacks import Record, Save, ShowProgress, StopAtDivergence
 from ntk_tf.training.loop import Plan, shortest, train
 from ntk_tf.training.metrics import FirstNonFinite, loss_function
@@ -20,8 +21,10 @@ from ntk_tf.training.state import State, changing_variables
 def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
     """Train to the end, from where an earlier process stopped; see `experiments.run`."""
     source = data.load_for(config, options)
+    strategy = distribution.strategy(options.strategy)
+    distribution.check_batches(len(source.train), config.batch_size, strategy.num_replicas_in_sync)
     runs.open_workdir(options.workdir, config.to_dict(), options.resume, source.classes)
-    result = _Training(config, options, source, console).run()
+    result = _Training(config, options, source, strategy, console).run()
     runs.write_json(options.workdir / "result.json", result)
     return result
 
@@ -63,15 +66,27 @@ def title(config: Config) -> str:
 class _Training:
     """One run: its data, model and state put together."""
 
-    def __init__(self, config: Config, options: Options, source: data.Source, console: Console):
+    def __init__(
+        self,
+        config: Config,
+        options: Options,
+        source: data.Source,
+        strategy: tf.distribute.Strategy,
+        console: Console,
+    ):
         self.config, self.options, self.source, self.console = config, options, source, console
         self.preprocess = pipeline.preprocessing(
             source, config.image_size, config.padding, config.input_shape[-1], config.augment
         )
         per_epoch = pipeline.steps_per_epoch(len(source.train), config.batch_size)
-        self.model = compiled_model(config, per_epoch, config.linearized)
+        self.replicas = strategy.num_replicas_in_sync
+        with strategy.scope():
+            self.model = compiled_model(config, per_epoch, config.linearized)
         self.test_batches = self._evaluation_batches(source.test)
-        self._evaluate(self.test_batches.take(1))  # builds the metrics
+        if self.replicas > 1:
+            distribution.build_metrics(self.model, config.num_classes)
+        else:
+            self._evaluate(self.test_batches.take(1))  # builds the metrics
         fixed = self.model.base.variables if config.linearized else []
         variables = changing_variables(self.model, fixed)
         self.state = State(options.workdir / "checkpoint", variables, fixed)
@@ -125,11 +140,15 @@ class _Training:
 
     def _evaluation_batches(self, split: data.Split):
         size = pipeline.evaluation_batch_size(self.config.input_shape)
+        size = distribution.even_size(len(split), size, self.replicas)
         return pipeline.evaluation_batches(split, self.preprocess, self.config.num_classes, size)
 
     def _evaluate(self, batches) -> dict[str, float]:
         """Loss and accuracy over all batches."""
-        logs = self.model.evaluate(batches, verbose=0, return_dict=True)
+        if self.replicas > 1:
+            logs = distribution.evaluate(self.model, batches)
+        else:
+            logs = self.model.evaluate(batches, verbose=0, return_dict=True)
         return {name: shortest(value) for name, value in logs.items()}
 
     def _test(self) -> dict[str, float]:

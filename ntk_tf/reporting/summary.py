@@ -6,7 +6,8 @@ from typing import Any
 from rich.table import Table
 
 from ntk_tf import runs
-from ntk_tf.config import Config, run_name
+from ntk_tf.config import run_name
+from ntk_tf.reporting import collect
 
 
 def find_runs(runs_dir: pathlib.Path) -> dict[str, dict[bool, dict[str, Any]]]:
@@ -24,7 +25,7 @@ def find_runs(runs_dir: pathlib.Path) -> dict[str, dict[bool, dict[str, Any]]]:
     """
     found: dict[str, dict[bool, dict[str, Any]]] = {}
     for path in sorted(runs_dir.glob("*/result.json")):
-        config = Config(**runs.read_json(path.parent / "config.json"))
+        config = collect.read_config(path.parent / "config.json")
         if config.experiment == "train":
             name = run_name(config).removeprefix("lin")
             found.setdefault(name, {})[config.linearized] = runs.read_json(path)

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ntk_tf.training import distribution
+
 #: Callbacks get their turn about this often, in seconds.
 CALLBACK_SECONDS = 1.0
 
@@ -54,8 +56,8 @@ def multi_step_function(model: keras.Model) -> Callable[[tf.data.Iterator, tf.Te
     Returns:
         A function of a batch iterator and a scalar int32 tensor, the number of updates.
     """
-    step = model.train_step
-    if model.jit_compile:
+    step = distribution.train_step(model)
+    if model.jit_compile and model.distribute_strategy.num_replicas_in_sync == 1:
         step = tf.function(step, jit_compile=True)
 
     @tf.function(reduce_retracing=True)
@@ -90,6 +92,8 @@ def train(
         The number of updates done in the whole run.
     """
     run = multi_step_function(model)
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        batches = model.distribute_strategy.experimental_distribute_dataset(batches)
     iterator = iter(batches)
     hooks = keras.callbacks.CallbackList(list(callbacks), model=model)
     model.stop_training = False

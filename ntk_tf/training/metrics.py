@@ -29,14 +29,19 @@ class FirstNonFinite(keras.metrics.Metric):
         super().__init__(name=name, dtype="int32", **kwargs)
         self.batches = self.add_weight(shape=(), initializer="zeros", dtype="int32", name="batches")
         self.first = self.add_weight(shape=(), initializer="zeros", dtype="int32", name="first")
+        self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Look at the outputs `y_pred [B, L]` of one more batch."""
         finite = tf.reduce_all(tf.math.is_finite(y_pred))
+        if self.replicas > 1:  # all of them see the same, whichever sees it first
+            here = tf.cast(finite, tf.int32)
+            everywhere = tf.distribute.get_replica_context().all_reduce("sum", here)
+            finite = everywhere == self.replicas
         self.batches.assign_add(1)
         seen = tf.where(self.first > 0, self.first, self.batches)
         self.first.assign(tf.where(finite, self.first, seen))
 
     def result(self):
         """The number of the first such batch, or 0."""
-        return tf.convert_to_tensor(self.first)
+        return tf.convert_to_tensor(self.first) // self.replicas

@@ -1,0 +1,130 @@
+"""Figures of accuracies: against the width, and side by side."""
+
+import pathlib
+from collections.abc import Sequence
+
+from matplotlib.ticker import NullLocator, ScalarFormatter
+
+from ntk_tf.reporting import figures
+from ntk_tf.reporting.figures import plt
+from ntk_tf.reporting.paper import SPLITS, Curve
+from ntk_tf.reporting.studies import Point
+from ntk_tf.reporting.tables import Table
+
+#: Colours that colour-blind readers can tell apart (Okabe and Ito), and a marker each.
+LOOKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
+
+
+def draw_widths(shown: Sequence[Point], path: pathlib.Path) -> None:
+    """Draw accuracy against width: filled markers are ours, hollow ones the paper's.
+
+    A cross at the lower edge marks a width some of whose runs diverged.
+
+    Args:
+        shown: the points of all curves.
+        path: of the files, without ending.
+    """
+    curves = list({point.curve.key: point.curve for point in shown}.values())
+    with plt.rc_context(figures.STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharey=True, layout="constrained")
+        for axis, split in zip(axes, SPLITS, strict=True):
+            for curve, look in zip(curves, LOOKS, strict=False):
+                _draw_curve(axis, curve, [p for p in shown if p.curve == curve], split, look)
+            axis.set_title(f"{split} accuracy")
+            axis.set_xlabel("width factor")
+            _scale(axis, sorted({point.width for point in shown}))
+        axes[0].set_ylabel("accuracy in percent")
+        _mark_divergence(axes, shown, curves)
+        _draw_legend(figure, curves, shown)
+        figures.save(figure, path)
+
+
+def _draw_curve(
+    axis: plt.Axes, curve: Curve, shown: Sequence[Point], split: str, look: tuple[str, str]
+) -> None:
+    colour, marker = look
+    theirs = sorted(curve.paper.get(split, {}).items())
+    if theirs:
+        style = {"markerfacecolor": "none", "markersize": 8, "linestyle": ":", "linewidth": 0.8}
+        axis.plot(*zip(*theirs, strict=True), color=colour, marker=marker, **style)
+    ours = [point for point in shown if point.chosen]
+    if ours:
+        axis.errorbar(
+            [point.width for point in ours],
+            [point.chosen.mean(split) for point in ours],
+            [point.chosen.std(split) or 0 for point in ours],
+            color=colour,
+            marker=marker,
+            markersize=4,
+            capsize=3,
+            linewidth=1.2,
+        )
+
+
+def _scale(axis: plt.Axes, widths: Sequence[int]) -> None:
+    """Widths on a logarithmic scale, each with its number."""
+    axis.set_xscale("log")
+    axis.set_xticks(widths)
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlim(widths[0] / 1.25, widths[-1] * 1.25)
+    axis.grid(alpha=0.25, linewidth=0.6)
+
+
+def _mark_divergence(
+    axes: Sequence[plt.Axes], shown: Sequence[Point], curves: Sequence[Curve]
+) -> None:
+    if any(point.diverged for point in shown):  # room below the curves
+        low, high = axes[0].get_ylim()
+        axes[0].set_ylim(low - 0.15 * (high - low), high)
+    for i, (curve, (colour, _)) in enumerate(zip(curves, LOOKS, strict=False)):
+        widths = [p.width for p in shown if p.curve == curve and p.diverged]
+        for axis in axes if widths else ():
+            at = axis.get_xaxis_transform()  # widths across, fractions of the axis up
+            height = [0.03 + 0.05 * i] * len(widths)
+            axis.plot(widths, height, "x", color=colour, transform=at, clip_on=False)
+
+
+def _draw_legend(figure: plt.Figure, curves: Sequence[Curve], shown: Sequence[Point]) -> None:
+    handles = [
+        plt.Line2D([], [], color=colour, marker=marker, markersize=4, label=curve.title)
+        for curve, (colour, marker) in zip(curves, LOOKS, strict=False)
+    ]
+    grey = {"color": "grey", "linestyle": "none"}
+    if any(curve.paper for curve in curves):
+        hollow = {"markerfacecolor": "none", "markersize": 8}
+        handles.append(plt.Line2D([], [], marker="o", label="paper", **hollow, **grey))
+    rates = sorted({s.learning_rate for point in shown for s in point.diverged})
+    if rates:
+        label = f"diverged at learning rate {', '.join(f'{rate:g}' for rate in rates)}"
+        handles.append(plt.Line2D([], [], marker="x", label=label, **grey))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+
+
+def draw_bars(table: Table, path: pathlib.Path) -> None:
+    """Draw a table's rows side by side: bars are ours, hollow markers the paper's.
+
+    Args:
+        table: with columns `test`, `train`, `paper_test` and `paper_train`.
+        path: of the files, without ending.
+    """
+    with plt.rc_context(figures.STYLE):
+        figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+        for i, (split, (colour, marker)) in enumerate(zip(SPLITS, LOOKS, strict=False)):
+            for x, row in enumerate(table.rows):
+                place = x - 0.18 + 0.36 * i
+                if row.get(split) is not None:
+                    std = row.get(f"{split}_std") or 0
+                    axis.bar(place, row[split], 0.34, color=colour, alpha=0.85, yerr=std, capsize=3)
+                if row.get(f"paper_{split}") is not None:
+                    hollow = {"markerfacecolor": "white", "markersize": 8}
+                    axis.plot(place, row[f"paper_{split}"], marker, color=colour, **hollow)
+            axis.bar(0, 0, color=colour, label=f"{split}, bar: ours, hollow marker: paper's")
+        labels = [
+            row["model"].replace(", ", "\n").replace(" trained", "\ntrained") for row in table.rows
+        ]
+        axis.set_xticks(range(len(table.rows)), labels)
+        axis.set_ylim(0, 105)
+        axis.set_ylabel("accuracy in percent")
+        figure.legend(loc="outside lower center", ncols=2)
+        figures.save(figure, path)

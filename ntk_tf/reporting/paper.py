@@ -1,0 +1,124 @@
+"""The paper's own numbers, in percent, and which runs they are to be compared with."""
+
+import dataclasses
+import functools
+import importlib.resources
+import json
+from collections.abc import Mapping
+from typing import Any
+
+SPLITS = ("test", "train")
+_ARCH_NAMES = {
+    "lenet": "LeNet",
+    "alexnet": "AlexNet",
+    "vgg11": "VGG-11",
+    "resnet18": "ResNet-18",
+    "cnn_v_21": "CNN-V, 21 layers",
+    "cnn_gap_21": "CNN-GAP, 21 layers",
+}
+_DATASET_NAMES = {
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "imagenet_snakes": "ImageNet snakes",
+    "digits": "digits",
+}
+
+
+def arch_name(arch: str) -> str:
+    """An architecture's name for readers."""
+    return _ARCH_NAMES.get(arch, arch)
+
+
+def dataset_name(dataset: str) -> str:
+    """A dataset's name for readers."""
+    return _DATASET_NAMES.get(dataset, dataset)
+
+
+@functools.cache
+def numbers() -> Mapping[str, Any]:
+    """The content of paper_numbers.json."""
+    text = (importlib.resources.files("ntk_tf.reporting") / "paper_numbers.json").read_text()
+    return json.loads(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Accuracies of one model against the width.
+
+    Attributes:
+        key: names it in tables.
+        title: names it for readers.
+        linearized: whether it is the linearization's.
+        learning_rate: the only one that it shows; None if the best of all is chosen.
+        paper: the paper's accuracies in percent, by split and width; empty where it has none.
+    """
+
+    key: str
+    title: str
+    linearized: bool
+    learning_rate: float | None = None
+    paper: Mapping[str, Mapping[int, float]] = dataclasses.field(default_factory=dict)
+
+    def widths(self) -> set[int]:
+        """The widths that the paper shows."""
+        return {width for values in self.paper.values() for width in values}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure of the paper: accuracies against the width.
+
+    Attributes:
+        key: of `numbers`, and the name of the files.
+        title: its number.
+        arch: architecture.
+        dataset: its pictures.
+        curves: what it shows.
+    """
+
+    key: str
+    title: str
+    arch: str
+    dataset: str
+    curves: tuple[Curve, ...]
+
+
+def _curve(figure: str, key: str, title: str, learning_rate: float | None = None) -> Curve:
+    content = numbers()[figure]
+    paper = {
+        split: dict(zip(content["widths"], content[key][split], strict=True)) for split in SPLITS
+    }
+    return Curve(key, title, key != "standard", learning_rate, paper)
+
+
+@functools.cache
+def figures() -> tuple[Figure, ...]:
+    """The figures that show accuracies against the width."""
+    snakes = "figure6_alexnet_snakes"
+    found = [
+        Figure(
+            snakes,
+            "Figure 6",
+            "alexnet",
+            "imagenet_snakes",
+            (
+                _curve(snakes, "standard", "AlexNet"),
+                _curve(snakes, "linearized_lr_1", "linearized, learning rate 1", 1.0),
+                _curve(snakes, "linearized_lr_0.1", "linearized, learning rate 0.1", 0.1),
+            ),
+        )
+    ]
+    for number, dataset in ((4, "cifar10"), (3, "mnist")):
+        key = f"figure{number}_lenet_{dataset}"
+        curves = (_curve(key, "standard", "LeNet"), _curve(key, "linearized", "linearized LeNet"))
+        found.insert(0, Figure(key, f"Figure {number}", "lenet", dataset, curves))
+    return tuple(found)
+
+
+def plain_curves(arch: str) -> tuple[Curve, ...]:
+    """The two models without the paper's values."""
+    name = arch_name(arch)
+    return (
+        Curve("standard", name, linearized=False),
+        Curve("linearized", f"linearized {name}", linearized=True),
+    )

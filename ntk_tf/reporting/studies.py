@@ -1,0 +1,246 @@
+"""The paper's figures and Table 1 as tables: ours, the paper's, the difference."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ntk_tf.reporting import paper
+from ntk_tf.reporting.collect import Record, Setting, Study, choose
+from ntk_tf.reporting.paper import SPLITS, Curve
+from ntk_tf.reporting.tables import Column, Table
+
+CHOICE = (
+    "Accuracies in percent: mean and standard deviation over seeds. Learning rate and weight decay"
+    " of each width are those with the best mean test accuracy among the settings none of whose"
+    " runs diverged, as the paper chose them."
+)
+
+
+def _compared(split: str) -> list[Column]:
+    """The columns of one split: ours, the paper's, the difference."""
+    return [
+        Column(split, split, "mean"),
+        Column(f"paper_{split}", f"paper's {split}", "percent"),
+        Column(f"{split}_difference", "difference", "difference"),
+    ]
+
+
+_CHOSEN = [
+    Column("learning_rate", "learning rate", "value"),
+    Column("weight_decay", "weight decay", "value"),
+    Column("seeds", "seeds", "value"),
+]
+COLUMNS = [
+    Column("model", "model"),
+    Column("width", "width", "value"),
+    *_CHOSEN,
+    *_compared("test"),
+    *_compared("train"),
+    Column("remark", "remark"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One width of a curve.
+
+    Attributes:
+        curve: it belongs to.
+        width: width factor.
+        chosen: the setting that stands for it; None if there is none.
+        diverged: settings with runs that diverged.
+    """
+
+    curve: Curve
+    width: int
+    chosen: Setting | None
+    diverged: tuple[Setting, ...]
+
+    def row(self) -> dict[str, Any]:
+        """The point as a row of `COLUMNS`."""
+        row = {"model": self.curve.title, "width": self.width} | chosen_cells(self.chosen)
+        for split in SPLITS:
+            theirs = self.curve.paper.get(split, {}).get(self.width)
+            row |= compare(row, split, theirs)
+        return row | {"remark": remark(self.diverged)}
+
+
+def compare(row: Mapping[str, Any], split: str, theirs: float | None) -> dict[str, Any]:
+    """The paper's value, and ours minus the paper's where there are both."""
+    ours = row.get(split)
+    difference = None if None in (ours, theirs) else ours - theirs
+    return {f"paper_{split}": theirs, f"{split}_difference": difference}
+
+
+def chosen_cells(setting: Setting | None) -> dict[str, Any]:
+    """A setting's cells: what it is and how well it did; no cells for None."""
+    if setting is None:
+        return {}
+    cells: dict[str, Any] = {
+        "learning_rate": setting.learning_rate,
+        "weight_decay": setting.weight_decay,
+        "seeds": setting.seeds,
+        "href": f"#{anchor(setting)}",
+    }
+    for split in SPLITS:
+        cells |= {split: setting.mean(split), f"{split}_std": setting.std(split)}
+    return cells
+
+
+def anchor(setting: Setting) -> str:
+    """The name of a setting's place on the page: that of its first run."""
+    return setting.records[0].path.name
+
+
+def remark(diverged: Sequence[Setting]) -> str:
+    """Which settings diverged, in words; empty if none did."""
+    shown = []
+    for setting in diverged:
+        of = len(setting.records)
+        count = "" if setting.diverged == of else f" ({setting.diverged} of {of} seeds)"
+        shown.append(f"{setting.learning_rate:g}{count}")
+    return f"diverged at learning rate {', '.join(dict.fromkeys(shown))}" if shown else ""
+
+
+def points(study: Study | None, curves: Sequence[Curve]) -> list[Point]:
+    """The curves' points, at our widths and the paper's.
+
+    Args:
+        study: the runs; None if there are none.
+        curves: what is to be shown.
+
+    Returns:
+        Points in the order of curves and widths.
+    """
+    settings = study.settings if study else ()
+    widths = {setting.width for setting in settings}
+    found = []
+    for curve in curves:
+        if not curve.paper and not any(_belongs(setting, curve) for setting in settings):
+            continue  # neither we nor the paper have it
+        for width in sorted(widths | curve.widths()):
+            candidates = [s for s in settings if _belongs(s, curve) and s.width == width]
+            diverged = tuple(s for s in candidates if s.diverged)
+            found.append(Point(curve, width, choose(candidates), diverged))
+    return found
+
+
+def _belongs(setting: Setting, curve: Curve) -> bool:
+    right_rate = curve.learning_rate in (None, setting.learning_rate)
+    return setting.linearized == curve.linearized and right_rate
+
+
+def width_table(name: str, title: str, shown: Sequence[Point]) -> Table:
+    """Accuracies against the width as a table."""
+    columns = COLUMNS
+    if not any(point.curve.paper for point in shown):
+        columns = [c for c in COLUMNS if c.kind not in ("percent", "difference")]
+    return Table(name, title, columns, [point.row() for point in shown], CHOICE)
+
+
+def settings_table(name: str, study: Study, chosen: Sequence[Setting]) -> Table:
+    """Every setting that was run, and whether it was chosen."""
+    columns = [
+        Column("model", "model"),
+        Column("width", "width", "value"),
+        *_CHOSEN,
+        Column("test", "test", "mean"),
+        Column("train", "train", "mean"),
+        Column("status", "status"),
+    ]
+    names = {curve.linearized: curve.title for curve in paper.plain_curves(study.arch)}
+    rows = []
+    for setting in study.settings:
+        status = "chosen" if setting in chosen else ""
+        if setting.diverged:
+            status = f"diverged ({setting.diverged} of {len(setting.records)})"
+        row = {"model": names[setting.linearized], "width": setting.width}
+        style = "diverged" if setting.diverged else status
+        rows.append(row | chosen_cells(setting) | {"status": status, "style": style})
+    return Table(name, "Every setting that was run", columns, rows)
+
+
+def closest(
+    studies: Sequence[Study], arch: str, dataset: str, loss: str | None = None
+) -> Study | None:
+    """The study closest to the paper's settings; they are ordered by that.
+
+    Args:
+        studies: as `collect.studies` returns them.
+        arch: architecture.
+        dataset: its pictures.
+        loss: only studies with this loss; None for the paper's default.
+    """
+    for study in studies:
+        if (study.arch, study.dataset) == (arch, dataset):
+            found = study.differences.get("loss", "l2")
+            if found == (loss or "l2"):
+                return study
+    return None
+
+
+def table1(studies: Sequence[Study]) -> Table:
+    """Table 1: test accuracies of networks and linearizations."""
+    columns = [
+        Column("arch", "architecture"),
+        Column("width", "width", "value"),
+        Column("dataset", "dataset"),
+    ]
+    for side, title in (("standard", "network"), ("linearized", "linearized")):
+        columns += [
+            Column(side, title, "mean"),
+            Column(f"paper_{side}", f"paper's {title}", "percent"),
+            Column(f"{side}_difference", "difference", "difference"),
+        ]
+    rows = [_table1_row(entry, studies) for entry in paper.numbers()["table1_test_accuracy"]]
+    note = CHOICE.replace("Accuracies", "Test accuracies") + (
+        " The rows without a network of ours are the paper's quotations of Chizat et al. (2019) and"
+        " Arora et al. (2019)."
+    )
+    columns.append(Column("remark", "remark"))
+    return Table("table1_test_accuracy", "Table 1", columns, rows, note)
+
+
+def _table1_row(entry: Mapping[str, Any], studies: Sequence[Study]) -> dict[str, Any]:
+    study = closest(studies, entry["arch"], entry["dataset"])
+    row: dict[str, Any] = {
+        "arch": paper.arch_name(entry["arch"]),
+        "width": entry.get("width"),
+        "dataset": paper.dataset_name(entry["dataset"]),
+        "remark": entry.get("note") or (study.note if study else ""),
+    }
+    for linearized, side in ((False, "standard"), (True, "linearized")):
+        settings = study.settings if study else ()
+        at_width = [s for s in settings if s.width == entry.get("width")]
+        chosen = choose([s for s in at_width if s.linearized == linearized])
+        if chosen:
+            row |= {side: chosen.mean("test"), f"{side}_std": chosen.std("test")}
+        row |= compare(row, side, entry[side])
+    return row
+
+
+FIGURE1 = "figure1_alexnet_losses"
+_LOSSES = {"cross_entropy": "AlexNet, cross-entropy", "l2": "AlexNet, L2"}
+
+
+def figure1(studies: Sequence[Study], records: Sequence[Record]) -> Table:
+    """Figure 1: AlexNet with either loss, and trained on all of ImageNet."""
+    theirs = paper.numbers()["figure1_alexnet_snakes"]
+    rows = []
+    for loss, title in _LOSSES.items():
+        study = closest(studies, "alexnet", "imagenet_snakes", loss)
+        settings = study.settings if study else ()
+        candidates = [s for s in settings if s.width == 1 and not s.linearized]
+        row = {"model": title} | chosen_cells(choose(candidates))
+        for split in SPLITS:
+            row |= compare(row, split, theirs[loss][split])
+        rows.append(row | {"remark": remark([s for s in candidates if s.diverged])})
+    pretrained = [r for r in records if r.config.experiment == "pretrained"]
+    row = {"model": "AlexNet trained on all of ImageNet"}
+    if pretrained:
+        row |= {"test": 100 * pretrained[0].result["test_accuracy"]}
+    for split in SPLITS:
+        row |= compare(row, split, theirs["pretrained_on_full_imagenet"][split])
+    rows.append(row)
+    columns = [column for column in COLUMNS if column.key != "width"]
+    return Table(FIGURE1, "Figure 1: AlexNet on ImageNet snakes", columns, rows, CHOICE)

@@ -1,0 +1,27 @@
+"""`python -m ntk_tf.sweep`: a grid of runs, chosen by flags."""
+
+import sys
+
+from rich.console import Console
+
+from ntk_tf import cli, runs
+from ntk_tf.config import SettingError
+from ntk_tf.sweeps import launch, slurm
+
+
+def main() -> int:
+    """Parse the command line and carry out what it asks for.
+
+    Returns:
+        The exit code: 0, 1 if runs failed, 2 after bad input, which one line on standard error
+        explains, or 128 and a signal's number.
+    """
+    try:
+        return launch.run(cli.parse_sweep(sys.argv), Console())
+    except (SettingError, runs.RunDirectoryError, slurm.SlurmError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

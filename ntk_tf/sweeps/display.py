@@ -1,0 +1,134 @@
+"""A sweep on the screen: a live table, or a line for every change where there is no terminal."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ntk_tf.sweeps.state import (
+    DIVERGED,
+    DONE,
+    ELSEWHERE,
+    ENDED,
+    FAILED,
+    RUNNING,
+    WAITING,
+    Entry,
+    last_row,
+    seconds_left,
+)
+
+STYLES = {DONE: "green", DIVERGED: "yellow", FAILED: "red", RUNNING: "bold", ELSEWHERE: "cyan"}
+#: Ended runs that the live table keeps in sight.
+LATEST = 6
+#: Seconds between renewals of the live table.
+REFRESH = 1.0
+
+
+class Display:
+    """Shows the state of all runs; use as a context manager around the sweep.
+
+    Args:
+        entries: the runs.
+        environments: of the processes at once; their GPUs are shown.
+        console: where to write.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        environments: Sequence[Mapping[str, str]],
+        console: Console,
+    ):
+        self.entries, self.console = entries, console
+        self.jobs = len(environments)
+        self.gpus = [env.get("CUDA_VISIBLE_DEVICES", "") for env in environments]
+        self.ended: list[Entry] = []
+        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self.drawn = float("-inf")
+
+    def __enter__(self) -> "Display":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.live:
+            self.live.update(self._table(), refresh=True)
+            self.live.stop()
+
+    def tell(self, entry: Entry) -> None:
+        """Show that an entry's status has changed."""
+        if entry.status in ENDED:
+            self.ended.append(entry)
+        if self.live:
+            self.drawn = float("-inf")
+        elif not entry.skipped:
+            name = "running" if entry.status == RUNNING else entry.status
+            again = entry.status == WAITING and entry.attempts
+            text = f"failed ({entry.problem}), once more" if again else name
+            self._print(f"{text:8}  {entry.run.name}  {self._note(entry)}".rstrip())
+            if entry.status in ENDED:
+                self._print(self.counts())
+
+    def tick(self) -> None:
+        """Renew the live table now and then."""
+        if self.live and time.monotonic() - self.drawn > REFRESH:
+            self.live.update(self._table(), refresh=True)
+            self.drawn = time.monotonic()
+
+    def counts(self) -> str:
+        """How many runs are where, and how long the rest may take."""
+        number = Counter(entry.status for entry in self.entries)
+        order = (DONE, DIVERGED, FAILED, RUNNING, ELSEWHERE, WAITING)
+        parts = [f"{number[status]} {status}" for status in order if number[status]]
+        skipped = sum(entry.skipped for entry in self.entries)
+        if skipped:
+            parts.append(f"{skipped} of them before")
+        unended = [entry for entry in self.entries if entry.status not in ENDED]
+        left = seconds_left(self.entries, self.jobs) if unended else None
+        text = f"{len(self.entries)} runs: {', '.join(parts)}"
+        return text if left is None else f"{text}; about {duration(left)} left"
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def _table(self) -> Group:
+        table = Table("run", "state", "time", "", box=None, pad_edge=False)
+        table.columns[0].overflow = "fold"
+        running = [entry for entry in self.entries if entry.status in (RUNNING, ELSEWHERE)]
+        shown = [entry for entry in self.ended if not entry.skipped]
+        failed = [entry for entry in shown if entry.status == FAILED]
+        latest = [entry for entry in shown if entry.status != FAILED][-LATEST:]
+        for entry in failed + latest + running:
+            took = duration(entry.elapsed())
+            state = Text(entry.status, STYLES.get(entry.status, ""))
+            table.add_row(entry.run.name, state, took, self._note(entry))
+        return Group(table, Text(self.counts()))
+
+    def _note(self, entry: Entry) -> str:
+        """What there is to say about a run besides its state."""
+        if entry.status == FAILED:
+            return entry.problem
+        if entry.status in ENDED:
+            return f"{entry.outcome()} in {duration(entry.seconds)}"
+        if entry.status != RUNNING:
+            return ""
+        row = last_row(entry.workdir / "metrics.csv")
+        parts = [f"GPU {self.gpus[entry.slot]}"] if self.gpus[entry.slot] else []
+        if row:
+            parts.append(f"epoch {row['epoch']}/{entry.run.config.epochs}")
+        if row and row["test_accuracy"]:
+            parts.append(f"test {float(row['test_accuracy']):.1%}")
+        return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `42 s`, `12 min` or `3.4 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,148 @@
+"""A sweep from beginning to end: what is missing is prepared, run and counted."""
+
+import contextlib
+import pathlib
+import subprocess
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from ntk_tf import runs
+from ntk_tf.sweeps import devices, listing, process, slurm
+from ntk_tf.sweeps.display import Display
+from ntk_tf.sweeps.grid import Run, Sweep
+from ntk_tf.sweeps.local import Runner, Stopped, raise_on_signals
+from ntk_tf.sweeps.state import DONE, FAILED, WAITING, Entry
+
+#: Embedded in a package, hence always at hand.
+EMBEDDED = ("digits",)
+
+
+def run(sweep: Sweep, console: Console) -> int:
+    """Do what the command line of a sweep asks for.
+
+    Args:
+        sweep: what it asks for.
+        console: where to write.
+
+    Returns:
+        The exit code: 0 if all runs are finished, 1 if some failed, 2 if the data cannot be had,
+        128 and the signal's number if a signal ended the sweep.
+
+    Raises:
+        RunDirectoryError: if a run directory cannot be used.
+        SlurmError: if SLURM is asked for and cannot be used.
+    """
+    if sweep.emit_commands:
+        with contextlib.suppress(BrokenPipeError):  # as in `| head`
+            print("\n".join(listing.commands(sweep.runs)), flush=True)
+        return 0
+    if sweep.prepare_data:
+        return prepare(sweep.runs)
+    for each in sweep.runs:
+        runs.check_workdir(each.options.workdir, each.config.to_dict())
+    gpus = devices.gpus()
+    jobs = sweep.jobs or max(1, len(gpus))
+    if sweep.dry_run:
+        listing.describe(sweep, jobs, gpus, console)
+        return 0
+    entries = [Entry(each, sweep.runs_dir / "logs" / f"{each.name}.log") for each in sweep.runs]
+    raise_on_signals()
+    try:
+        code = prepare([entry.run for entry in entries if not entry.read_result()])
+        if code:
+            return code
+        if sweep.executor == "slurm":
+            return _submit(sweep, entries, console)
+        return _carry_out(entries, devices.environments(jobs, gpus), console)
+    except Stopped as stopped:
+        done = sum(runs.is_finished(entry.workdir) for entry in entries)
+        console.print(
+            f"stopped by {stopped}: {done} of {len(entries)} runs finished;"
+            " the same command goes on with the others",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return stopped.exit_code
+
+
+def prepare(missing: Sequence[Run]) -> int:
+    """See in a process of its own that the runs' data is at hand, before any of them starts.
+
+    Args:
+        missing: the runs that are not finished.
+
+    Returns:
+        0, or the exit code of the process, which has said on standard error what is wrong.
+    """
+    if not missing or missing[0].config.dataset in EMBEDDED:
+        return 0
+    command = [*missing[0].command, "--prepare_data"]
+    child = subprocess.Popen(command, start_new_session=True)
+    try:
+        return child.wait()
+    finally:
+        process.end([child])
+
+
+def _carry_out(
+    entries: Sequence[Entry], environments: Sequence[dict[str, str]], console: Console
+) -> int:
+    """Carry out the runs on this machine, and report."""
+    _reset(entries)
+    with Display(entries, environments, console) as display:
+        Runner(entries, environments, display.tell, display.tick).run()
+    return report(entries, display, console)
+
+
+def _submit(sweep: Sweep, entries: Sequence[Entry], console: Console) -> int:
+    """Carry out the runs as SLURM jobs, and report.
+
+    Raises:
+        Stopped: by a signal; the jobs go on.
+    """
+    _reset(entries)
+    folder = sweep.runs_dir / "logs" / "slurm"
+    submit = slurm.executor(folder.resolve(), sweep.jobs, sweep.slurm)
+    with Display(entries, [{}] * (sweep.jobs or len(entries)), console) as display:
+        runner = slurm.SlurmRunner(entries, submit, display.tell, display.tick)
+        try:
+            runner.run()
+        except Stopped:
+            ids = " ".join(runner.job_ids())
+            console.print(f"the jobs go on; to end them: scancel {ids}", highlight=False)
+            raise
+    return report(entries, display, console)
+
+
+def _reset(entries: Sequence[Entry]) -> None:
+    """Let the runner find out itself which runs are finished."""
+    for entry in entries:
+        entry.status = WAITING
+
+
+def report(entries: Sequence[Entry], display: Display, console: Console) -> int:
+    """Say how the sweep went, with the end of each failed run's log.
+
+    Returns:
+        0, or 1 if a run failed.
+    """
+    failed = [entry for entry in entries if entry.status == FAILED]
+    for entry in failed:
+        console.print(
+            f"\nfailed: {entry.run.name} ({entry.problem}); {entry.log} ends with",
+            highlight=False,
+            soft_wrap=True,
+        )
+        for line in process.tail(entry.log):
+            console.print(f"    {line}", highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal and all(entry.skipped for entry in entries):
+        console.print(display.counts(), highlight=False, soft_wrap=True)
+    parent: pathlib.Path = entries[0].workdir.parent
+    if any(entry.status == DONE for entry in entries):
+        console.print(
+            f"tables and figures: python -m ntk_tf.report --runs_dir={parent} --output_dir=report",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return 1 if failed else 0

@@ -1,0 +1,113 @@
+"""The runs of a sweep as processes on this machine, some at a time."""
+
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from ntk_tf import runs
+from ntk_tf.sweeps import process
+from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entry
+
+#: A run that fails is started once more: machines have hiccups.
+ATTEMPTS = 2
+#: Seconds between looks at the processes.
+TICK = 0.2
+
+
+class Stopped(Exception):
+    """A signal asks the sweep to end.
+
+    Attributes:
+        exit_code: by the shell's convention, 128 and the signal's number.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+
+
+def raise_on_signals() -> None:
+    """Let Ctrl-C, `kill` and a closed terminal raise `Stopped`, where they are not ignored."""
+
+    def stop(signum, frame):
+        raise Stopped(signum)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+class Runner:
+    """Starts runs as places get free and looks after them.
+
+    Args:
+        entries: the runs.
+        environments: one for each of the processes at once.
+        tell: called with an entry whose status has changed.
+        tick: called between looks at the processes.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        environments: Sequence[Mapping[str, str]],
+        tell: Callable[[Entry], None],
+        tick: Callable[[], None],
+    ):
+        self.entries, self.environments = entries, environments
+        self.tell, self.tick = tell, tick
+
+    def run(self) -> None:
+        """Carry out all runs; whatever ends this early ends the processes too."""
+        try:
+            while any(entry.status not in ENDED for entry in self.entries):
+                self._collect()
+                self._start()
+                self.tick()
+                time.sleep(TICK)
+        finally:
+            running = [entry for entry in self.entries if entry.status == RUNNING]
+            process.end([entry.process for entry in running])
+            for entry in running:
+                entry.status = WAITING
+
+    def _collect(self) -> None:
+        """See which processes have ended."""
+        for entry in self.entries:
+            if entry.status != RUNNING or entry.process.poll() is None:
+                continue
+            entry.seconds, entry.slot = entry.elapsed(), -1
+            code = entry.process.returncode
+            if entry.read_result():
+                pass
+            elif runs.is_owned(entry.workdir):  # another process was faster
+                entry.status = ELSEWHERE
+                entry.attempts -= 1
+            else:
+                entry.problem = process.explain(code) if code else "it left no result"
+                entry.status = WAITING if entry.attempts < ATTEMPTS else FAILED
+            self.tell(entry)
+
+    def _start(self) -> None:
+        """Start waiting runs in free places."""
+        busy = {entry.slot for entry in self.entries if entry.status == RUNNING}
+        free = [slot for slot in range(len(self.environments)) if slot not in busy]
+        for entry in self.entries:
+            if entry.status not in (WAITING, ELSEWHERE):
+                continue
+            if entry.read_result():
+                entry.skipped = not entry.attempts
+                self.tell(entry)
+            elif runs.is_owned(entry.workdir):
+                if entry.status != ELSEWHERE:
+                    entry.status = ELSEWHERE
+                    self.tell(entry)
+            elif free:
+                self._launch(entry, free.pop(0))
+
+    def _launch(self, entry: Entry, slot: int) -> None:
+        entry.before = entry.fraction()
+        entry.process = process.start(entry.run.command, entry.log, self.environments[slot])
+        entry.slot, entry.started, entry.status = slot, time.monotonic(), RUNNING
+        entry.attempts += 1
+        self.tell(entry)

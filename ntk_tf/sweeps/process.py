@@ -1,0 +1,97 @@
+"""One run as a process of its own: with a log file, and not outliving the sweep."""
+
+import ctypes
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+#: <linux/prctl.h>
+_PR_SET_PDEATHSIG = 1
+
+
+def start(
+    command: Sequence[str], log: pathlib.Path, environment: Mapping[str, str]
+) -> subprocess.Popen:
+    """Start a command whose output is appended to a log file.
+
+    It does not hear the terminal's Ctrl-C, and on Linux it is killed when this process ends,
+    however that ends. Elsewhere it may outlive a killed sweep; then the lock of its run directory
+    keeps others away.
+
+    Args:
+        command: program and arguments.
+        log: created with its folder where it does not exist.
+        environment: of the process.
+
+    Returns:
+        The process.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as file:
+        file.write(f"$ {' '.join(command)}\n".encode())
+        file.flush()
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=True,
+            preexec_fn=_die_with_parent(),
+        )
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What a child does first, so that the kernel kills it when its parent ends."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def first() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before it could be watched
+            os._exit(1)
+
+    return first
+
+
+def end(processes: Sequence[subprocess.Popen], patience: float = 5.0) -> None:
+    """Terminate processes; kill those that are still there after some seconds.
+
+    Args:
+        processes: started by `start`.
+        patience: seconds to wait.
+    """
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + patience
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def tail(log: pathlib.Path, lines: int = 15) -> list[str]:
+    """The last lines of a log file; none where there is no file."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 20_000))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][-lines:]
+
+
+def explain(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"{name} (out of memory?)" if name == "SIGKILL" else name

@@ -1,0 +1,188 @@
+"""The runs of a sweep as an array of SLURM jobs, submitted through submitit."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ntk_tf import runs
+from ntk_tf.sweeps import devices, process
+from ntk_tf.sweeps.state import ENDED, FAILED, RUNNING, WAITING, Entry
+
+ATTEMPTS = 2
+#: Seconds between looks at the queue.
+TICK = 3.0
+#: A job that is in no queue for so many looks has ended: squeue may lag behind a submission.
+LOOKS = 3
+
+
+class SlurmError(Exception):
+    """SLURM or submitit cannot be used; the message is one line."""
+
+
+class Job:
+    """What a SLURM job does: one run. Pickled by submitit.
+
+    Args:
+        command: of the run.
+        log: file for its output.
+    """
+
+    def __init__(self, command: Sequence[str], log: pathlib.Path):
+        self.command, self.log = list(command), log
+
+    def __call__(self) -> int:
+        """Carry the run out; its exit code.
+
+        Without a GPU it takes as many threads as the job has CPUs, in place of the whole node's.
+        """
+        environment = dict(os.environ)
+        if not devices.gpus(environment):
+            threads = environment.get("SLURM_CPUS_PER_TASK", "1")
+            environment = dict.fromkeys(devices.THREADS, threads) | environment
+        return process.start(self.command, self.log, environment).wait()
+
+    def checkpoint(self) -> Any:
+        """Called by submitit when the job is pre-empted or out of time: once more, it resumes."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def executor(folder: pathlib.Path, jobs: int | None, options: Mapping[str, Any]) -> Any:
+    """A submitit executor.
+
+    Args:
+        folder: for its files; all nodes must see it.
+        jobs: how many at once; None for as many as the cluster has room for.
+        options: by submitit's parameter names; None values are left out.
+
+    Returns:
+        A `submitit.SlurmExecutor`.
+
+    Raises:
+        SlurmError: if SLURM's commands or submitit are not installed.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise SlurmError(
+            "--executor=slurm: submitit is not installed; pip install 'ntk_tf[slurm]'"
+        ) from error
+    for name in ("sbatch", "squeue"):
+        if shutil.which(name) is None:
+            raise SlurmError(f"--executor=slurm: there is no {name} here; allowed where SLURM is")
+    # A run resumes where it was, so it may be cut short by its time limit again and again.
+    found = submitit.SlurmExecutor(folder=folder, max_num_timeout=1000)
+    given = {name: value for name, value in options.items() if value is not None}
+    found.update_parameters(job_name="ntk_tf", array_parallelism=jobs or 256, **given)
+    return found
+
+
+class SlurmRunner:
+    """Submits runs and watches them; ending this process leaves the jobs alone.
+
+    Args:
+        entries: the runs.
+        submit: an executor's; see `executor`.
+        tell: called with an entry whose status has changed.
+        tick: called between looks at the queue.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        submit: Any,
+        tell: Callable[[Entry], None],
+        tick: Callable[[], None],
+    ):
+        self.entries, self.submit, self.tell, self.tick = entries, submit, tell, tick
+        self.jobs: dict[str, Any] = {}
+        self.absent: dict[str, int] = {}
+
+    def run(self) -> None:
+        """Carry out all runs."""
+        while True:
+            for entry in self.entries:
+                if entry.status not in ENDED and entry.read_result():
+                    self._end(entry)
+            self._submit([e for e in self.entries if e.status == WAITING and not self._job(e)])
+            if all(entry.status in ENDED for entry in self.entries):
+                return
+            self._look()
+            self.tick()
+            time.sleep(TICK)
+
+    def job_ids(self) -> list[str]:
+        """The arrays that have jobs waiting or running."""
+        going = [self._job(entry) for entry in self.entries if entry.status not in ENDED]
+        return sorted({job.job_id.split("_")[0] for job in going if job})
+
+    def _job(self, entry: Entry) -> Any:
+        return self.jobs.get(entry.run.name)
+
+    def _submit(self, entries: Sequence[Entry]) -> None:
+        """Submit runs as one array."""
+        if not entries:
+            return
+        with self.submit.batch():
+            for entry in entries:
+                job = self.submit.submit(Job(entry.run.command, entry.log.resolve()))
+                self.jobs[entry.run.name] = job
+                entry.attempts += 1
+        for entry in entries:
+            self.absent[entry.run.name] = 0
+
+    def _look(self) -> None:
+        """Compare the jobs with the queue."""
+        states = queue()
+        for entry in self.entries:
+            if entry.status in ENDED:
+                continue
+            name, job = entry.run.name, self._job(entry)
+            state = states.get(job.job_id)
+            if state is None:
+                self.absent[name] += 1
+                if self.absent[name] >= LOOKS and not entry.read_result():
+                    self._fail(entry)
+                continue
+            self.absent[name] = 0
+            running = state in ("RUNNING", "COMPLETING") or runs.is_owned(entry.workdir)
+            if running and entry.status == WAITING:
+                entry.status, entry.started = RUNNING, time.monotonic()
+                entry.before, entry.slot = entry.fraction(), 0
+                self.tell(entry)
+            elif not running and entry.status == RUNNING:  # pre-empted or requeued
+                entry.seconds, entry.status = entry.elapsed(), WAITING
+                self.tell(entry)
+
+    def _end(self, entry: Entry) -> None:
+        entry.skipped = not entry.attempts
+        if entry.started:
+            entry.seconds += time.monotonic() - entry.started
+        self.tell(entry)
+
+    def _fail(self, entry: Entry) -> None:
+        """Its job is in the queue no more and left no result: once more, or give up."""
+        job = self.jobs.pop(entry.run.name)
+        entry.problem = f"SLURM job {job.job_id} left no result"
+        entry.status = WAITING if entry.attempts < ATTEMPTS else FAILED
+        self.tell(entry)
+
+
+def queue() -> dict[str, str]:
+    """The states of this user's jobs by id, such as `12_3`.
+
+    Raises:
+        SlurmError: if SLURM does not answer.
+    """
+    command = ["squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i %T"]
+    listed = subprocess.run(command, capture_output=True, text=True)
+    if listed.returncode:
+        raise SlurmError(f"squeue failed: {listed.stderr.strip()}")
+    states = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines())
+    gone = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
+    return {job: state for job, state in states.items() if state not in gone}

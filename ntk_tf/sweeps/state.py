@@ -1,0 +1,126 @@
+"""Where each run of a sweep is: waiting, running, done, ..., read from its run directory."""
+
+import csv
+import dataclasses
+import pathlib
+import subprocess
+import time
+from collections.abc import Iterable
+
+from ntk_tf import runs
+from ntk_tf.sweeps.grid import Run
+
+WAITING, RUNNING, ELSEWHERE = "waiting", "running", "elsewhere"
+DONE, DIVERGED, FAILED = "done", "diverged", "failed"
+ENDED = (DONE, DIVERGED, FAILED)
+
+
+@dataclasses.dataclass
+class Entry:
+    """A run and how far it is.
+
+    Attributes:
+        run: what is run.
+        log: file of its output.
+        status: one of this module's names; `elsewhere` is at work in another process.
+        attempts: how often it was started and did not end by being stopped.
+        process: while it runs.
+        slot: which of the jobs at once it is, while it runs.
+        started: when, by `time.monotonic`.
+        seconds: how long it ran in this sweep.
+        before: fraction that was done before this sweep.
+        skipped: it was finished before this sweep.
+        problem: why it failed, in words.
+    """
+
+    run: Run
+    log: pathlib.Path
+    status: str = WAITING
+    attempts: int = 0
+    process: subprocess.Popen | None = None
+    slot: int = -1
+    started: float = 0.0
+    seconds: float = 0.0
+    before: float = 0.0
+    skipped: bool = False
+    problem: str = ""
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """The run directory."""
+        return self.run.options.workdir
+
+    def read_result(self) -> bool:
+        """Take over the status of result.json, if the run is finished.
+
+        Returns:
+            Whether it is.
+        """
+        if not runs.is_finished(self.workdir):
+            return False
+        result = runs.read_json(self.workdir / "result.json")
+        self.status = DIVERGED if result.get("status") == "diverged" else DONE
+        return True
+
+    def outcome(self) -> str:
+        """The result in a few words."""
+        result = runs.read_json(self.workdir / "result.json")
+        if self.status == DIVERGED:
+            return f"at update {result.get('diverged_at_step')}"
+        accuracy = result.get("test_accuracy")
+        return "" if accuracy is None else f"test {accuracy:.1%}"
+
+    def elapsed(self) -> float:
+        """Seconds that it has run in this sweep."""
+        now = time.monotonic() - self.started if self.status == RUNNING else 0.0
+        return self.seconds + now
+
+    def cost(self) -> float:
+        """Roughly how long it takes, in a unit of its own; for comparing runs of one sweep.
+
+        A step of the linearization costs 5/3 of the network's; work grows with the width squared
+        in all layers but the first, which dominates narrow networks.
+        """
+        config = self.run.config
+        return (5 if config.linearized else 3) * (config.width or 1) ** 1.5
+
+    def fraction(self) -> float:
+        """How much of it is done, from 0 to 1, by the epochs in metrics.csv."""
+        if self.status in ENDED:
+            return 1.0
+        epochs = self.run.config.epochs
+        row = last_row(self.workdir / "metrics.csv")
+        if not epochs or self.run.config.max_steps or not row:
+            return 0.0
+        return min(1.0, int(row["epoch"]) / epochs)
+
+
+def last_row(path: pathlib.Path) -> dict[str, str] | None:
+    """The last row of a CSV file; None where there is none."""
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError:
+        return None
+    return rows[-1] if rows else None
+
+
+def seconds_left(entries: Iterable[Entry], jobs: int) -> float | None:
+    """Estimate how long the rest of a sweep takes, from the speed so far.
+
+    Args:
+        entries: all runs.
+        jobs: how many run at once.
+
+    Returns:
+        Seconds, or None as long as nothing is known.
+    """
+    done = left = busy = 0.0
+    for entry in entries:
+        if entry.skipped or entry.status == FAILED:
+            continue
+        fraction = entry.fraction()
+        busy += entry.elapsed()
+        done += entry.cost() * max(0.0, fraction - entry.before)
+        left += entry.cost() * (1 - fraction)
+    return left * busy / done / jobs if done else None

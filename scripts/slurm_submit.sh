@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Submits every run behind a figure as one array of SLURM jobs; needs nothing but sbatch.
+#
+#     bash scripts/slurm_submit.sh flags/figure3_lenet_mnist.flags [OPTION OF sbatch ...]
+#
+# such as --gres=gpu:1 --partition=NAME --time=24:00:00. Options of the sweep go into SWEEP:
+#
+#     SWEEP="--seeds=0,1,2 --data_dir=/shared/tfds" bash scripts/slurm_submit.sh flags/smoke.flags
+#
+# Run it where there is internet, or with --manual_dir in SWEEP: the data is prepared here, once.
+# Submitting again resumes what is unfinished.
+set -euo pipefail
+
+flagfile=${1:?usage: slurm_submit.sh FLAGFILE [OPTION OF sbatch ...]}
+shift
+here=$(cd "$(dirname "$0")" && pwd)
+name=$(basename "$flagfile" .flags)
+read -r -a sweep <<< "${SWEEP:-}"
+mkdir -p slurm
+commands=slurm/$name.commands
+python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --prepare_data
+python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --emit_commands > "$commands"
+sbatch --array="1-$(wc -l < "$commands")" --output="slurm/$name-%a.log" "$@" \
+  "$here/slurm_array.sh" "$commands"

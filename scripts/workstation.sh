@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Every run behind every figure and table of the paper on one machine, one after the other, and the
+# report. Start it again after any interruption: it goes on where it was.
+#
+#     bash scripts/workstation.sh [OPTION OF ntk_tf.sweep ...]
+#
+# such as --seeds=0,1,2 --jobs=4 --data_dir=FOLDER. `python -m ntk_tf.sweep --flagfile=... --dry_run`
+# tells how long each sweep may take: widths from 10 on want a GPU.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+stopped() { [ "$1" -ge 128 ] && exit "$1"; }
+
+failed=0
+for name in figure3_lenet_mnist figure4_lenet_cifar10 figure1_alexnet_losses \
+  figure6_alexnet_snakes figure6_alexnet_snakes_weight_decays; do
+  echo "== $name"
+  python -m ntk_tf.sweep --flagfile="flags/$name.flags" "$@"
+  code=$?
+  stopped $code
+  [ $code -eq 0 ] || failed=1
+done
+for name in figure2_trajectories figure5_effective_rank_lenet figure5_effective_rank_alexnet; do
+  echo "== $name"
+  python -m ntk_tf.main --flagfile="flags/$name.flags" || failed=1
+done
+python -m ntk_tf.report --runs_dir=runs --output_dir=report || failed=1
+exit $failed

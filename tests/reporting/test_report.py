@@ -1,0 +1,237 @@
+"""The report, from directories written here: the paper's numbers as fake runs, and others."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from ntk_tf import runs
+from ntk_tf.config import resolve, run_name
+from ntk_tf.reporting import collect, paper, write
+
+PAPER = paper.numbers()
+
+
+def fake(runs_dir, train=None, test=None, diverged=False, **settings):
+    """A finished run's directory; accuracies in percent."""
+    config = resolve(**settings)
+    folder = runs_dir / run_name(config)
+    folder.mkdir(parents=True)
+    result = {
+        "status": "diverged" if diverged else "completed",
+        "train_accuracy": None if diverged or train is None else train / 100,
+        "test_accuracy": None if diverged else test / 100,
+        "epochs": config.epochs,
+        "seconds": 12.3,
+        "versions": {"tensorflow": "2.21.0"},
+    }
+    runs.write_json(folder / "config.json", config.to_dict())
+    runs.write_json(folder / "result.json", result)
+    return folder
+
+
+def fake_figure(runs_dir, key, arch, dataset, curves):
+    content = PAPER[key]
+    for curve, settings in curves.items():
+        values = zip(
+            content["widths"], *(content[curve][s] for s in ("train", "test")), strict=True
+        )
+        for width, train, test in values:
+            place = {"arch": arch, "dataset": dataset, "width": width}
+            fake(runs_dir, train, test, **place, **settings)
+
+
+@pytest.fixture(scope="module")
+def papers_report(tmp_path_factory):
+    """The report of the paper's numbers, as if we had run its experiments with its settings."""
+    folder = tmp_path_factory.mktemp("paper")
+    both = {"standard": {}, "linearized": {"linearized": True}}
+    fake_figure(folder / "runs/a", "figure3_lenet_mnist", "lenet", "mnist", both)
+    fake_figure(folder / "runs/a", "figure4_lenet_cifar10", "lenet", "cifar10", both)
+    rate1 = {"linearized": True, "learning_rate": 1.0, "weight_decay": 5e-7}
+    rate01 = {"linearized": True, "learning_rate": 0.1, "weight_decay": 5e-6}
+    curves = {"standard": {}, "linearized_lr_1": rate1, "linearized_lr_0.1": rate01}
+    snakes = {"arch": "alexnet", "dataset": "imagenet_snakes"}
+    fake_figure(folder / "runs/b", "figure6_alexnet_snakes", *snakes.values(), curves)
+    figure1 = PAPER["figure1_alexnet_snakes"]
+    fake(folder / "runs/c", **figure1["cross_entropy"], loss="cross_entropy", **snakes)
+    pretrained = figure1["pretrained_on_full_imagenet"]
+    fake(folder / "runs/c", **pretrained, experiment="pretrained", weights="a.pth")
+    fake(folder / "runs/c", **figure1["l2"], **snakes)  # once more: the same run as in Figure 6
+    write.write(folder / "runs", folder / "report")
+    return folder / "report"
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("figure", paper.figures(), ids=lambda figure: figure.key)
+def test_papers_numbers_give_the_papers_figures(papers_report, figure):
+    found = rows(papers_report / "tables" / f"{figure.key}.csv")
+    content = PAPER[figure.key]
+    expected = [
+        (str(width), repr(float(test)), repr(float(train)))
+        for curve in figure.curves
+        for width, test, train in zip(
+            content["widths"], content[curve.key]["test"], content[curve.key]["train"], strict=True
+        )
+    ]
+    assert [(r["width"], r["test"], r["train"]) for r in found] == expected
+    for row in found:
+        for split in ("test", "train"):
+            assert float(row[f"paper_{split}"]) == float(row[split])
+            assert row[f"{split}_difference"] == "0.0"
+        assert row["seeds"] == "1"
+
+
+def test_papers_numbers_give_table_1(papers_report):
+    found = rows(papers_report / "tables" / "table1_test_accuracy.csv")
+    for row, entry in zip(found, PAPER["table1_test_accuracy"], strict=True):
+        ours = entry["arch"] in ("lenet", "alexnet")
+        for side in ("standard", "linearized"):
+            assert float(row[f"paper_{side}"]) == entry[side]
+            assert row[side] == (repr(float(entry[side])) if ours else "")
+            assert row[f"{side}_difference"] == ("0.0" if ours else "")
+
+
+def test_papers_numbers_give_figure_1(papers_report):
+    found = rows(papers_report / "tables" / "figure1_alexnet_losses.csv")
+    assert [(r["train"], r["test"]) for r in found] == [
+        ("98.5", "51.4"),
+        ("99.1", "53.8"),
+        ("", "47.6"),
+    ]
+    assert [r["test_difference"] for r in found] == ["0.0"] * 3
+    assert [r["seeds"] for r in found] == ["1", "1", ""]
+
+
+def test_missing_cells_are_visibly_empty(papers_report):
+    tables = papers_report / "tables"
+    assert (
+        "| VGG-11 | 6 | CIFAR-10 | — | 89.7 | — | — | 61.7 |"
+        in (tables / "table1_test_accuracy.md").read_text()
+    )
+    latex = (tables / "table1_test_accuracy.tex").read_text()
+    assert "VGG-11 & 6 & CIFAR-10 & -- & 89.7 & -- & -- & 61.7 & --" in latex
+    body = latex.split(r"\midrule")[1].split(r"\bottomrule")[0]
+    assert {line.count("&") for line in body.strip().splitlines()} == {9}
+
+
+def test_figures_and_page(papers_report):
+    for figure in ("figure1_alexnet_losses", *(f.key for f in paper.figures())):
+        for ending in ("png", "pdf"):
+            assert (papers_report / "figures" / f"{figure}.{ending}").stat().st_size > 5000
+    text = (papers_report / "index.html").read_text()
+    assert "tensorflow&quot;: &quot;2.21.0" in text
+    page = Page(text)
+    assert page.open == []
+    assert len([src for src in page.sources if src.startswith("data:image/png;base64,")]) == 5
+    for target in page.links:
+        if target.startswith("#"):
+            assert target[1:] in page.ids
+        else:
+            assert (papers_report / target / "result.json").exists()
+    assert len(page.links) > 40
+
+
+class Page(HTMLParser):
+    """What a page links to and shows; `open`: elements that were not closed in order."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.sources, self.ids = [], [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.links += [attrs["href"]] if "href" in attrs else []
+        self.sources += [attrs["src"]] if "src" in attrs else []
+        self.ids |= {attrs["id"]} if "id" in attrs else set()
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Three seeds at 0.1, a better one that partly diverged at 1, one at 0.01, another study."""
+    for seed, test in enumerate((90, 92, 94)):
+        fake(tmp_path / "runs", 99, test, dataset="digits", seed=seed)
+    fake(tmp_path / "runs", 99.5, 97, dataset="digits", learning_rate=1)
+    fake(tmp_path / "runs", diverged=True, dataset="digits", learning_rate=1, seed=1)
+    fake(tmp_path / "runs", 80, 70, dataset="digits", learning_rate=0.01)
+    fake(tmp_path / "runs", diverged=True, dataset="digits", learning_rate=1, width=2)
+    fake(tmp_path / "runs", 99, 98, dataset="digits", epochs=5)
+    return tmp_path
+
+
+def test_choice_mean_and_divergence(mixed):
+    write.write(mixed / "runs", mixed / "report")
+    network = rows(mixed / "report/tables/lenet_digits.csv")[:2]
+    assert network[0]["learning_rate"] == "0.1"
+    assert (network[0]["test"], network[0]["test_std"], network[0]["seeds"]) == ("92.0", "2.0", "3")
+    assert network[0]["remark"] == "diverged at learning rate 1 (1 of 2 seeds)"
+    assert (network[1]["width"], network[1]["test"]) == ("2", "")
+    assert network[1]["remark"] == "diverged at learning rate 1"
+    everything = rows(mixed / "report/tables/lenet_digits_all_settings.csv")
+    status = {(row["width"], row["learning_rate"]): row["status"] for row in everything}
+    assert status == {
+        ("1", "1.0"): "diverged (1 of 2)",
+        ("1", "0.1"): "chosen",
+        ("1", "0.01"): "",
+        ("2", "1.0"): "diverged (1 of 1)",
+    }
+    assert rows(mixed / "report/tables/lenet_digits_epochs5.csv")[0]["test"] == "98.0"
+    markdown = (mixed / "report/tables/lenet_digits.md").read_text()
+    assert "| LeNet | 1 | 0.1 | 5e-05 | 3 | 92.0 ± 2.0 |" in markdown
+    assert "paper's" not in markdown.splitlines()[2]
+
+
+def test_report_of_the_same_runs_is_the_same(mixed):
+    write.write(mixed / "runs", mixed / "one")
+    write.write(mixed / "runs", mixed / "two")
+    for path in sorted((mixed / "one/tables").iterdir()):
+        assert path.read_bytes() == (mixed / "two/tables" / path.name).read_bytes()
+
+
+def test_runs_of_other_versions_are_read(tmp_path):
+    folder = fake(tmp_path, 99, 98, dataset="digits")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"classes": ["a"], "new": 1}))
+    assert collect.read(tmp_path)[0].config == resolve(dataset="digits")
+
+
+def report(*args):
+    command = [sys.executable, "-X", "importtime", "-m", "ntk_tf.report", *args]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_command(mixed):
+    done = report(f"--runs_dir={mixed / 'runs'}", f"--output_dir={mixed / 'report'}")
+    assert done.returncode == 0
+    assert " tensorflow\n" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert "index.html" in done.stdout
+    done = report(f"--runs_dir={mixed / 'runs'}")
+    assert done.returncode == 0
+    assert " matplotlib\n" not in done.stderr
+    assert not (mixed / "runs/report").exists()
+
+
+def test_bad_input(tmp_path):
+    for args in (["--runs_dir=/nowhere"], [f"--runs_dir={tmp_path}", "--runs=3"], ["stray"]):
+        command = [sys.executable, "-m", "ntk_tf.report", f"--output_dir={tmp_path / 'o'}", *args]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+    assert list(pathlib.Path(tmp_path).iterdir()) == []

@@ -1,0 +1,161 @@
+"""The command line of a sweep: which runs it stands for, and what is refused."""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from ntk_tf import cli, config
+from ntk_tf.sweeps import devices, listing
+
+FLAGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "flags").glob("*.flags"))
+FIGURES = {
+    "figure1_alexnet_losses",
+    "figure2_trajectories",
+    "figure3_lenet_mnist",
+    "figure4_lenet_cifar10",
+    "figure5_effective_rank_lenet",
+    "figure5_effective_rank_alexnet",
+    "figure6_alexnet_snakes",
+    "smoke",
+}
+
+
+def sweep(*args):
+    return cli.parse_sweep(["sweep", *args])
+
+
+def test_every_figure_has_a_flagfile():
+    assert {path.stem for path in FLAGS} >= FIGURES
+
+
+@pytest.mark.parametrize("path", FLAGS, ids=lambda path: path.stem)
+def test_flagfile_is_read_by_the_program_that_it_names(path):
+    """An option that nothing reads is refused, so parsing is the whole test."""
+    text = path.read_text()
+    assert text.startswith("# ")
+    experiment = re.search(r"^--experiment=(\w+)", text, re.MULTILINE)
+    if experiment and experiment[1] not in config.EXPERIMENTS:
+        pytest.skip(f"no --experiment={experiment[1]} yet")
+    program = re.search(rf"python -m ntk_tf\.(\w+) --flagfile=flags/{path.stem}\.flags", text)[1]
+    parse = {"main": cli.parse, "sweep": cli.parse_sweep}[program]
+    parse([program, f"--flagfile={path}"])
+
+
+@pytest.mark.parametrize("path", FLAGS, ids=lambda path: path.stem)
+def test_flagfile_says_what_to_expect(path):
+    comments = "\n".join(line for line in path.read_text().splitlines() if line[:1] == "#")
+    assert "Expected time" in comments
+    assert "paper" in comments
+
+
+def test_paper_sweeps_have_the_papers_size():
+    by_name = {
+        path.stem: sweep(f"--flagfile={path}") for path in FLAGS if "sweep" in path.read_text()
+    }
+    sizes = {name: len(found.runs) for name, found in by_name.items()}
+    assert sizes["figure3_lenet_mnist"] == sizes["figure4_lenet_cifar10"] == 6 * 2 * 3
+    assert sizes["figure6_alexnet_snakes"] == 4 * 2 * 4
+    assert sizes["figure1_alexnet_losses"] == 2 * 3
+    assert sizes["smoke"] == 16
+    drops = {run.config.lr_drop_every for run in by_name["figure4_lenet_cifar10"].runs}
+    assert drops == {30}
+
+
+def test_both_models_by_default():
+    found = sweep("--dataset=digits", "--widths=1,3", "--seeds=4")
+    points = [(run.config.width, run.config.linearized) for run in found.runs]
+    assert points == [(1, False), (1, True), (3, False), (3, True)]
+    assert {run.config.seed for run in found.runs} == {4}
+    assert len({run.options.workdir for run in found.runs}) == 4
+
+
+def test_commands_resolve_to_the_runs(tmp_path):
+    """What is printed for a shell is what would run."""
+    found = sweep("--widths=1,2", "--losses=cross_entropy", f"--runs_dir={tmp_path / 'a b'}")
+    for line, run in zip(listing.commands(found.runs), found.runs, strict=True):
+        words = shlex.split(line)
+        assert words[:3] == ["python", "-m", "ntk_tf.main"]
+        command = cli.parse(words[2:])
+        assert (command.config, command.options) == (run.config, run.options)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--widths=0"],
+        ["--widths=1,1"],
+        ["--widths=1,two"],
+        ["--widths="],
+        ["--models=standard,linear"],
+        ["--learning_rates=0.1,nan"],
+        ["--learning_rates=-1"],
+        ["--seeds=0.5"],
+        ["--losses=hinge"],
+        ["--jobs=0"],
+        ["--jobs=two"],
+        ["--executor=cloud"],
+        ["--slurm_minutes=0"],
+        ["--learning_rate=0.1"],
+        ["--workdir=x"],
+        ["--epochs=0"],
+        ["--weights=x.npz"],
+    ],
+)
+def test_refusals_name_flag_and_value(args):
+    with pytest.raises(config.SettingError) as error:
+        sweep("--dataset=digits", *args)
+    assert "\n" not in str(error.value)
+    assert args[0].split("=")[0].removeprefix("--") in str(error.value)
+
+
+def test_bad_sweep_writes_nothing(tmp_path):
+    command = [sys.executable, "-m", "ntk_tf.sweep", f"--runs_dir={tmp_path}/r", "--widths=0"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "--widths=0" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_share_the_cores():
+    two = devices.environments(2, [], {"A": "b", "OMP_NUM_THREADS": "7"})
+    threads = str(max(1, devices.cores() // 2))
+    assert two[0] == two[1]
+    assert two[0]["TF_NUM_INTRAOP_THREADS"] == two[0]["TF_NUM_INTEROP_THREADS"] == threads
+    assert two[0]["OMP_NUM_THREADS"] == "7"
+    assert devices.environments(1, [], {"A": "b"}) == [{"A": "b"}]
+
+
+def test_jobs_take_turns_with_the_gpus():
+    names = [env["CUDA_VISIBLE_DEVICES"] for env in devices.environments(3, ["4", "6"], {})]
+    assert names == ["4", "6", "4"]
+    assert devices.gpus({"CUDA_VISIBLE_DEVICES": "2, 5"}) == ("2", "5")
+    assert devices.gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == ()
+
+
+def test_dry_run_lists_every_run_and_writes_nothing(tmp_path):
+    command = [sys.executable, "-m", "ntk_tf.sweep", f"--runs_dir={tmp_path}/r", "--dry_run"]
+    done = subprocess.run([*command, "--widths=1,60"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("lenet_x1_", "linlenet_x1_", "lenet_x60_", "linlenet_x60_", "155,592,970"):
+        assert name in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_is_one_line_before_anything_starts(tmp_path):
+    args = [f"--data_dir={tmp_path}/tfds", f"--runs_dir={tmp_path}/runs"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ntk_tf.sweep", *args, f"--manual_dir={tmp_path}"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TFDS_OFFLINE": "1"},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "train-images-idx3-ubyte.gz" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,90 @@
+"""Sweeps through a real SLURM; `scripts/single_node_slurm.sh start` brings one up."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from ntk_tf import cli
+from ntk_tf.sweeps import slurm
+from ntk_tf.sweeps.display import Display
+from ntk_tf.sweeps.state import DIVERGED, DONE, FAILED, RUNNING, Entry
+from tests.sweeps.test_local import FakeRun, attempts
+
+
+@pytest.fixture
+def cluster():
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    if shutil.which("sinfo") is None:
+        pytest.skip("no SLURM here; scripts/single_node_slurm.sh start installs one")
+    found = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)
+    if found.returncode or not {"idle", "mixed", "allocated"} & set(found.stdout.split()):
+        pytest.skip("SLURM is installed and has no node up; scripts/single_node_slurm.sh start")
+
+
+def make_runner(tmp_path, kinds, disturb=lambda entry: None):
+    """A runner of fake runs that calls `disturb` when an entry's status has changed."""
+    seeds = ",".join(str(i) for i in range(len(kinds)))
+    args = ["--dataset=digits", "--models=standard", f"--runs_dir={tmp_path}", f"--seeds={seeds}"]
+    sweep = cli.parse_sweep(["sweep", *args, "--slurm_cpus=1", "--slurm_minutes=5"])
+    entries = [
+        Entry(FakeRun(run.config, run.options, kind), tmp_path / "logs" / f"{run.name}.log")
+        for run, kind in zip(sweep.runs, kinds, strict=True)
+    ]
+    submit = slurm.executor(tmp_path / "slurm", None, sweep.slurm)
+    display = Display(entries, [{}] * len(entries), Console(file=io.StringIO()))
+
+    def tell(entry):
+        display.tell(entry)
+        disturb(entry)
+
+    return slurm.SlurmRunner(entries, submit, tell, display.tick)
+
+
+def test_every_fate(cluster, tmp_path, monkeypatch):
+    """A run fails twice, one is requeued, one is cancelled: each is taken care of."""
+    monkeypatch.setattr(slurm, "TICK", 0.5)
+    runner = None
+    disturbed = set()
+
+    def disturb(entry):
+        """Once for each run that is slow at first, as soon as it is at work."""
+        seed = entry.run.config.seed
+        action = {3: ["scontrol", "requeue"], 4: ["scancel"]}.get(seed)
+        if entry.status != RUNNING or action is None or seed in disturbed:
+            return
+        disturbed.add(seed)
+        deadline = time.monotonic() + 60
+        while not attempts(entry):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        subprocess.run([*action, runner.jobs[entry.run.name].job_id], check=True)
+
+    kinds = ["fine", "fails", "diverges", "slow at first", "slow at first"]
+    runner = make_runner(tmp_path, kinds, disturb)
+    runner.run()
+    assert [entry.status for entry in runner.entries] == [DONE, FAILED, DIVERGED, DONE, DONE]
+    assert [attempts(entry) for entry in runner.entries] == [1, 2, 1, 2, 2]
+    assert disturbed == {3, 4}
+    assert runner.job_ids() == []
+    again = make_runner(tmp_path, ["fine", "fine"])
+    again.entries[1].run = runner.entries[2].run
+    again.run()
+    assert [attempts(entry) for entry in again.entries] == [1, 1]
+    assert not again.jobs
+
+
+def test_refused_without_slurm(tmp_path):
+    environment = os.environ | {"PATH": str(tmp_path)}
+    args = ["--executor=slurm", "--dataset=digits", f"--runs_dir={tmp_path / 'runs'}"]
+    command = [sys.executable, "-m", "ntk_tf.sweep", *args]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "--executor=slurm" in done.stderr
+    assert list(tmp_path.iterdir()) == []

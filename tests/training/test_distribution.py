@@ -1,0 +1,107 @@
+"""Two logical CPUs against one device: the same losses and weights, in a process of their own."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ntk_tf import cli
+from ntk_tf.config import SettingError
+from ntk_tf.training import checkpoint, distribution
+
+#: 93 pictures make a last batch of 29, in parts of 15 and 14; 41 test pictures are odd too.
+QUICK = ["--dataset=digits", "--train_examples=93", "--test_examples=41", "--epochs=3"]
+#: The program with the CPU split in two.
+TWO_CPUS = """
+import sys
+from ntk_tf import main, startup
+startup.import_tensorflow()
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
+sys.exit(main.main())
+"""
+
+
+def run(workdir, *args):
+    command = [sys.executable, "-c", TWO_CPUS, *QUICK, f"--workdir={workdir}", *args]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def read(workdir):
+    with open(workdir / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    arrays = checkpoint.restore(workdir / "checkpoint").arrays
+    return json.loads((workdir / "result.json").read_text()), rows, arrays
+
+
+@pytest.mark.parametrize("model", ["--nolinearized", "--linearized"])
+def test_mirrored_equals_one_device(model, tmp_path):
+    results = {}
+    for name in ("one_device", "mirrored"):
+        done = run(tmp_path / name, model, f"--strategy={name}")
+        assert done.returncode == 0, done.stderr
+        results[name] = read(tmp_path / name)
+    (one, rows1, arrays1), (two, rows2, arrays2) = results.values()
+    for key in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
+        assert two[key] == pytest.approx(one[key], rel=1e-5)
+    assert [r["test_accuracy"] for r in rows1] == [r["test_accuracy"] for r in rows2]
+    for row1, row2 in zip(rows1, rows2, strict=True):
+        # The running mean weighs the parts of an odd batch by their sizes twice.
+        assert float(row2["running_train_loss"]) == pytest.approx(
+            float(row1["running_train_loss"]), rel=2e-3
+        )
+    for position in range(10):  # of the trainable weights
+        key = next(k for k in arrays1 if k.startswith(f"{position:04d}/"))
+        np.testing.assert_allclose(arrays2[key], arrays1[key], atol=1e-6)
+
+
+def test_mirrored_run_resumes_in_the_middle_of_an_epoch(tmp_path):
+    args = ["--linearized", "--strategy=mirrored", "--checkpoint_minutes=0.00001"]
+    assert run(tmp_path, *args).returncode == 0
+    whole = read(tmp_path)
+    (tmp_path / "result.json").unlink()
+    *_, older, newest = sorted((tmp_path / "checkpoint").glob("step-*.npz"))
+    assert older.name == "step-000000002.npz"  # an epoch has three updates
+    newest.unlink()
+    assert run(tmp_path, *args).returncode == 0
+    again = read(tmp_path)
+    for result in (whole[0], again[0]):
+        del result["seconds"]
+    assert again[0] == whole[0]
+    for name, value in whole[2].items():
+        np.testing.assert_allclose(again[2][name], value, rtol=1e-6, err_msg=name)
+
+
+def test_one_device_cannot_be_mirrored(tmp_path):
+    command = [sys.executable, "-m", "ntk_tf.main", *QUICK, "--strategy=mirrored"]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path / 'run'}"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "--strategy=mirrored: there is one device" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["--strategy=multi_worker_mirrored"], "several machines"),
+        (["--strategy=mirrored", "--experiment=trajectory"], "one_device only"),
+    ],
+)
+def test_what_does_not_work_is_refused_with_a_reason(args, reason):
+    with pytest.raises(SettingError, match=reason):
+        cli.parse(["main", *args])
+
+
+def test_no_replica_goes_without_pictures():
+    assert distribution.even_size(41, 20, 2) == 19
+    assert distribution.even_size(40, 20, 2) == 20
+    distribution.check_batches(93, 32, 2)
+    with pytest.raises(SettingError, match="batch of 1 pictures for 2 devices"):
+        distribution.check_batches(97, 32, 2)
