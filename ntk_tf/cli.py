@@ -10,8 +10,9 @@ from typing import Any
 
 from absl import flags
 
-from ntk_tf import config as settings
-from ntk_tf.config import Config, Options, SettingError
+from ntk_tf import choices
+from ntk_tf.config import Config, Options, resolve, run_name
+from ntk_tf.rules import RULES, SettingError, check
 from ntk_tf.sweeps import grid
 
 _PAPER = "default: the paper's for the arch and dataset"
@@ -29,15 +30,15 @@ def define_flags(values: flags.FlagValues) -> None:
     string = functools.partial(flags.DEFINE_string, flag_values=values)
     boolean = functools.partial(flags.DEFINE_boolean, flag_values=values)
 
-    choice("experiment", None, settings.EXPERIMENTS, "what to run (default: train)")
-    choice("arch", None, settings.ARCHS, "architecture (default: lenet)")
+    choice("experiment", None, choices.EXPERIMENTS, "what to run (default: train)")
+    choice("arch", None, choices.ARCHS, "architecture (default: lenet)")
     integer("width", None, "width factor: multiplies channels and hidden units (default: 1)")
     string("widths", None, "several width factors, comma-separated: one run each, one figure")
     boolean("linearized", None, "train the linearization in place of the network")
-    choice("dataset", None, settings.DATASETS, "pictures (default: the paper's for the arch)")
+    choice("dataset", None, choices.DATASETS, "pictures (default: the paper's for the arch)")
     integer("image_size", None, "pictures are resized to this side (default: the arch's)")
     integer("padding", None, "pixels of black border added on each side (default: 0)")
-    choice("loss", None, settings.LOSSES, "l2 is the mean over batch and outputs (default: l2)")
+    choice("loss", None, choices.LOSSES, "l2 is the mean over batch and outputs (default: l2)")
     integer("epochs", None, f"passes over the training set ({_PAPER})")
     integer("batch_size", None, f"pictures an update ({_PAPER})")
     real("learning_rate", None, f"SGD's step size ({_PAPER})")
@@ -49,7 +50,7 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("seed", None, "fixes initialization and data order (default: 0)")
     integer("train_examples", None, "use only the first so many training pictures")
     integer("test_examples", None, "use only the first so many test pictures")
-    choice("augment", None, settings.AUGMENTATIONS, "of training pictures (default: none)")
+    choice("augment", None, choices.AUGMENTATIONS, "of training pictures (default: none)")
     string("snake_synsets", None, "classes, comma-separated (default: first ten of 1,300 pictures)")
     boolean("skip_corrupt_images", None, "prepare imagenet_snakes without undecodable pictures")
     string("weights", None, "network trained on ImageNet: .pth, .safetensors or .npz")
@@ -60,7 +61,7 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("distance_examples", None, "test pictures for the distance (default: 200)")
     integer("kernel_every", None, "updates between measurements of the kernel (default: never)")
     integer("kernel_examples", None, "test pictures for the kernel (default: 50)")
-    choice("precision", None, settings.PRECISIONS, "of the Gram's products (default: float32)")
+    choice("precision", None, choices.PRECISIONS, "of the Gram's products (default: float32)")
     boolean("kernel_regression", None, "also solve the regression with the kernel")
     real("ridge", None, "weight decay of the kernel regression (default: 0)")
     string("from_run", None, "training run whose weights to use (default: the initialization)")
@@ -111,14 +112,14 @@ def parse(argv: Sequence[str]) -> Command:
     values = flags.FlagValues()
     define_flags(values)
     _read(values, argv, "main")
-    given = {name: values[name].value for name in settings.RULES}
+    given = {name: values[name].value for name in RULES}
     given["weights"] = _expanded(given["weights"])
     given["examples"] = _numbers(given["examples"])
-    config = settings.resolve(**given)
+    config = resolve(**given)
     if config.weights and not pathlib.Path(config.weights).is_file():
         raise SettingError(f"--weights={config.weights}: there is no such file")
     widths = _widths(values, config)
-    name = settings.run_name(config)
+    name = run_name(config)
     if widths:
         name = name.replace(f"_x{config.width}_", f"_x{'-'.join(map(str, widths))}_")
     workdir = values.workdir or str(pathlib.Path(values.runs_dir) / name)
@@ -137,9 +138,9 @@ def _options(values: flags.FlagValues, workdir: str) -> Options:
         )
     if values.memory_gib is not None and not values.memory_gib > 0:
         raise SettingError(f"--memory_gib={values.memory_gib}: must be a number above 0")
-    if values.strategy not in settings.STRATEGIES:
+    if values.strategy not in choices.STRATEGIES:
         raise SettingError(
-            f"--strategy={values.strategy}: must be one of {', '.join(settings.STRATEGIES)};"
+            f"--strategy={values.strategy}: must be one of {', '.join(choices.STRATEGIES)};"
             " training over several machines fails with Keras 3 on TensorFlow 2.21"
         )
     experiment = values.experiment or "train"
@@ -211,11 +212,11 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
     values = flags.FlagValues()
     define_sweep_flags(values)
     _read(values, argv, "sweep")
-    common = {name: values[name].value for name in settings.RULES if name not in grid.AXES}
+    common = {name: values[name].value for name in RULES if name not in grid.AXES}
     common["examples"] = _numbers(common["examples"])
     axes = {setting: _list(values, name) for name, (setting, *_) in _LISTS.items()}
     experiment = common["experiment"] or "train"
-    if axes["linearized"] is None and "linearized" in settings.READS[experiment]:
+    if axes["linearized"] is None and "linearized" in choices.READS[experiment]:
         axes["linearized"] = (False, True)
     for name in ("jobs", "slurm_minutes", "slurm_cpus"):
         if values[name].value is not None and values[name].value < 1:
@@ -251,11 +252,11 @@ def _list(values: flags.FlagValues, name: str) -> tuple[Any, ...] | None:
     text = values[name].value
     if text is None:
         return None
-    allowed = "standard, linearized" if name == "models" else settings.RULES[setting].allowed
+    allowed = "standard, linearized" if name == "models" else RULES[setting].allowed
     try:
         found = tuple(convert(part.strip()) for part in text.split(","))
         for value in found:
-            settings.check(setting, value)
+            check(setting, value)
         valid = len(set(found)) == len(found)
     except (KeyError, ValueError):
         valid = False
@@ -306,8 +307,8 @@ def _explain(error: flags.Error) -> str:
     """One line for an error of absl's, naming what is allowed where that is known."""
     message = " ".join(str(error).split())
     found = re.match(r"flag --(\w+)=(.*?): ", message)
-    if found and found[1] in settings.RULES:
-        return f"--{found[1]}={found[2]}: must be {settings.RULES[found[1]].allowed}"
+    if found and found[1] in RULES:
+        return f"--{found[1]}={found[2]}: must be {RULES[found[1]].allowed}"
     return message
 
 
@@ -325,10 +326,10 @@ def _widths(values: flags.FlagValues, config: Config) -> tuple[int, ...]:
         raise SettingError(
             f"--widths={values.widths}: must be different integers of at least 1, comma-separated"
         )
-    if config.experiment not in settings.OVER_WIDTHS:
+    if config.experiment not in choices.OVER_WIDTHS:
         raise SettingError(
             f"--widths={values.widths}: --experiment={config.experiment} takes one --width; several"
-            f" are for {', '.join(settings.OVER_WIDTHS)}"
+            f" are for {', '.join(choices.OVER_WIDTHS)}"
         )
     if values.width is not None:
         raise SettingError(f"--width={values.width}: must not be given together with --widths")

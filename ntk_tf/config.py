@@ -1,98 +1,23 @@
 """The settings of a run: frozen, validated, with the paper's values as defaults.
 
-"The paper" is Samarin, Roth and Belius (2020), *On the Empirical Neural Tangent Kernel of Standard
-Finite-Width Convolutional Neural Network Architectures*. Nothing here imports TensorFlow, so bad
-settings are refused at once.
+Nothing here imports TensorFlow, so bad settings are refused at once.
 """
 
 import dataclasses
-import math
 import pathlib
 import zlib
-from collections.abc import Callable
 from typing import Any
 
-EXPERIMENTS = ("train", "trajectory", "rank", "baseline", "pretrained")
-ARCHS = ("lenet", "alexnet")
-DATASETS = ("digits", "mnist", "cifar10", "imagenet_snakes")
-STRATEGIES = ("one_device", "mirrored")
-LOSSES = ("l2", "cross_entropy")
-AUGMENTATIONS = ("none", "flip_crop")
-PRECISIONS = ("float32", "float64")
-WEIGHT_FORMATS = (".pth", ".safetensors", ".npz")
-
-#: Figures 2 to 4 use LeNet on MNIST and CIFAR-10, Figures 1 and 6 AlexNet on ImageNet snakes.
-PAPER_DATASET = {"lenet": "mnist", "alexnet": "imagenet_snakes"}
-
-#: Side of the square input of each architecture; absent: the pictures' own. Krizhevsky (2014)
-#: crops 224 pixels; digits are 8x8 and LeNet takes no less than 16; photographs have no size of
-#: their own, and 32 is CIFAR-10's.
-IMAGE_SIZE = {
-    ("alexnet", None): 224,
-    ("lenet", "digits"): 28,
-    ("lenet", "imagenet_snakes"): 32,
-}
-NATIVE_SIZE = {"digits": 8, "mnist": 28, "cifar10": 32}
-NATIVE_CHANNELS = {"digits": 1, "mnist": 1, "cifar10": 3, "imagenet_snakes": 3}
-NUM_CLASSES = {"digits": 10, "mnist": 10, "cifar10": 10, "imagenet_snakes": 10}
-
-#: The snakes among ImageNet's 1,000 classes, in WordNet's order; they are outputs 52 to 68 of a
-#: network trained on all of ILSVRC 2012.
-SNAKE_SYNSETS = (
-    *("n01728572", "n01728920", "n01729322", "n01729977"),  # thunder, ringneck, hognose, green
-    *("n01734418", "n01735189", "n01737021", "n01739381"),  # king, garter, water, vine
-    *("n01740131", "n01742172", "n01744401"),  # night snake, boa constrictor, rock python
-    *("n01748264", "n01749939", "n01751748"),  # Indian cobra, green mamba, sea snake
-    *("n01753488", "n01755581", "n01756291"),  # horned viper, diamondback, sidewinder
+from ntk_tf.choices import (
+    MINIMUM_SIDE,
+    NUM_CLASSES,
+    PAPER_DATASET,
+    READS,
+    channels,
+    defaults,
+    settings_read,
 )
-
-#: Section 3.1: LeNet by SGD with batches of 32, momentum 0.9, weight decay 5e-5, for 100 epochs; of
-#: the learning rates 0.1, 0.01 and 0.001 it presents 0.1; constant on MNIST.
-_LENET = {
-    "epochs": 100,
-    "batch_size": 32,
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "weight_decay": 5e-5,
-    "lr_drop_every": 0,
-    "lr_drop_factor": 10.0,
-}
-#: Section 3.2 (Figure 4): on CIFAR-10 the learning rate is divided by 10 every 30 epochs.
-_LENET_CIFAR10 = _LENET | {"lr_drop_every": 30}
-#: Section 3.3 (Figure 6): the network at learning rate 0.1 and weight decay 5e-6, divided by 10
-#: every 30 epochs.
-_ALEXNET = _LENET | {"weight_decay": 5e-6, "lr_drop_every": 30}
-#: Section 3.3 and Table 1: the linearization at learning rate 1 and weight decay 5e-7.
-_LINEARIZED_ALEXNET = _ALEXNET | {"learning_rate": 1.0, "weight_decay": 5e-7}
-
-
-_INPUT = {"experiment", "arch", "dataset", "image_size", "padding"}
-_MODEL = _INPUT | {"width", "seed"}
-_SNAKES = {"snake_synsets", "skip_corrupt_images"}
-_DATA = {"train_examples", "test_examples"} | _SNAKES
-_TRAINING = {"loss", *_LENET, "max_steps", "augment"}
-
-#: The experiments whose figure shows several widths.
-OVER_WIDTHS = ("trajectory", "rank")
-
-#: The settings that each experiment reads; a flag of another one is refused.
-READS = {
-    "train": _MODEL | _DATA | _TRAINING | {"linearized"},
-    "trajectory": _MODEL
-    | _DATA
-    | _TRAINING - {"epochs"}
-    | {"examples", "record_every", "distance_every", "distance_examples"}
-    | {"kernel_every", "kernel_examples"},
-    "rank": _MODEL
-    | _SNAKES
-    | {"examples", "precision", "kernel_regression", "ridge", "test_examples", "from_run"},
-    "baseline": _INPUT | _DATA | {"max_steps"},
-    "pretrained": _INPUT - {"padding"} | _SNAKES | {"test_examples", "weights"},
-}
-
-
-class SettingError(ValueError):
-    """A setting that cannot be used; the message is one line for the user."""
+from ntk_tf.rules import RULES, SettingError, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,161 +124,8 @@ class Config:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
-            if name in _settings(self.experiment, self.dataset)
+            if name in settings_read(self.experiment, self.dataset)
         }
-
-
-def _settings(experiment: str, dataset: str) -> set[str]:
-    """The settings that an experiment reads on a dataset."""
-    return READS[experiment] - (set() if dataset == "imagenet_snakes" else _SNAKES)
-
-
-def channels(arch: str, dataset: str) -> int:
-    """Channels of the network's input: AlexNet always sees three, LeNet the pictures' own."""
-    return 3 if arch == "alexnet" else NATIVE_CHANNELS[dataset]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rule:
-    """What a setting may be: a predicate and its description for the error message."""
-
-    allowed: str
-    accepts: Callable[[Any], bool]
-
-
-def _one_of(names: tuple[str, ...]) -> _Rule:
-    return _Rule("one of " + ", ".join(names), lambda value: value in names)
-
-
-def _snakes(value: Any) -> bool:
-    names = value.split(",") if isinstance(value, str) else []
-    return 2 <= len(names) == len(set(names)) and set(names) <= set(SNAKE_SYNSETS)
-
-
-def _integer(minimum: int, maximum: int | None = None) -> _Rule:
-    upper = "" if maximum is None else f" and at most {maximum}"
-    return _Rule(
-        f"an integer of at least {minimum}{upper}",
-        lambda value: (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and value >= minimum
-            and (maximum is None or value <= maximum)
-        ),
-    )
-
-
-def _optional(rule: _Rule) -> _Rule:
-    return _Rule(rule.allowed, lambda value: value is None or rule.accepts(value))
-
-
-def _real(allowed: str, accepts: Callable[[float], bool]) -> _Rule:
-    return _Rule(
-        f"a finite number {allowed}",
-        lambda value: isinstance(value, int | float) and math.isfinite(value) and accepts(value),
-    )
-
-
-RULES: dict[str, _Rule] = {
-    "experiment": _one_of(EXPERIMENTS),
-    "arch": _one_of(ARCHS),
-    "width": _integer(1),
-    "linearized": _Rule("true or false", lambda value: isinstance(value, bool)),
-    "dataset": _one_of(DATASETS),
-    "image_size": _integer(1),
-    "padding": _integer(0),
-    "loss": _one_of(LOSSES),
-    "epochs": _integer(1),
-    "batch_size": _integer(1),
-    "learning_rate": _real("above 0", lambda value: value > 0),
-    "momentum": _real("of at least 0 and below 1", lambda value: 0 <= value < 1),
-    "weight_decay": _real("of at least 0", lambda value: value >= 0),
-    "lr_drop_every": _integer(0),
-    "lr_drop_factor": _real("above 0", lambda value: value > 0),
-    "max_steps": _optional(_integer(1)),
-    "seed": _integer(0, 2**32 - 1),
-    "train_examples": _optional(_integer(1)),
-    "test_examples": _optional(_integer(1)),
-    "augment": _one_of(AUGMENTATIONS),
-    "snake_synsets": _Rule(
-        "at least two different ones of " + ", ".join(SNAKE_SYNSETS) + ", separated by commas",
-        _snakes,
-    ),
-    "skip_corrupt_images": _Rule("true or false", lambda value: isinstance(value, bool)),
-    "weights": _Rule(
-        "a file that ends in " + ", ".join(WEIGHT_FORMATS),
-        lambda value: isinstance(value, str) and value.endswith(WEIGHT_FORMATS),
-    ),
-    "examples": _Rule(
-        "an integer of at least 1, or different integers of at least 0 separated by commas",
-        lambda value: (
-            all(isinstance(i, int) and i >= 0 for i in value) and len(set(value)) == len(value) > 0
-            if isinstance(value, tuple)
-            else _integer(1).accepts(value)
-        ),
-    ),
-    "record_every": _integer(1),
-    "distance_every": _integer(1),
-    "distance_examples": _integer(1),
-    "kernel_every": _optional(_integer(1)),
-    "kernel_examples": _integer(2),
-    "precision": _one_of(PRECISIONS),
-    "kernel_regression": _Rule("true or false", lambda value: isinstance(value, bool)),
-    "ridge": _real("of at least 0", lambda value: value >= 0),
-    "from_run": _optional(_Rule("a run directory", lambda value: isinstance(value, str))),
-}
-
-#: Smallest input side that leaves at least one position before each layer.
-MINIMUM_SIDE = {"lenet": 16, "alexnet": 63}
-
-
-def check(name: str, value: Any) -> None:
-    """Refuse a value that setting `name` cannot take.
-
-    Raises:
-        SettingError: naming the flag, its value and what is allowed.
-    """
-    rule = RULES[name]
-    if not rule.accepts(value):
-        raise SettingError(f"--{name}={value}: must be {rule.allowed}")
-
-
-def defaults(experiment: str, arch: str, dataset: str, linearized: bool) -> dict[str, Any]:
-    """What an experiment's settings are by default: the paper's; see the constants' sections."""
-    alexnet = _LINEARIZED_ALEXNET if linearized else _ALEXNET
-    lenet = _LENET_CIFAR10 if dataset == "cifar10" else _LENET
-    training = alexnet if arch == "alexnet" else lenet
-    size = IMAGE_SIZE.get((arch, dataset)) or IMAGE_SIZE.get((arch, None)) or NATIVE_SIZE[dataset]
-    usual = training | {
-        "experiment": experiment,
-        "arch": arch,
-        "dataset": dataset,
-        "linearized": linearized,
-        "width": 1,
-        "image_size": size,
-        "padding": 0,
-        "loss": "l2",
-        "max_steps": None,
-        "seed": 0,
-        "train_examples": None,
-        "test_examples": None,
-        "augment": "none",
-        "snake_synsets": None,
-        "skip_corrupt_images": False,
-        "weights": None,
-        # Figure 5 takes 600 pictures.
-        "examples": 600 if experiment == "rank" else 3,
-        "record_every": 1,
-        "distance_every": 50,
-        "distance_examples": 200,
-        "kernel_every": None,
-        "kernel_examples": 50,
-        "precision": "float32",
-        "kernel_regression": False,
-        "ridge": 0.0,
-        "from_run": None,
-    }
-    return {name: usual[name] for name in usual if name in _settings(experiment, dataset)}
 
 
 def resolve(**settings: Any) -> Config:
@@ -386,7 +158,7 @@ def resolve(**settings: Any) -> Config:
         )
     arch = given.get("arch", "alexnet" if experiment == "pretrained" else "lenet")
     dataset = given.get("dataset", PAPER_DATASET[arch])
-    for name in sorted((given.keys() & READS[experiment]) - _settings(experiment, dataset)):
+    for name in sorted((given.keys() & READS[experiment]) - settings_read(experiment, dataset)):
         raise SettingError(f"--{name}={given[name]}: read only with --dataset=imagenet_snakes")
     if "snake_synsets" in given:
         given["snake_synsets"] = ",".join(sorted(given["snake_synsets"].split(",")))

@@ -5,8 +5,8 @@ import sys
 from rich.console import Console
 
 from ntk_tf import cli, runs, startup
-from ntk_tf.config import SettingError
 from ntk_tf.experiments import widths
+from ntk_tf.rules import SettingError
 
 
 def main() -> int:

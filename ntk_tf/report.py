@@ -6,8 +6,8 @@ import sys
 from rich.console import Console
 
 from ntk_tf import cli, runs
-from ntk_tf.config import SettingError
 from ntk_tf.reporting import summary, write
+from ntk_tf.rules import SettingError
 
 
 def main() -> int:

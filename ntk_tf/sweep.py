@@ -5,7 +5,7 @@ import sys
 from rich.console import Console
 
 from ntk_tf import cli, runs
-from ntk_tf.config import SettingError
+from ntk_tf.rules import SettingError
 from ntk_tf.sweeps import launch, slurm
 
 

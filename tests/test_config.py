@@ -2,8 +2,9 @@
 
 import pytest
 
-from ntk_tf import config
-from ntk_tf.config import SettingError, resolve, run_name
+from ntk_tf import choices, config, rules
+from ntk_tf.config import resolve, run_name
+from ntk_tf.rules import SettingError
 
 
 def test_defaults_are_the_papers():
@@ -67,8 +68,8 @@ def test_refusals_name_flag_value_and_what_is_allowed(name, value):
 
 def test_every_setting_has_a_rule_and_a_reader():
     fields = set(config.Config.__dataclass_fields__)
-    assert fields == set(config.RULES)
-    assert fields == set().union(*config.READS.values())
+    assert fields == set(rules.RULES)
+    assert fields == set().union(*choices.READS.values())
 
 
 def test_run_names_tell_what_differs():

@@ -7,7 +7,8 @@ import dataclasses
 import importlib
 from types import ModuleType
 
-from ntk_tf.config import DATASETS, Config, Options
+from ntk_tf.choices import DATASETS
+from ntk_tf.config import Config, Options
 from ntk_tf.data.source import DataError, Origin, Source, Split
 
 __all__ = [
@@ -27,7 +28,7 @@ def find(name: str, data_dir: str | None = None, manual_dir: str | None = None, 
     """Say where a dataset would come from, reading no pictures and writing nothing.
 
     Args:
-        name: one of `ntk_tf.config.DATASETS`.
+        name: one of `ntk_tf.choices.DATASETS`.
         data_dir: where TFDS keeps prepared datasets; None for its own default.
         manual_dir: folder of the original files, or None.
         **choice: the other attributes of `Origin`.
@@ -49,7 +50,7 @@ def load(
     """Read a dataset into memory.
 
     Args:
-        name: one of `ntk_tf.config.DATASETS`.
+        name: one of `ntk_tf.choices.DATASETS`.
         data_dir: where TFDS keeps prepared datasets; None for its own default.
         manual_dir: folder of the original files, or None.
         train_examples: keep only the first so many training pictures; None keeps all.

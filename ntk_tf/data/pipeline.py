@@ -33,7 +33,7 @@ class Preprocessing:
         padding: border on each side, in pixels.
         channels: channels of the result.
         crop: whether to crop rather than resize.
-        augmentation: one of `ntk_tf.config.AUGMENTATIONS`, for training pictures.
+        augmentation: one of `ntk_tf.choices.AUGMENTATIONS`, for training pictures.
     """
 
     mean: tuple[float, ...]

@@ -7,12 +7,8 @@ import psutil
 from rich.console import Console
 
 from ntk_tf import models
-from ntk_tf.config import (
-    NATIVE_CHANNELS,
-    NATIVE_SIZE,
-    Config,
-    Options,
-)
+from ntk_tf.choices import NATIVE_CHANNELS, NATIVE_SIZE
+from ntk_tf.config import Config, Options
 from ntk_tf.data import decode, pipeline
 
 #: Training and test pictures together.

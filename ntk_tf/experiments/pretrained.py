@@ -9,7 +9,8 @@ import numpy as np
 from rich.console import Console
 
 from ntk_tf import data, models, runs
-from ntk_tf.config import SNAKE_SYNSETS, Config, Options
+from ntk_tf.choices import SNAKE_SYNSETS
+from ntk_tf.config import Config, Options
 from ntk_tf.data import pipeline
 from ntk_tf.models import weights
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ntk_tf import runs
-from ntk_tf.config import Config, defaults
+from ntk_tf.choices import defaults
+from ntk_tf.config import Config
 
 #: What may differ between the runs of one study: the rest makes another study.
 _WITHIN = ("width", "linearized", "seed", "learning_rate", "weight_decay")

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ntk_tf import config as settings
-from ntk_tf.config import Config, Options, SettingError
+from ntk_tf.config import Config, Options
+from ntk_tf.rules import SettingError
 
 #: The settings that a sweep varies, outermost first; None stands for the default.
 AXES = ("width", "linearized", "loss", "learning_rate", "weight_decay", "seed")

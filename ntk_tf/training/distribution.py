@@ -9,7 +9,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from ntk_tf.config import SettingError
+from ntk_tf.rules import SettingError
 
 
 def strategy(name: str) -> tf.distribute.Strategy:

@@ -11,11 +11,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ntk_tf import config, data
+from ntk_tf import choices, data
 from ntk_tf.data import imagenet_snakes
 from ntk_tf.data.imagenet_snakes import builder, files
 
-TWO = config.SNAKE_SYNSETS[3:5]
+TWO = choices.SNAKE_SYNSETS[3:5]
 
 
 @pytest.fixture
@@ -95,14 +95,14 @@ def test_tfds_loads_it_by_name(content, tmp_path):
 def test_default_classes_are_the_first_with_the_right_count(rng, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PICTURES", 2)
     monkeypatch.setattr(files, "CLASSES", 10)
-    content = snake_files.make(rng, config.SNAKE_SYNSETS[1:], train=2, validation=1)
-    for synset, more in ((config.SNAKE_SYNSETS[2], 1), (config.SNAKE_SYNSETS[5], -1)):
+    content = snake_files.make(rng, choices.SNAKE_SYNSETS[1:], train=2, validation=1)
+    for synset, more in ((choices.SNAKE_SYNSETS[2], 1), (choices.SNAKE_SYNSETS[5], -1)):
         names = list(content["train"][synset])
         if more > 0:
             content["train"][synset]["another.JPEG"] = content["train"][synset][names[0]]
         else:
             del content["train"][synset][names[0]]
-    expected = tuple(s for i, s in enumerate(config.SNAKE_SYNSETS) if i not in (0, 2, 5))[:10]
+    expected = tuple(s for i, s in enumerate(choices.SNAKE_SYNSETS) if i not in (0, 2, 5))[:10]
     for write in (snake_files.write_archives, snake_files.write_folders):
         place = files.locate(write(tmp_path / write.__name__, content), "train")
         assert files.default_synsets(place) == expected
@@ -220,9 +220,9 @@ def test_foreign_members_are_not_read(content, tmp_path):
 def test_validation_labels_and_outputs_are_those_of_imagenet():
     labels = files.validation_labels()
     assert len(labels) == 50_000
-    assert {labels.count(synset) for synset in config.SNAKE_SYNSETS} == {50}
+    assert {labels.count(synset) for synset in choices.SNAKE_SYNSETS} == {50}
     names = tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split()
-    assert tuple(names[52:69]) == config.SNAKE_SYNSETS
+    assert tuple(names[52:69]) == choices.SNAKE_SYNSETS
     assert names == sorted(names)
 
 
@@ -238,7 +238,7 @@ def test_real_pictures(tmp_path, snake_pictures):
             place = tmp_path / "files" / split / path.name.split("_")[0]
             place.mkdir(parents=True)
             (place / path.name).write_bytes(path.read_bytes())
-    source = load(tmp_path, tmp_path / "files", synsets=config.SNAKE_SYNSETS)
+    source = load(tmp_path, tmp_path / "files", synsets=choices.SNAKE_SYNSETS)
     assert sorted(source.train.labels) == list(range(17))
     shapes = {tuple(tf.io.decode_jpeg(file).shape)[2] for file in source.train.images}
     assert shapes == {3}

@@ -7,11 +7,11 @@ import pytest
 import snake_files
 from rich.console import Console
 
-from ntk_tf import cli, config, experiments
+from ntk_tf import choices, cli, config, experiments
 from ntk_tf.data import DataError, decode
 from ntk_tf.experiments import pretrained
 
-TWO = config.SNAKE_SYNSETS[1:3]
+TWO = choices.SNAKE_SYNSETS[1:3]
 
 
 def state(rng, outputs=1000, width=1 / 32):
@@ -54,7 +54,7 @@ def test_end_to_end(run_on, tmp_path, rng):
     path = tmp_path / "random.npz"
     tensors = state(rng)
     # Of all the outputs, that of the second class is the largest, whatever the picture.
-    tensors["classifier.6.bias"][52 + config.SNAKE_SYNSETS.index(TWO[1])] = 1e4
+    tensors["classifier.6.bias"][52 + choices.SNAKE_SYNSETS.index(TWO[1])] = 1e4
     np.savez(path, **tensors)
     result = run_on(path)
     assert (result["test_accuracy"], result["test_accuracy_among_snakes"]) == (0.5, 0.5)
@@ -68,7 +68,7 @@ def test_end_to_end(run_on, tmp_path, rng):
 
 def test_accuracies(rng):
     outputs = rng.standard_normal((4, 1000))
-    synsets = config.SNAKE_SYNSETS[2], config.SNAKE_SYNSETS[16]
+    synsets = choices.SNAKE_SYNSETS[2], choices.SNAKE_SYNSETS[16]
     labels = np.array([0, 0, 1, 1])
     outputs[0, 54] = 9  # right
     outputs[1, 54], outputs[1, 7] = 8, 9  # right among the snakes only

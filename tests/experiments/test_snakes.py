@@ -8,9 +8,9 @@ import pytest
 import snake_files
 from rich.console import Console
 
-from ntk_tf import cli, config, experiments, runs
+from ntk_tf import choices, cli, config, experiments, runs
 
-TWO = config.SNAKE_SYNSETS[4:6]
+TWO = choices.SNAKE_SYNSETS[4:6]
 
 
 @pytest.fixture
@@ -100,5 +100,5 @@ def test_settings_name_the_classes_in_wordnets_order():
     assert name.startswith("alexnet_x1_imagenet_snakes_seed0_snake_synsets2-")
     other = config.resolve(arch="alexnet", snake_synsets="n01728920,n01729322")
     assert config.run_name(other) != name
-    everything = config.resolve(arch="alexnet", snake_synsets=",".join(config.SNAKE_SYNSETS))
+    everything = config.resolve(arch="alexnet", snake_synsets=",".join(choices.SNAKE_SYNSETS))
     assert len(config.run_name(everything)) < 100

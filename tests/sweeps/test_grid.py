@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ntk_tf import cli, config
+from ntk_tf import choices, cli, config
 from ntk_tf.sweeps import devices, listing
 
 FLAGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "flags").glob("*.flags"))
@@ -39,7 +39,7 @@ def test_flagfile_is_read_by_the_program_that_it_names(path):
     text = path.read_text()
     assert text.startswith("# ")
     experiment = re.search(r"^--experiment=(\w+)", text, re.MULTILINE)
-    if experiment and experiment[1] not in config.EXPERIMENTS:
+    if experiment and experiment[1] not in choices.EXPERIMENTS:
         pytest.skip(f"no --experiment={experiment[1]} yet")
     program = re.search(rf"python -m ntk_tf\.(\w+) --flagfile=flags/{path.stem}\.flags", text)[1]
     parse = {"main": cli.parse, "sweep": cli.parse_sweep}[program]

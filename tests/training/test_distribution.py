@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ntk_tf import cli
-from ntk_tf.config import SettingError
+from ntk_tf.rules import SettingError
 from ntk_tf.training import checkpoint, distribution
 
 #: 93 pictures make a last batch of 29, in parts of 15 and 14; 41 test pictures are odd too.

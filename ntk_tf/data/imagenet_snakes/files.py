@@ -12,7 +12,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 
-from ntk_tf.config import SNAKE_SYNSETS
+from ntk_tf.choices import SNAKE_SYNSETS
 from ntk_tf.data.source import DataError
 
 SPLITS = ("train", "validation")
