@@ -207,7 +207,9 @@ class ShowProgress(keras.callbacks.Callback):
         if not self.console.is_terminal and now - self.printed >= self.line_seconds:
             rate = (self.step - self.plan.start_step) / (now - self.started)
             left = (self.plan.total_steps - self.step) / rate
-            self.console.print(f"{self.text}{self.test}  {left:.0f} s left", highlight=False)
+            self.console.print(
+                f"{self.text}{self.test}  {left:.0f} s left", highlight=False, soft_wrap=True
+            )
             self.printed = now
 
     def on_train_end(self, logs=None):
