@@ -58,7 +58,8 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
             "?" if seconds is None else duration(seconds),
             "finished" if finished else "",
         )
-    place = f"{len(gpus)} GPUs" if gpus else f"{devices.cores()} cores"
+    number, unit = (len(gpus), "GPU") if gpus else (devices.cores(), "core")
+    place = f"{number} {unit}{'' if number == 1 else 's'}"
     console.print(table)
     console.print(
         f"{len(sweep.runs)} runs under {sweep.runs_dir}, {jobs} at once on {place}; about"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ntk_tf import runs
 from ntk_tf.sweeps import devices, process
-from ntk_tf.sweeps.state import ENDED, FAILED, RUNNING, WAITING, Entry
+from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entry
 
 ATTEMPTS = 2
 #: Seconds between looks at the queue.
@@ -109,12 +109,22 @@ class SlurmRunner:
             for entry in self.entries:
                 if entry.status not in ENDED and entry.read_result():
                     self._end(entry)
-            self._submit([e for e in self.entries if e.status == WAITING and not self._job(e)])
+            self._submit(self._unsubmitted())
             if all(entry.status in ENDED for entry in self.entries):
                 return
             self._look()
             self.tick()
             time.sleep(TICK)
+
+    def _unsubmitted(self) -> list[Entry]:
+        """Runs without a job that no job of an earlier sweep is at work on."""
+        for entry in self.entries:
+            if entry.status in (WAITING, ELSEWHERE) and not self._job(entry):
+                before = entry.status
+                entry.status = ELSEWHERE if runs.is_owned(entry.workdir) else WAITING
+                if entry.status != before:
+                    self.tell(entry)
+        return [e for e in self.entries if e.status == WAITING and not self._job(e)]
 
     def job_ids(self) -> list[str]:
         """The arrays that have jobs waiting or running."""
@@ -140,7 +150,7 @@ class SlurmRunner:
         """Compare the jobs with the queue."""
         states = queue()
         for entry in self.entries:
-            if entry.status in ENDED:
+            if entry.status in ENDED or not self._job(entry):
                 continue
             name, job = entry.run.name, self._job(entry)
             state = states.get(job.job_id)
@@ -168,6 +178,10 @@ class SlurmRunner:
     def _fail(self, entry: Entry) -> None:
         """Its job is in the queue no more and left no result: once more, or give up."""
         job = self.jobs.pop(entry.run.name)
+        if runs.is_owned(entry.workdir):  # a job of an earlier sweep was faster
+            entry.status = WAITING
+            entry.attempts -= 1
+            return
         entry.problem = f"SLURM job {job.job_id} left no result"
         entry.status = WAITING if entry.attempts < ATTEMPTS else FAILED
         self.tell(entry)

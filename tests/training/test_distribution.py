@@ -40,9 +40,10 @@ def read(workdir):
 
 @pytest.mark.parametrize("model", ["--nolinearized", "--linearized"])
 def test_mirrored_equals_one_device(model, tmp_path):
+    often = "--checkpoint_minutes=0.00001"
     results = {}
     for name in ("one_device", "mirrored"):
-        done = run(tmp_path / name, model, f"--strategy={name}")
+        done = run(tmp_path / name, model, f"--strategy={name}", often)
         assert done.returncode == 0, done.stderr
         results[name] = read(tmp_path / name)
     (one, rows1, arrays1), (two, rows2, arrays2) = results.values()
@@ -57,18 +58,19 @@ def test_mirrored_equals_one_device(model, tmp_path):
     for position in range(10):  # of the trainable weights
         key = next(k for k in arrays1 if k.startswith(f"{position:04d}/"))
         np.testing.assert_allclose(arrays2[key], arrays1[key], atol=1e-6)
+    if model == "--linearized":
+        check_that_it_resumes(tmp_path / "mirrored", [model, "--strategy=mirrored", often])
 
 
-def test_mirrored_run_resumes_in_the_middle_of_an_epoch(tmp_path):
-    args = ["--linearized", "--strategy=mirrored", "--checkpoint_minutes=0.00001"]
-    assert run(tmp_path, *args).returncode == 0
-    whole = read(tmp_path)
-    (tmp_path / "result.json").unlink()
-    *_, older, newest = sorted((tmp_path / "checkpoint").glob("step-*.npz"))
+def check_that_it_resumes(workdir, args):
+    """Go on from a checkpoint in the middle of an epoch, metrics and all."""
+    whole = read(workdir)
+    (workdir / "result.json").unlink()
+    *_, older, newest = sorted((workdir / "checkpoint").glob("step-*.npz"))
     assert older.name == "step-000000002.npz"  # an epoch has three updates
     newest.unlink()
-    assert run(tmp_path, *args).returncode == 0
-    again = read(tmp_path)
+    assert run(workdir, *args).returncode == 0
+    again = read(workdir)
     for result in (whole[0], again[0]):
         del result["seconds"]
     assert again[0] == whole[0]
