@@ -72,7 +72,8 @@ def _draw_ranks(contents: list[dict[str, Any]], path: pathlib.Path) -> None:
     widths = [content["width"] for content in contents]
     ranks = [content["effective_rank"] for content in contents]
     axis.plot(widths, ranks, marker="o", color=figures.DARK[0])
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.08 * max(ranks))
+    axis.set_xticks(widths)
     axis.set_xlabel("width factor")
     axis.set_ylabel("effective rank")
     rows = {content["rows"] for content in contents}
