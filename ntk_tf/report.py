@@ -1,6 +1,7 @@
 """`python -m ntk_tf.report`: what the run directories hold, as tables, figures and a page."""
 
 import pathlib
+import shutil
 import sys
 
 from rich.console import Console
@@ -25,8 +26,17 @@ def main() -> int:
     except (SettingError, runs.RunDirectoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    console.print(f"curves: tensorboard --logdir={runs_dir}", highlight=False, soft_wrap=True)
+    console.print(f"curves: {_tensorboard()} --logdir={runs_dir}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _tensorboard() -> str:
+    """How to call TensorBoard: by its path where the virtual environment is not activated."""
+    if shutil.which("tensorboard"):
+        return "tensorboard"
+    path = pathlib.Path(sys.executable).with_name("tensorboard")
+    here = pathlib.Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _write(runs_dir: pathlib.Path, output_dir: pathlib.Path, console: Console) -> int:
