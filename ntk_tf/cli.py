@@ -55,7 +55,11 @@ def define_flags(values: flags.FlagValues) -> None:
     boolean("skip_corrupt_images", None, "prepare imagenet_snakes without undecodable pictures")
     string("weights", None, "network trained on ImageNet: .pth, .safetensors or .npz")
     boolean("cache_decoded", None, "keep JPEG files decoded (default: where that is smaller)")
-    string("examples", None, "pictures to look at: how many, or their positions, comma-separated")
+    string(
+        "examples",
+        None,
+        "pictures: how many, or test positions, comma-separated (default: 3; rank: 600)",
+    )
     integer("record_every", None, "updates between records of the trajectory (default: 1)")
     integer("distance_every", None, "updates between measurements of the distance (default: 50)")
     integer("distance_examples", None, "test pictures for the distance (default: 200)")
@@ -70,9 +74,9 @@ def define_flags(values: flags.FlagValues) -> None:
     string("manual_dir", None, "folder of original data files, for machines without network")
     string("workdir", None, "run directory (default: a readable name under --runs_dir)")
     string("runs_dir", "runs", "parent of the default run directory")
-    string("strategy", "one_device", "or mirrored: each batch split over all GPUs")
+    string("strategy", "one_device", "one_device, or mirrored: each batch split over all GPUs")
     boolean("resume", True, "go on with an unfinished run, keep a finished one")
-    real("checkpoint_minutes", 10.0, "save within an epoch so often")
+    real("checkpoint_minutes", 10.0, "minutes between saves within a long epoch")
     boolean("dry_run", False, "validate, show settings and size, and run nothing")
     boolean("prepare_data", False, "download or prepare the data, and run nothing")
 

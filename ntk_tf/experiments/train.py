@@ -57,6 +57,20 @@ def compiled_model(config: Config, steps_per_epoch: int, linearized: bool) -> ke
     return model
 
 
+def training_stream(
+    config: Config, source: data.Source, preprocess: pipeline.Preprocessing, start_step: int
+) -> tf.data.Dataset:
+    """The run's training batches from an update on; see `pipeline.training_batches`."""
+    return pipeline.training_batches(
+        source.train,
+        preprocess,
+        config.num_classes,
+        config.batch_size,
+        config.seed,
+        start_step,
+    )
+
+
 def title(config: Config) -> str:
     """The run's name on the screen, such as `LinLeNet x5 on mnist`."""
     arch = {"lenet": "LeNet", "alexnet": "AlexNet"}[config.arch]
@@ -96,14 +110,7 @@ class _Training:
     def run(self) -> dict[str, Any]:
         """Train to the end, then evaluate."""
         config, plan = self.config, self.plan
-        batches = pipeline.training_batches(
-            self.source.train,
-            self.preprocess,
-            config.num_classes,
-            config.batch_size,
-            config.seed,
-            plan.start_step,
-        )
+        batches = training_stream(config, self.source, self.preprocess, plan.start_step)
         divergence = StopAtDivergence(plan)
         callbacks = [
             divergence,

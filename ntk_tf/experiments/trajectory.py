@@ -17,7 +17,7 @@ from rich.console import Console
 from ntk_tf import data, ntk, runs
 from ntk_tf.config import Config, Options
 from ntk_tf.data import pipeline
-from ntk_tf.experiments.train import compiled_model, title
+from ntk_tf.experiments.train import compiled_model, title, training_stream
 from ntk_tf.ntk.movement import kernel_movement
 from ntk_tf.reporting import trajectories
 from ntk_tf.training.callbacks import Save, ShowProgress, StopAtDivergence
@@ -25,7 +25,6 @@ from ntk_tf.training.loop import Plan, train
 from ntk_tf.training.pair import Pair, relative_distance
 from ntk_tf.training.state import State, changing_variables
 
-DISTANCE_COLUMNS = ("step", "relative_distance", "distance", "movement")
 KERNEL_COLUMNS = ("step", "relative_change", "cosine", "label_alignment")
 
 
@@ -103,14 +102,7 @@ class _Trajectory:
     def run(self) -> dict[str, Any]:
         """Train to the end and write everything down."""
         config, plan = self.config, self.plan
-        batches = pipeline.training_batches(
-            self.source.train,
-            self.preprocess,
-            config.num_classes,
-            config.batch_size,
-            config.seed,
-            plan.start_step,
-        )
+        batches = training_stream(config, self.source, self.preprocess, plan.start_step)
         divergence = StopAtDivergence(plan)
         measure = _Measure(self)
         name = f"{title(config)} and its linearization"

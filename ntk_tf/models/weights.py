@@ -11,8 +11,6 @@ import zipfile
 import keras
 import numpy as np
 
-FORMATS = (".pth", ".safetensors", ".npz")
-
 
 class WeightsError(Exception):
     """A file of weights that cannot be used; the message is one line and names the file."""
