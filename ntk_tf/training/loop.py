@@ -56,9 +56,17 @@ def multi_step_function(model: keras.Model) -> Callable[[tf.data.Iterator, tf.Te
     Returns:
         A function of a batch iterator and a scalar int32 tensor, the number of updates.
     """
-    step = distribution.train_step(model)
-    if model.jit_compile and model.distribute_strategy.num_replicas_in_sync == 1:
-        step = tf.function(step, jit_compile=True)
+    one_step = distribution.train_step(model)
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        step = one_step
+    elif model.jit_compile:
+        step = tf.function(one_step, jit_compile=True)
+    else:
+        # Inlined into the cycle of the loop, max pooling and its gradient come in random order when
+        # TensorFlow gives ops to oneDNN, and where the gradient is first it takes ten times longer.
+        @tf.function(experimental_attributes={"_noinline": True})
+        def step(batch):
+            one_step(batch)
 
     @tf.function(reduce_retracing=True)
     def run(iterator, steps):

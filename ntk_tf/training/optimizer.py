@@ -51,22 +51,33 @@ class TorchSGD(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         """Update one variable in place, by TensorFlow's fused kernels."""
         gradient = tf.convert_to_tensor(gradient)
-        if self.coupled_weight_decay:
-            gradient += tf.cast(self.coupled_weight_decay, gradient.dtype) * variable
-        learning_rate = tf.cast(learning_rate, gradient.dtype)
+        learning_rate, decay, momentum = (
+            tf.cast(number, gradient.dtype)
+            for number in (learning_rate, self.coupled_weight_decay, self.momentum)
+        )
         if not self.momentum:
+            if self.coupled_weight_decay:
+                gradient += decay * variable
             tf.raw_ops.ResourceApplyGradientDescent(
                 var=variable.handle, alpha=learning_rate, delta=gradient
             )
             return
         velocity = self.velocities[self._get_variable_index(variable)].value
-        tf.raw_ops.ResourceApplyMomentum(
-            var=variable.handle,
-            accum=velocity.handle,
-            lr=learning_rate,
-            grad=gradient,
-            momentum=tf.cast(self.momentum, gradient.dtype),
-        )
+        decayed = []
+        if self.coupled_weight_decay:  # v <- v + weight_decay / momentum * p, in place
+            decayed = [
+                tf.raw_ops.ResourceApplyGradientDescent(
+                    var=velocity.handle, alpha=-decay / momentum, delta=variable.read_value()
+                )
+            ]
+        with tf.control_dependencies(decayed):
+            tf.raw_ops.ResourceApplyMomentum(
+                var=variable.handle,
+                accum=velocity.handle,
+                lr=learning_rate,
+                grad=gradient,
+                momentum=momentum,
+            )
 
     def get_config(self):
         """Everything needed to build the same optimizer again."""
