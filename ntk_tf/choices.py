@@ -12,7 +12,12 @@ DATASETS = ("digits", "mnist", "cifar10", "imagenet_snakes")
 STRATEGIES = ("one_device", "mirrored")
 LOSSES = ("l2", "cross_entropy")
 AUGMENTATIONS = ("none", "flip_crop")
-PRECISIONS = ("float32", "float64")
+#: Of matrix products and convolutions; `tf32` rounds their factors to 10 bits on NVIDIA GPUs.
+PRECISIONS = {
+    "train": ("float32", "tf32"),
+    "trajectory": ("float32", "tf32"),
+    "rank": ("float32", "float64"),
+}
 WEIGHT_FORMATS = (".pth", ".safetensors", ".npz")
 
 #: Figures 2 to 4 use LeNet on MNIST and CIFAR-10, Figures 1 and 6 AlexNet on ImageNet snakes.
@@ -64,7 +69,7 @@ _INPUT = {"experiment", "arch", "dataset", "image_size", "padding"}
 _MODEL = _INPUT | {"width", "seed"}
 _SNAKES = {"snake_synsets", "skip_corrupt_images"}
 _DATA = {"train_examples", "test_examples"} | _SNAKES
-_TRAINING = {"loss", *_LENET, "max_steps", "augment"}
+_TRAINING = {"loss", *_LENET, "max_steps", "augment", "precision"}
 
 #: The experiments whose figure shows several widths.
 OVER_WIDTHS = ("trajectory", "rank")

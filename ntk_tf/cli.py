@@ -65,7 +65,7 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("distance_examples", None, "test pictures for the distance (default: 200)")
     integer("kernel_every", None, "updates between measurements of the kernel (default: never)")
     integer("kernel_examples", None, "test pictures for the kernel (default: 50)")
-    choice("precision", None, choices.PRECISIONS, "of the Gram's products (default: float32)")
+    string("precision", None, "of matrix products: float32; tf32 on GPUs; rank: float32 or float64")
     boolean("kernel_regression", None, "also solve the regression with the kernel")
     real("ridge", None, "weight decay of the kernel regression (default: 0)")
     string("from_run", None, "training run whose weights to use (default: the initialization)")

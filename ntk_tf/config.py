@@ -12,6 +12,7 @@ from ntk_tf.choices import (
     MINIMUM_SIDE,
     NUM_CLASSES,
     PAPER_DATASET,
+    PRECISIONS,
     READS,
     channels,
     defaults,
@@ -57,7 +58,8 @@ class Config:
         distance_examples: first so many test pictures for that.
         kernel_every: updates between measurements of the network's kernel; None for never.
         kernel_examples: first so many test pictures for that.
-        precision: of the Gram's matrix products and, for `float64`, of the network too.
+        precision: of matrix products, one of `PRECISIONS` for the experiment; for `rank` of the
+            Gram's, and for `float64` of the network too.
         kernel_regression: also solve the regression with the Gram.
         ridge: weight decay of that regression.
         from_run: directory of a training run whose newest weights to use; None for those at
@@ -155,6 +157,12 @@ def resolve(**settings: Any) -> Config:
         raise SettingError(
             f"--{foreign[0]}={given[foreign[0]]}: --experiment={experiment} does not read it;"
             f" read by {', '.join(readers)}"
+        )
+    precisions = PRECISIONS.get(experiment, ())
+    if "precision" in given and given["precision"] not in precisions:
+        raise SettingError(
+            f"--precision={given['precision']}: with --experiment={experiment} it must be one of"
+            f" {', '.join(precisions)}"
         )
     arch = given.get("arch", "alexnet" if experiment == "pretrained" else "lenet")
     dataset = given.get("dataset", PAPER_DATASET[arch])

@@ -1,6 +1,7 @@
 """What each setting may be, and the error that says so."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -105,7 +106,7 @@ RULES: dict[str, _Rule] = {
     "distance_examples": _integer(1),
     "kernel_every": _optional(_integer(1)),
     "kernel_examples": _integer(2),
-    "precision": _one_of(PRECISIONS),
+    "precision": _one_of(tuple(dict.fromkeys(itertools.chain(*PRECISIONS.values())))),
     "kernel_regression": _Rule("true or false", lambda value: isinstance(value, bool)),
     "ridge": _real("of at least 0", lambda value: value >= 0),
     "from_run": _optional(_Rule("a run directory", lambda value: isinstance(value, str))),

@@ -23,5 +23,8 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
         DataError: if the data cannot be had.
         RunDirectoryError: if the run directory cannot be used.
     """
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(config.precision == "tf32")
     experiment = importlib.import_module(f"ntk_tf.experiments.{config.experiment}")
     return experiment.run(config, options, console)

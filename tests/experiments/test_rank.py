@@ -184,10 +184,14 @@ def test_refuses_too_many_pictures_and_too_little_memory(tmp_path):
         ("--experiment=rank --examples=1,2", "--examples=1,2: must be one integer of at least 1"),
         ("--experiment=rank --ridge=1", "--ridge=1.0: read only with --kernel_regression"),
         ("--experiment=rank --kernel_regression --ridge=-1", "--ridge=-1.0: must be a finite"),
-        ("--experiment=rank --precision=half", "--precision=half: must be one of float32, float64"),
+        (
+            "--experiment=rank --precision=half",
+            "--precision=half: must be one of float32, tf32, float64",
+        ),
         ("--experiment=rank --memory_gib=0", "--memory_gib=0.0: must be a number above 0"),
         ("--experiment=rank --epochs=3", "--epochs=3: --experiment=rank does not read it"),
-        ("--precision=float64", "--precision=float64: --experiment=train does not read it"),
+        ("--experiment=rank --precision=tf32", "must be one of float32, float64"),
+        ("--precision=float64", "--experiment=train it must be one of float32, tf32"),
     ],
 )
 def test_bad_flags(flags, message):
