@@ -77,6 +77,7 @@ def define_flags(values: flags.FlagValues) -> None:
     string("strategy", "one_device", "one_device, or mirrored: each batch split over all GPUs")
     boolean("resume", True, "go on with an unfinished run, keep a finished one")
     real("checkpoint_minutes", 10.0, "minutes between saves within a long epoch")
+    integer("profile", None, "write a TensorBoard profile of so many updates")
     boolean("dry_run", False, "validate, show settings and size, and run nothing")
     boolean("prepare_data", False, "download or prepare the data, and run nothing")
 
@@ -148,6 +149,10 @@ def _options(values: flags.FlagValues, workdir: str) -> Options:
             " training over several machines fails with Keras 3 on TensorFlow 2.21"
         )
     experiment = values.experiment or "train"
+    if values.profile is not None and (values.profile < 1 or experiment != "train"):
+        raise SettingError(
+            f"--profile={values.profile}: must be an integer of at least 1, with --experiment=train"
+        )
     if values.strategy != "one_device" and experiment != "train":
         raise SettingError(
             f"--strategy={values.strategy}: --experiment={experiment} runs on one_device only"
@@ -160,6 +165,7 @@ def _options(values: flags.FlagValues, workdir: str) -> Options:
         checkpoint_minutes=values.checkpoint_minutes,
         cache_decoded=values.cache_decoded,
         strategy=values.strategy,
+        profile=values.profile,
         memory_gib=values.memory_gib,
     )
 

@@ -116,6 +116,15 @@ class Config:
         """The chosen classes of `imagenet_snakes`; None for its default."""
         return tuple(self.snake_synsets.split(",")) if self.snake_synsets else None
 
+    @property
+    def small(self) -> bool:
+        """Whether each operation of a training step is too small to be split over threads.
+
+        Measured with LeNet in batches of 32: one thread for each is faster up to width 2.
+        """
+        trains = self.experiment in ("train", "trajectory")
+        return trains and self.arch == "lenet" and self.width**2 * self.batch_size <= 128
+
     def learning_rate_in(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
         drops = epoch // self.lr_drop_every if self.lr_drop_every else 0
@@ -288,6 +297,7 @@ class Options:
         checkpoint_minutes: save within an epoch when the last save is so long ago.
         cache_decoded: keep JPEG files decoded in memory; None where that takes less of it.
         strategy: `one_device`, or `mirrored` to split each batch over all GPUs.
+        profile: write a TensorBoard profile of so many updates; None for none.
         memory_gib: memory for a Gram, itself included; None for half of what is free.
     """
 
@@ -298,4 +308,5 @@ class Options:
     checkpoint_minutes: float = 10.0
     cache_decoded: bool | None = None
     strategy: str = "one_device"
+    profile: int | None = None
     memory_gib: float | None = None

@@ -34,7 +34,7 @@ def main() -> int:
 
 def _carry_out(command: cli.Command, console: Console) -> int:
     """Run, now with TensorFlow."""
-    startup.import_tensorflow()
+    startup.import_tensorflow(command.config.small)
     from ntk_tf import data, experiments
     from ntk_tf.experiments import estimate
 

@@ -17,13 +17,19 @@ _NOISE = re.compile(
 )
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(one_thread_an_operation: bool = False) -> None:
     """Import TensorFlow and what goes with it, keeping informational messages off the screen.
+
+    Args:
+        one_thread_an_operation: do not split operations over threads, unless the environment's
+            TF_NUM_INTRAOP_THREADS says so; they still run side by side.
 
     TensorFlow's libraries write to the process's standard error while they load, past Python and
     before any log level counts; what is not known to be noise is passed on.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if one_thread_an_operation:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     if not pathlib.Path("/proc/driver/nvidia").exists():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     with _filtered_stderr():

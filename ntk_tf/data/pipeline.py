@@ -6,12 +6,16 @@ the middle of an epoch exactly where it was, and two models with one seed see th
 
 import dataclasses
 import math
+from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from ntk_tf.data import augment, decode
 from ntk_tf.data.source import Source, Split
 
+#: Training inputs that take no more bytes than this are made once and kept, as float32.
+KEPT_BYTES = 2**30
 #: Pictures a batch in passes that only evaluate, and bytes that their inputs may take.
 EVALUATION_BATCH = 256
 EVALUATION_BYTES = 2**25
@@ -43,6 +47,12 @@ class Preprocessing:
     channels: int
     crop: bool = False
     augmentation: str = "none"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (height, width, channels) of an input."""
+        side = self.image_size + 2 * self.padding
+        return side, side, self.channels
 
     def __call__(self, images: tf.Tensor, key: tf.Tensor | None = None) -> tf.Tensor:
         """Map uint8 `[b, h, w, c]` or JPEG files `[b]` to float32 `[b, side, side, channels]`.
@@ -136,7 +146,37 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=static)
 
     indices = tf.data.Dataset.counter(start=first_epoch).flat_map(batches_of).skip(offset)
-    return _fetch(indices.enumerate(start_step), split, preprocess, num_classes, seed)
+    kept = kept_bytes(examples, preprocess.shape, preprocess.augmentation)
+    if kept and not split.encoded:
+        inputs = Split(_inputs(split, preprocess), split.labels)
+        return _fetch(indices.enumerate(start_step), inputs, lambda x, step: x, num_classes)
+
+    def see(pictures, step):
+        return preprocess(pictures, augmentation_key(seed, step))
+
+    return _fetch(indices.enumerate(start_step), split, see, num_classes)
+
+
+def kept_bytes(examples: int, shape: tuple[int, int, int], augmentation: str) -> int:
+    """Bytes of training inputs that are made once and kept; 0 where every batch is made anew.
+
+    Args:
+        examples: training pictures; not JPEG files, whose batches are always made anew.
+        shape: (height, width, channels) of an input.
+        augmentation: one of `ntk_tf.choices.AUGMENTATIONS`.
+    """
+    size = 4 * examples * math.prod(shape)
+    return size if augmentation == "none" and size <= KEPT_BYTES else 0
+
+
+def _inputs(split: Split, preprocess: Preprocessing) -> np.ndarray:
+    """All of the network's inputs, float32 `[n, h, w, c]`."""
+    size = evaluation_batch_size(preprocess.shape)
+    inputs = np.empty((len(split), *preprocess.shape), np.float32)
+    for start in range(0, len(split), size):
+        chunk = slice(start, start + size)
+        inputs[chunk] = preprocess(tf.convert_to_tensor(split.images[chunk]))
+    return inputs
 
 
 def evaluation_batches(
@@ -144,27 +184,25 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """Every picture once, in the fixed order: `(x, y)` as in `training_batches`."""
     indices = tf.data.Dataset.range(len(split)).batch(batch_size)
-    return _fetch(indices.enumerate(), split, preprocess, num_classes)
+    return _fetch(indices.enumerate(), split, lambda x, step: preprocess(x), num_classes)
 
 
 def _fetch(
     indices: tf.data.Dataset,
     split: Split,
-    preprocess: Preprocessing,
+    see: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     num_classes: int,
-    seed: int | None = None,
 ) -> tf.data.Dataset:
-    """Look up, preprocess and prefetch the numbered batches that `indices` names.
+    """Look up and prefetch the numbered batches that `indices` names.
 
-    Pictures are augmented where a seed is given.
+    `see` maps a batch of pictures and its number to what the network sees.
     """
     with tf.device("CPU"):
         images = tf.convert_to_tensor(split.images)
         labels = tf.constant(split.labels)
 
     def fetch(step, batch):
-        key = None if seed is None else augmentation_key(seed, step)
-        x = preprocess(tf.gather(images, batch), key)
+        x = see(tf.gather(images, batch), step)
         return x, tf.one_hot(tf.gather(labels, batch), num_classes)
 
     return indices.map(fetch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -101,7 +101,11 @@ def _pictures(config: Config, cache_decoded: bool | None) -> int:
     """Bytes of the dataset in memory."""
     dataset = config.dataset
     if dataset in NATIVE_SIZE:
-        return PICTURES[dataset] * NATIVE_SIZE[dataset] ** 2 * NATIVE_CHANNELS[dataset]
+        pictures = PICTURES[dataset] * NATIVE_SIZE[dataset] ** 2 * NATIVE_CHANNELS[dataset]
+        trains = config.experiment in ("train", "trajectory")
+        examples = config.train_examples or PICTURES[dataset]
+        shape, augment = config.input_shape, config.augment
+        return pictures + (pipeline.kept_bytes(examples, shape, augment) if trains else 0)
     square = 3 * decode.square_side(config.image_size) ** 2
     kept = square < JPEG_BYTES if cache_decoded is None else cache_decoded
     return PICTURES[dataset] * (square if kept else JPEG_BYTES)

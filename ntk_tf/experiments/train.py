@@ -11,11 +11,15 @@ from ntk_tf import data, models, runs
 from ntk_tf.config import Config, Options
 from ntk_tf.data import pipeline
 from ntk_tf.linearization import LinearizedModel
+from ntk_tf.models.flops import step_flops
 from ntk_tf.training import TorchSGD, distribution, step_schedule
-from ntk_tf.training.callbacks import Record, Save, ShowProgress, StopAtDivergence
-from ntk_tf.training.loop import Plan, shortest, train
+from ntk_tf.training.callbacks import Profile, Record, Save, ShowProgress, Speed, StopAtDivergence
+from ntk_tf.training.loop import Plan, evaluation_function, train
 from ntk_tf.training.metrics import FirstNonFinite, loss_function
 from ntk_tf.training.state import State, changing_variables
+
+#: Updates before a profile begins.
+WARM_UP_STEPS = 10
 
 
 def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
@@ -77,6 +81,18 @@ def title(config: Config) -> str:
     return f"{'Lin' if config.linearized else ''}{arch} x{config.width} on {config.dataset}"
 
 
+def _profiled(steps: int | None, start: int, total: int) -> tuple[int, ...]:
+    """The updates after which a profile begins and ends; nothing where there is to be none.
+
+    It leaves out the first updates, and is shorter where there are fewer left.
+    """
+    left = total - start
+    if not steps or not left:
+        return ()
+    begin = start + min(WARM_UP_STEPS, left // 2)
+    return begin, min(begin + steps, total)
+
+
 class _Training:
     """One run: its data, model and state put together."""
 
@@ -97,27 +113,32 @@ class _Training:
         with strategy.scope():
             self.model = compiled_model(config, per_epoch, config.linearized)
         self.test_batches = self._evaluation_batches(source.test)
-        if self.replicas > 1:
-            distribution.build_metrics(self.model, config.num_classes)
-        else:
-            self._evaluate(self.test_batches.take(1))  # builds the metrics
+        distribution.build_metrics(self.model, config.num_classes)
+        self.evaluate = evaluation_function(self.model)
         fixed = self.model.base.variables if config.linearized else []
         variables = changing_variables(self.model, fixed)
         self.state = State(options.workdir / "checkpoint", variables, fixed)
         total = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
-        self.plan = Plan(per_epoch, total, self.state.restore())
+        start = self.state.restore()
+        self.profiled = _profiled(options.profile, start, total)
+        self.plan = Plan(per_epoch, total, start, frozenset(self.profiled))
 
     def run(self) -> dict[str, Any]:
         """Train to the end, then evaluate."""
         config, plan = self.config, self.plan
         batches = training_stream(config, self.source, self.preprocess, plan.start_step)
         divergence = StopAtDivergence(plan)
+        network = self.model.base if config.linearized else self.model
+        self.speed = Speed(config.batch_size, step_flops(network, config.linearized))
         callbacks = [
             divergence,
             Record(self.options.workdir, self.state.history, plan, config.learning_rate_in),
             Save(self.state.save, plan, self.options.checkpoint_minutes),
             ShowProgress(title(config), plan, self.console),
+            self.speed,
         ]
+        if self.profiled:
+            callbacks.append(Profile(self.options.workdir / "tensorboard", *self.profiled))
         step = train(self.model, batches, plan, self._test, callbacks)
         return self._result(step, divergence.step)
 
@@ -126,8 +147,8 @@ class _Training:
         result = {"status": "completed" if diverged_at is None else "diverged"}
         if diverged_at is None:
             with self.console.status("evaluating on the training set"):
-                train_logs = self._evaluate(self._evaluation_batches(self.source.train))
-            test_logs = self._evaluate(self.test_batches)
+                train_logs = self.evaluate(self._evaluation_batches(self.source.train))
+            test_logs = self.evaluate(self.test_batches)
         else:
             train_logs = test_logs = {"accuracy": None, "loss": None}
             result["diverged_at_step"] = diverged_at
@@ -142,6 +163,7 @@ class _Training:
             "seed": self.config.seed,
             "learning_rate": self.config.learning_rate,
             "seconds": round(self.state.history.elapsed(), 3),
+            "performance": self.speed.result(),
             "versions": runs.versions(),
         }
 
@@ -150,14 +172,6 @@ class _Training:
         size = distribution.even_size(len(split), size, self.replicas)
         return pipeline.evaluation_batches(split, self.preprocess, self.config.num_classes, size)
 
-    def _evaluate(self, batches) -> dict[str, float]:
-        """Loss and accuracy over all batches."""
-        if self.replicas > 1:
-            logs = distribution.evaluate(self.model, batches)
-        else:
-            logs = self.model.evaluate(batches, verbose=0, return_dict=True)
-        return {name: shortest(value) for name, value in logs.items()}
-
     def _test(self) -> dict[str, float]:
-        logs = self._evaluate(self.test_batches)
+        logs = self.evaluate(self.test_batches)
         return {"test_loss": logs["loss"], "test_accuracy": logs["accuracy"]}

@@ -20,6 +20,7 @@ from ntk_tf.data import pipeline
 from ntk_tf.experiments.train import compiled_model, title, training_stream
 from ntk_tf.ntk.movement import kernel_movement
 from ntk_tf.reporting import trajectories
+from ntk_tf.training import distribution
 from ntk_tf.training.callbacks import Save, ShowProgress, StopAtDivergence
 from ntk_tf.training.loop import Plan, train
 from ntk_tf.training.pair import Pair, relative_distance
@@ -158,9 +159,8 @@ class _Trajectory:
         standard, linearized = (
             compiled_model(config, self.per_epoch, linearized) for linearized in (False, True)
         )
-        one = self.test_pictures(slice(0, 1))
-        for model in (standard, linearized):  # builds the metrics
-            model.evaluate(one, np.zeros((1, config.num_classes)), verbose=0)
+        for model in (standard, linearized):
+            distribution.build_metrics(model, config.num_classes)
         count = self.total // config.record_every + 1
         return Pair(
             standard, linearized, self.test_pictures(self.chosen), count, config.record_every

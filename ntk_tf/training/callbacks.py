@@ -1,7 +1,9 @@
 """What happens between updates: records, checkpoints, progress, and the stop at divergence."""
 
 import pathlib
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -149,6 +151,75 @@ class Save(keras.callbacks.Callback):
     def _save(self) -> None:
         self.write(self.step)
         self.saved = time.monotonic()
+
+
+class Speed(keras.callbacks.Callback):
+    """Measures how fast updates are, without start-up, evaluation, records and saves.
+
+    Args:
+        batch_size: pictures an update.
+        flops: floating-point operations of an update for one picture.
+    """
+
+    def __init__(self, batch_size: int, flops: int):
+        super().__init__()
+        self.batch_size, self.flops = batch_size, flops
+        self.steps, self.seconds = 0, 0.0
+        self.traced = False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Start the clock."""
+        self.begin, self.started = batch, time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count the updates and their time, but for the first ones, which are traced."""
+        if self.traced:
+            self.steps += batch - self.begin
+            self.seconds += time.perf_counter() - self.started
+        self.traced = True
+
+    def result(self) -> dict[str, float | None]:
+        """What result.json tells of this process's updates; null where there were too few."""
+        rate = self.steps / self.seconds if self.steps else None
+        return {
+            "steps_per_second": rate and round(rate, 3),
+            "examples_per_second": rate and round(rate * self.batch_size, 3),
+            "gflops_per_second": rate and round(rate * self.batch_size * self.flops / 1e9, 3),
+            "peak_memory_gib": round(peak_memory() / 2**30, 3),
+        }
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held, on the GPUs where there are any."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        return max(tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+class Profile(keras.callbacks.Callback):
+    """Writes TensorFlow's profile of some updates, for TensorBoard.
+
+    Args:
+        folder: where TensorBoard looks for this run.
+        start: update after which to begin; one of the plan's pauses.
+        end: update after which to stop, likewise.
+    """
+
+    def __init__(self, folder: pathlib.Path, start: int, end: int):
+        super().__init__()
+        self.folder, self.start, self.end = folder, start, end
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Begin, if it is time."""
+        if batch == self.start:
+            tf.profiler.experimental.start(str(self.folder))
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop, if it is time."""
+        if batch == self.end or (batch > self.start and self.model.stop_training):
+            tf.profiler.experimental.stop()
 
 
 class ShowProgress(keras.callbacks.Callback):

@@ -87,23 +87,9 @@ def build_metrics(model: keras.Model, num_classes: int) -> None:
                 metric.build(outputs, outputs)
 
 
-def evaluate(model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
-    """Loss and metrics over all batches, each split over the devices.
-
-    Args:
-        model: compiled under a strategy.
-        batches: of pictures and targets; each has a picture for every device.
-
-    Returns:
-        Values by name.
-    """
-    spread = model.distribute_strategy.experimental_distribute_dataset(batches)
-    model.reset_metrics()
-
-    @tf.function
-    def run(parts):
-        for part in parts:
-            model.distribute_strategy.run(model.test_step, args=(part,))
-
-    run(spread)
-    return {name: float(value) for name, value in model.get_metrics_result().items()}
+def spread(model: keras.Model, batches: tf.data.Dataset) -> tf.data.Dataset:
+    """The batches, each split over the devices of the model where there are several."""
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return batches
+    return strategy.experimental_distribute_dataset(batches)

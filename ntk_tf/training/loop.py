@@ -76,6 +76,34 @@ def multi_step_function(model: keras.Model) -> Callable[[tf.data.Iterator, tf.Te
     return run
 
 
+def evaluation_function(
+    model: keras.Model,
+) -> Callable[[tf.data.Dataset], dict[str, float]]:
+    """A graph that evaluates a compiled model on any dataset of batches, whatever its length.
+
+    Args:
+        model: a compiled model, whose metrics are built.
+
+    Returns:
+        A function of a dataset of `(x, y)`, which returns loss and metrics by name.
+    """
+    step = model.test_step
+    if model.jit_compile and model.distribute_strategy.num_replicas_in_sync == 1:
+        step = tf.function(step, jit_compile=True)
+
+    @tf.function(reduce_retracing=True)
+    def run(batches):
+        for batch in batches:
+            model.distribute_strategy.run(step, args=(batch,))
+
+    def evaluate(batches):
+        model.reset_metrics()
+        run(distribution.spread(model, batches))
+        return {name: shortest(value) for name, value in model.get_metrics_result().items()}
+
+    return evaluate
+
+
 def train(
     model: keras.Model,
     batches: tf.data.Dataset,
@@ -85,9 +113,10 @@ def train(
 ) -> int:
     """Train a compiled model, whose metrics and optimizer are built, as planned.
 
-    Callbacks see `on_train_batch_end(step, logs)` after every second or so, `step` being the number
-    of updates done in the whole run, and `on_epoch_end(epoch, logs)` with what `evaluate` returns
-    added. `model.stop_training = True` in a callback ends training there.
+    Callbacks see `on_train_batch_begin(step)` and `on_train_batch_end(step, logs)` before and after
+    every second or so of updates, `step` being the number done in the whole run, and
+    `on_epoch_end(epoch, logs)` with what `evaluate` returns added. `model.stop_training = True` in
+    a callback ends training there.
 
     Args:
         model: trained in place.
@@ -100,9 +129,7 @@ def train(
         The number of updates done in the whole run.
     """
     run = multi_step_function(model)
-    if model.distribute_strategy.num_replicas_in_sync > 1:
-        batches = model.distribute_strategy.experimental_distribute_dataset(batches)
-    iterator = iter(batches)
+    iterator = iter(distribution.spread(model, batches))
     hooks = keras.callbacks.CallbackList(list(callbacks), model=model)
     model.stop_training = False
     step, chunk = plan.start_step, 1
@@ -114,6 +141,7 @@ def train(
         hooks.on_epoch_begin(epoch)
         end = min((epoch + 1) * plan.steps_per_epoch, plan.total_steps)
         while step < end and not model.stop_training:
+            hooks.on_train_batch_begin(step)
             count = min(chunk, plan.next_stop(step) - step)
             started = time.perf_counter()
             run(iterator, tf.constant(count))
