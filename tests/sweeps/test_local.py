@@ -172,7 +172,9 @@ def slow_sweep(tmp_path):
     process.wait()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR2, 75)]
+)
 def test_signals_end_the_runs_too(slow_sweep, number, code):
     process, owned = slow_sweep
     process.send_signal(number)
