@@ -68,6 +68,8 @@ def network(path: pathlib.Path, input_shape: tuple[int, int, int]) -> keras.Mode
         WeightsError: if the file holds something else.
     """
     layers = weights.kernels_and_biases(weights.read(path), path)
+    if not len(layers[0][1]):
+        raise weights.WeightsError(f"--weights={path}: the first layer has no channels")
     if len(layers[-1][1]) != OUTPUTS:
         raise weights.WeightsError(
             f"--weights={path}: the network has {len(layers[-1][1])} outputs; one trained on all of"

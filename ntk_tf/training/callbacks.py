@@ -177,7 +177,7 @@ class Save(keras.callbacks.Callback):
         write: writes a checkpoint of the state after so many updates.
         plan: tells the last update.
         minutes: save within an epoch when the last save is so long ago.
-        epoch_seconds: save after an epoch when the last save is so long ago.
+        epoch_seconds: save after an epoch when the last save is so long ago, or those minutes.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class Save(keras.callbacks.Callback):
         self.write = write
         self.plan = plan
         self.minutes = minutes
-        self.epoch_seconds = epoch_seconds
+        self.epoch_seconds = min(epoch_seconds, 60 * minutes)
         self.step = plan.start_step
         self.saved = time.monotonic()
         self.failed = False

@@ -156,7 +156,7 @@ class _TrainingArchive:
         self.members = {}
         for member in archive:
             names.append(member.name)
-            if found := _SYNSET_ARCHIVE.fullmatch(member.name):
+            if member.isfile() and (found := _SYNSET_ARCHIVE.fullmatch(member.name)):
                 self.members[found[1]] = member
         if not self.members:
             _refuse(place, "archives such as n01728572.tar", names)
@@ -194,7 +194,7 @@ def _validation_archive(place: pathlib.Path, synsets: tuple[str, ...]) -> Iterat
     with _opened(place) as archive:
         for member in archive:
             names.append(member.name)
-            found = _VALIDATION_PICTURE.fullmatch(member.name)
+            found = member.isfile() and _VALIDATION_PICTURE.fullmatch(member.name)
             if not found or not 1 <= int(found[1]) <= len(labels):
                 continue
             known = True
@@ -240,7 +240,7 @@ def _opened(place: pathlib.Path) -> Iterator[tarfile.TarFile]:
             tarfile.open(fileobj=file, mode="r:") as archive,
         ):
             yield archive
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise DataError(
             f"{place}: is no tar archive or is cut off ({error}); its size is"
             f" {os.path.getsize(place):,} bytes; compare that with image-net.org and get it anew"
