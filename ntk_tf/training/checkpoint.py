@@ -73,7 +73,8 @@ def restore(directory: pathlib.Path) -> Checkpoint | None:
             meta = json.loads(str(arrays.pop(_META)))
             return Checkpoint(int(path.stem.split("-")[1]), arrays, dict(meta))
         except (RunDirectoryError, LookupError, TypeError, ValueError, RecursionError) as error:
-            warnings.warn(f"{path} is damaged and is passed over ({error})", stacklevel=2)
+            reason = str(error).removeprefix(f"{path}: ")
+            warnings.warn(f"{path} is damaged and is passed over ({reason})", stacklevel=2)
     return None
 
 
