@@ -41,8 +41,8 @@ TINY = [
     "--test_examples=20",
     "--checkpoint_minutes=0.001",
 ]
-#: Nothing takes longer than so many seconds.
-LIMIT = 300
+#: Nothing takes longer than so many seconds, on a machine that is shared with others.
+LIMIT = 900
 ENVIRONMENT = os.environ | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
@@ -56,10 +56,15 @@ def call(*arguments, module="main", **options):
     return subprocess.run(command(*arguments, module=module), **found)
 
 
+def table(path):
+    """The rows of a metrics.csv without its wall-clock column."""
+    with open(path, newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
 def outcome(workdir):
     """What a finished run must have in common with the undisturbed one."""
-    with open(workdir / "metrics.csv", newline="") as file:
-        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    rows = table(workdir / "metrics.csv")
     result = json.loads((workdir / "result.json").read_text())
     result = {k: v for k, v in result.items() if not re.search("seconds$|per_second|profile", k)}
     newest = max((workdir / "checkpoint").glob("step-*.npz"))
@@ -244,8 +249,10 @@ def written_files(text):
     return {re.sub(r"\d+", "N", name) for name in names}
 
 
-def fill(folder, name, kibibytes, arguments, module="main", prepare=None):
+def fill(folder, name, kibibytes, arguments, module="main", expected=None):
     """One command on a disk of so many KiB, then again on a large one.
+
+    With `expected`, the undisturbed run's outcome, the end must be the same.
 
     Returns:
         What went wrong, the exit code on the small disk, and kinds of the files that it named.
@@ -253,13 +260,11 @@ def fill(folder, name, kibibytes, arguments, module="main", prepare=None):
     with small_disk(folder / name, kibibytes) as disk:
         if disk is None:
             return "no tmpfs can be mounted here", None, set()
-        if prepare:
-            prepare(disk)
         arguments = [str(a).replace("DISK", str(disk)) for a in arguments]
         first = call(*arguments, module=module)
-        kept = {path: path.read_bytes() for path in disk.rglob("metrics.csv")}
+        kept = {path: table(path) for path in disk.rglob("metrics.csv")}
         problem = message_problem(first)
-        if any(not text.endswith(b"\n") for text in kept.values()):
+        if any(not path.read_bytes().endswith(b"\n") for path in kept):
             problem += " half a line in metrics.csv"
         logs = "".join(path.read_text(errors="replace") for path in disk.rglob("*.log"))
         remount(disk, "size=1g")
@@ -267,37 +272,41 @@ def fill(folder, name, kibibytes, arguments, module="main", prepare=None):
         problem += message_problem(second)
         if second.returncode:
             problem += f" does not finish: {second.stderr}"
-        for path in disk.rglob("metrics.csv"):
-            if not path.read_bytes().startswith(kept.get(path, b"")[:20]):
+        for path, rows in kept.items():
+            if table(path)[: len(rows)] != rows:
                 problem += f" {path} lost what it held"
+        if expected and outcome(disk / "run") != expected:
+            problem += " another outcome"
         return problem, first.returncode, written_files(first.stderr + logs)
 
 
 def fill_disks(folder, jobs=2, mnist=None):
     """Fill the disk at every kind of write; counts."""
-    steps = [4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 160, 400, 600, 900, 1400]
     train = [*TINY, "--epochs=3", "--workdir=DISK/run"]
     trajectory = [*TINY, "--experiment=trajectory", "--workdir=DISK/run"]
     rank = ["--dataset=digits", "--experiment=rank", "--examples=20", "--workdir=DISK/run"]
     rank += ["--checkpoint_minutes=0.0001"]
     sweep = [*TINY, "--epochs=2", "--seeds=0", "--runs_dir=DISK/runs"]
-    tasks = [("train", size, train, "main") for size in steps]
-    tasks += [("trajectory", size, trajectory, "main") for size in [*steps, 2000, 3000]]
-    tasks += [("rank", size, rank, "main") for size in (*steps[:14], 120, 240, 320, 360)]
-    tasks += [("sweep", size, sweep, "sweep") for size in (4, 12, 24, 400)]
+    tasks = [("train", size, train, "main") for size in (4, 8, 12, 16, 32, 400, 600, 1100)]
+    tasks += [("trajectory", size, trajectory, "main") for size in (8, 16, 64, 600, 2000)]
+    tasks += [("rank", size, rank, "main") for size in (4, 12, 48, 120, 400)]
+    tasks += [("sweep", size, sweep, "sweep") for size in (4, 16, 400)]
     if mnist:
         prepare = [f"--manual_dir={mnist}", "--data_dir=DISK/tfds", "--prepare_data"]
-        tasks += [("tfds", size, prepare, "main") for size in (4, 64, 4000, 14_000)]
+        tasks += [("tfds", size, prepare, "main") for size in (64, 14_000)]
     source = folder / "finished"
     call(*TINY, "--epochs=2", f"--workdir={source / 'run'}")
     report = [f"--runs_dir={source}", "--output_dir=DISK/report"]
-    tasks += [("report", size, report, "report") for size in (4, 16, 64, 128)]
+    tasks += [("report", size, report, "report") for size in (4, 64)]
+    call(*train[:-1], f"--workdir={folder / 'whole'}")
+    expected = {"train": outcome(folder / "whole")}
     count = {"disks": 0, "refused": 0, "finished although full": 0, "problems": 0}
     kinds = {}
 
     def one(task):
         name, size, arguments, module = task
-        return name, size, *fill(folder, f"{name}{size}", size, arguments, module)
+        place = f"{name}{size}"
+        return name, size, *fill(folder, place, size, arguments, module, expected.get(name))
 
     with futures.ThreadPoolExecutor(jobs) as workers:
         for name, size, problem, code, named in workers.map(one, tasks):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import psutil
 import tensorflow as tf
@@ -174,7 +175,7 @@ def out_of_memory(config: Config, options: Options, error: Exception) -> str:
         helps.append("--precision=float32")
     if config.dataset == "imagenet_snakes":
         helps.append("--nocache_decoded")
-    asked = " ".join(str(error).split())[:100]
+    asked = " ".join(re.sub(r"\{\{.*?\}\}", "", str(error)).split())[:100] or "MemoryError"
     return (
         f"out of memory: the run needs about {_gib(size.memory)} and {place} ({asked}); what helps:"
         f" {', '.join(helps) or 'a machine with more'}; with the same settings it goes on from its"
