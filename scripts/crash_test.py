@@ -73,11 +73,12 @@ def outcome(workdir):
     return rows, result, weights
 
 
-def being_written(workdir):
-    """Names of the checkpoints that are just being written."""
+def is_saving(process, workdir):
+    """Whether a process is just writing a checkpoint."""
+    ending = f".{process.pid}.tmp"
     with contextlib.suppress(FileNotFoundError):
-        return [e.name for e in os.scandir(workdir / "checkpoint") if e.name.endswith(".tmp")]
-    return []
+        return any(e.name.endswith(ending) for e in os.scandir(workdir / "checkpoint"))
+    return False
 
 
 class Killer:
@@ -133,7 +134,7 @@ class Killer:
         within = self.random.random() < 0.5
         deadline = time.monotonic() + self.random.uniform(0.2, 1) * seconds
         while process.poll() is None:
-            if time.monotonic() > deadline and (not within or being_written(workdir)):
+            if time.monotonic() > deadline and (not within or is_saving(process, workdir)):
                 process.kill()
                 break
             time.sleep(0.0003 if within else 0.01)
@@ -141,7 +142,7 @@ class Killer:
             return False
         with self.lock:
             self.count["kills"] += 1
-            self.count["kills while saving"] += bool(being_written(workdir))
+            self.count["kills while saving"] += is_saving(process, workdir)
         return True
 
 
