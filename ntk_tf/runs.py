@@ -343,14 +343,13 @@ def open_workdir(
             on other classes.
     """
     config_path = workdir / "config.json"
-    if classes is not None:
-        settings = settings | {"classes": list(classes)}
+    complete = settings if classes is None else settings | {"classes": list(classes)}
     if resume and config_path.exists():
         found = read_json(config_path).get("classes")
-        if found != settings.get("classes"):
+        if found != complete.get("classes"):
             raise RunDirectoryError(
                 f"--workdir={workdir}: holds a run on other classes ({found}, and the data has"
-                f" {settings.get('classes')}); choose another folder"
+                f" {complete.get('classes')}); choose another folder"
             )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -363,7 +362,7 @@ def open_workdir(
                 (workdir / name).unlink(missing_ok=True)
             for name in ("checkpoint", "tensorboard"):
                 shutil.rmtree(workdir / name, ignore_errors=True)
-        write_json(config_path, settings)
+        write_json(config_path, complete)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RunDirectoryError(f"--workdir={workdir}: {reason}") from error
