@@ -125,15 +125,15 @@ class _Training:
         config, plan = self.config, self.plan
         batches = training_stream(config, self.source, self.preprocess, plan.start_step)
         minutes = self.options.checkpoint_minutes
-        divergence = StopAtDivergence(plan)
+        stop = StopAtDivergence(plan)
         record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
         save = Save(self.state.save, plan, minutes)
         with signals.deferred(), ShowProgress(title(config), plan, self.console) as progress:
-            callbacks = [divergence, record, save, progress]
+            callbacks = [stop, record, save, progress]
             step = train(self.model, batches, plan, self._test, callbacks)
         runs.insist(record.complete, minutes)
         runs.insist(save.complete, minutes)
-        return self._result(step, divergence.step)
+        return self._result(step, stop.step)
 
     def _result(self, step: int, diverged_at: int | None) -> dict[str, Any]:
         """The content of result.json."""
