@@ -76,7 +76,7 @@ def define_flags(values: flags.FlagValues) -> None:
     string("runs_dir", "runs", "parent of the default run directory")
     string("strategy", "one_device", "one_device, or mirrored: each batch split over all GPUs")
     boolean("resume", True, "go on with an unfinished run, keep a finished one")
-    real("checkpoint_minutes", 10.0, "minutes between saves within a long epoch")
+    real("checkpoint_minutes", 10.0, "between saves within a long epoch; a full disk is waited for")
     integer("profile", None, "write a TensorBoard profile of so many updates")
     boolean("dry_run", False, "validate, show settings and size, and run nothing")
     boolean("prepare_data", False, "download or prepare the data, and run nothing")

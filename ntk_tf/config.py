@@ -294,7 +294,8 @@ class Options:
         data_dir: where TFDS keeps prepared datasets; None for its own default.
         manual_dir: folder of original data files, only read; None if there is none.
         resume: continue an unfinished run and keep a finished one.
-        checkpoint_minutes: save within an epoch when the last save is so long ago.
+        checkpoint_minutes: save within an epoch when the last save is so long ago; so long the end
+            of a run waits for a disk that is full.
         cache_decoded: keep JPEG files decoded in memory; None where that takes less of it.
         strategy: `one_device`, or `mirrored` to split each batch over all GPUs.
         profile: write a TensorBoard profile of so many updates; None for none.

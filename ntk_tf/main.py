@@ -4,7 +4,7 @@ import sys
 
 from rich.console import Console
 
-from ntk_tf import cli, runs, startup
+from ntk_tf import cli, runs, signals, startup
 from ntk_tf.experiments import widths
 from ntk_tf.rules import SettingError
 
@@ -13,22 +13,32 @@ def main() -> int:
     """Parse the command line and carry out what it asks for.
 
     Returns:
-        The exit code: 0, or 2 after bad input, which one line on standard error explains.
+        The exit code: 0; 2 after bad input or what else keeps a run from going on, which one line
+        on standard error explains; after a signal, that of `signals.Interrupted`.
     """
-    console = Console()
+    startup.prepare_streams()
+    signals.listen()
     try:
-        command = cli.parse(sys.argv)
-        if command.prepare_data:
-            return _carry_out(command, console)
-        if command.widths:
-            return widths.run(command.config, command.options, command.widths, command.dry_run)
-        runs.check_workdir(command.options.workdir, command.config.to_dict())
-        keep = command.options.resume and not command.dry_run
-        if keep and runs.is_finished(command.options.workdir):
-            runs.describe(command.options.workdir, console.print)
-            return 0
+        return _main()
     except (SettingError, runs.RunDirectoryError) as error:
         return _refuse(error)
+    except signals.Interrupted as stop:
+        print(f"{stop}; the same command goes on where this one was", file=sys.stderr)
+        return stop.exit_code
+
+
+def _main() -> int:
+    console = Console()
+    command = cli.parse(sys.argv)
+    if command.prepare_data:
+        return _carry_out(command, console)
+    if command.widths:
+        return widths.run(command.config, command.options, command.widths, command.dry_run)
+    runs.check_workdir(command.options.workdir, command.config.to_dict())
+    keep = command.options.resume and not command.dry_run
+    if keep and runs.is_finished(command.options.workdir):
+        runs.describe(command.options.workdir, console.print)
+        return 0
     return _carry_out(command, console)
 
 
@@ -49,13 +59,17 @@ def _carry_out(command: cli.Command, console: Console) -> int:
         else:
             experiments.run(config, options, console)
             runs.describe(options.workdir, console.print)
-    except (SettingError, data.DataError, runs.RunDirectoryError) as error:
+    except data.DataError as error:
         return _refuse(error)
+    except Exception as error:
+        if not estimate.is_out_of_memory(error):
+            raise
+        return _refuse(estimate.out_of_memory(config, options, error))
     return 0
 
 
-def _refuse(error: Exception) -> int:
-    print(f"error: {error}", file=sys.stderr)
+def _refuse(error: Exception | str) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
 
 

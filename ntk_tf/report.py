@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-from ntk_tf import cli, runs
+from ntk_tf import cli, runs, startup
 from ntk_tf.reporting import summary, write
 from ntk_tf.rules import SettingError
 
@@ -17,6 +17,7 @@ def main() -> int:
     Returns:
         The exit code: 0, or 2 after bad input, which one line on standard error explains.
     """
+    startup.prepare_streams()
     console = Console()
     try:
         runs_dir, output_dir = cli.parse_report(sys.argv)

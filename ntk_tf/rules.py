@@ -39,15 +39,12 @@ def _snakes(value: Any) -> bool:
     return 2 <= len(names) == len(set(names)) and set(names) <= set(SNAKE_SYNSETS)
 
 
-def _integer(minimum: int, maximum: int | None = None) -> _Rule:
-    upper = "" if maximum is None else f" and at most {maximum}"
+def _integer(minimum: int, maximum: int = 2**31 - 1) -> _Rule:
+    """Counts are int32 in TensorFlow's graphs."""
     return _Rule(
-        f"an integer of at least {minimum}{upper}",
+        f"an integer of at least {minimum} and at most {maximum}",
         lambda value: (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and value >= minimum
-            and (maximum is None or value <= maximum)
+            isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
         ),
     )
 

@@ -16,10 +16,15 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import filelock
+
+if TYPE_CHECKING:
+    import numpy as np
 
 METRICS_COLUMNS = (
     "epoch",
@@ -33,6 +38,22 @@ METRICS_COLUMNS = (
 )
 
 
+#: The numbers in a result.json that other parts of the program read.
+RESULT_NUMBERS = (
+    "train_accuracy",
+    "test_accuracy",
+    "test_accuracy_among_snakes",
+    "effective_rank",
+    "rows",
+    "relative_distance",
+    "diverged_at_step",
+    "diverged_at_learning_rate",
+    "epochs",
+    "steps",
+    "seconds",
+)
+#: Seconds between tries to write what a run must not end without.
+INSIST_SECONDS = 5.0
 #: The file in a run directory that its owner holds locked.
 LOCK = ".lock"
 #: Locks of the run directories that this process owns; they end with it, however it ends.
@@ -41,6 +62,13 @@ _owned: dict[pathlib.Path, filelock.FileLock] = {}
 
 class RunDirectoryError(Exception):
     """A run directory that cannot be used; the message is one line and names the file."""
+
+
+class WriteError(RunDirectoryError):
+    """A file cannot be written, such as on a full disk; what was there before is still there."""
+
+    def __init__(self, path: pathlib.Path, reason: str):
+        super().__init__(f"{path}: cannot be written ({reason})")
 
 
 def own(workdir: pathlib.Path) -> None:
@@ -91,6 +119,9 @@ def atomic_write(path: pathlib.Path, mode: str = "w") -> Iterator[IO]:
 
     Yields:
         The open temporary file.
+
+    Raises:
+        WriteError: if the disk is full, the folder read-only or the like; `path` is as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -99,9 +130,54 @@ def atomic_write(path: pathlib.Path, mode: str = "w") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise WriteError(path, error.strerror or str(error)) from error
         raise
+
+
+def attempt(write: Callable[[], None]) -> bool:
+    """Write what can also be written later; a failure is a warning, and the run goes on.
+
+    Args:
+        write: may raise `WriteError`.
+
+    Returns:
+        Whether it was written.
+    """
+    try:
+        write()
+    except WriteError as error:
+        warnings.warn(f"{error}; the run goes on and will try again", stacklevel=2)
+        return False
+    return True
+
+
+def insist(write: Callable[[], Any], minutes: float) -> Any:
+    """Write what a run must not end without, again and again until it works.
+
+    Args:
+        write: may raise `WriteError`.
+        minutes: after so many, that error is final.
+
+    Returns:
+        What `write` returns.
+
+    Raises:
+        WriteError: if the time is up.
+    """
+    deadline = time.monotonic() + 60 * minutes
+    while True:
+        try:
+            return write()
+        except WriteError as error:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+            warnings.warn(f"{error}; trying again for {minutes:g} minutes", stacklevel=2)
+        time.sleep(min(INSIST_SECONDS, left))
 
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
@@ -119,11 +195,55 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path}: cannot be read ({error})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunDirectoryError(_unreadable(path, error)) from error
     if not isinstance(content, dict):
         raise RunDirectoryError(f"{path}: holds no JSON object")
     return content
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, "np.ndarray"]:
+    """Read an `.npz` file, unpickling nothing and verifying the checksum of every array.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        RunDirectoryError: if the file cannot be read, is damaged or no such file.
+    """
+    import numpy as np
+
+    try:
+        # Not np.load(path): that takes other formats too, and leaks the file if it is damaged.
+        with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except Exception as error:  # NumPy, zipfile and zlib raise many things that none documents
+        raise RunDirectoryError(_unreadable(path, error)) from error
+
+
+def read_result(workdir: pathlib.Path) -> dict[str, Any]:
+    """Read a finished run's result.json and see that it is one.
+
+    Returns:
+        Its content; those of `RESULT_NUMBERS` that it lacks are None.
+
+    Raises:
+        RunDirectoryError: if the file cannot be read or is no run's result.
+    """
+    path = workdir / "result.json"
+    result = dict.fromkeys(RESULT_NUMBERS) | read_json(path)
+    if result.get("status") not in ("completed", "diverged"):
+        raise RunDirectoryError(f"{path}: its status must be completed or diverged")
+    for name in RESULT_NUMBERS:
+        value = result[name]
+        if value is not None and not (isinstance(value, int | float) and abs(value) < 1e18):
+            raise RunDirectoryError(f"{path}: its {name} must be a number")
+    return result
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return f"{path}: cannot be read ({reason or type(error).__name__})"
 
 
 def write_table(path: pathlib.Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
@@ -172,14 +292,15 @@ def check_workdir(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
             with other settings.
     """
     place = workdir
-    while not place.exists():
-        place = place.parent
     try:
+        while not place.exists():
+            place = place.parent
         with tempfile.TemporaryFile(dir=place):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: the path contains a null byte
+        reason = getattr(error, "strerror", None) or error
         raise RunDirectoryError(
-            f"--workdir={workdir}: cannot be written ({place}: {error.strerror})"
+            f"--workdir={workdir}: cannot be written ({place}: {reason})"
         ) from error
     config_path = workdir / "config.json"
     if not config_path.exists():
@@ -222,18 +343,18 @@ def open_workdir(
             on other classes.
     """
     config_path = workdir / "config.json"
-    if classes is not None:
-        settings = settings | {"classes": list(classes)}
+    complete = settings if classes is None else settings | {"classes": list(classes)}
     if resume and config_path.exists():
         found = read_json(config_path).get("classes")
-        if found != settings.get("classes"):
+        if found != complete.get("classes"):
             raise RunDirectoryError(
                 f"--workdir={workdir}: holds a run on other classes ({found}, and the data has"
-                f" {settings.get('classes')}); choose another folder"
+                f" {complete.get('classes')}); choose another folder"
             )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         own(workdir)
+        check_workdir(workdir, settings)  # again: its owner so far may have just written
         for left_over in workdir.rglob(".*.tmp"):  # of a process killed while it wrote
             left_over.unlink()
         if not resume:
@@ -241,9 +362,10 @@ def open_workdir(
                 (workdir / name).unlink(missing_ok=True)
             for name in ("checkpoint", "tensorboard"):
                 shutil.rmtree(workdir / name, ignore_errors=True)
-        write_json(config_path, settings)
-    except OSError as error:
-        raise RunDirectoryError(f"--workdir={workdir}: {error.strerror}") from error
+        write_json(config_path, complete)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunDirectoryError(f"--workdir={workdir}: {reason}") from error
 
 
 def is_finished(workdir: pathlib.Path) -> bool:
@@ -258,24 +380,24 @@ def describe(workdir: pathlib.Path, show: Callable[..., None]) -> None:
         workdir: the run directory.
         show: prints a line, as `rich.console.Console.print`.
     """
-    result = read_json(workdir / "result.json")
+    result = read_result(workdir)
     if result["status"] == "diverged":
         summary = (
             f"diverged at update {result['diverged_at_step']}"
-            f" (learning rate {result['learning_rate']})"
+            f" (learning rate {result['diverged_at_learning_rate']})"
         )
     else:
         summary = "  ".join(
-            f"{name.replace('_', ' ')} {value:.2%}"
-            for name, value in result.items()
-            if "_accuracy" in name and value is not None
+            f"{name.replace('_', ' ')} {result[name]:.2%}"
+            for name in RESULT_NUMBERS
+            if "_accuracy" in name and result[name] is not None
         )
-    if result.get("effective_rank") is not None:
+    if None not in (result["effective_rank"], result["rows"]):
         rank = f"effective rank {result['effective_rank']:.1f} of {result['rows']:,}"
         summary = f"{rank}  {summary}".rstrip()
-    if result.get("relative_distance") is not None:
+    if result["relative_distance"] is not None:
         summary = f"relative distance {result['relative_distance']:.3f}"
-    updates = f"{result['steps']:,} updates, " if "steps" in result else ""
-    timing = f"{updates}{result['seconds']:.0f} s"
+    updates = "" if result["steps"] is None else f"{result['steps']:,} updates, "
+    timing = f"{updates}{result['seconds'] or 0:.0f} s"
     show(f"{summary}  ({timing})", highlight=False)
     show(f"run directory {workdir}", highlight=False, soft_wrap=True)

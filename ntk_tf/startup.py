@@ -1,12 +1,14 @@
-"""Import TensorFlow without its start-up noise."""
+"""What a process does first: standard streams that break nothing, TensorFlow without its noise."""
 
 import contextlib
+import io
 import logging
 import os
 import pathlib
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 
 _NOISE = re.compile(
@@ -15,6 +17,29 @@ _NOISE = re.compile(
     r"|E0000 .*(cuInit|Unable to register cu|computation placer)"
     r"|To enable the following instructions)"
 )
+
+
+class _Forgiving(io.FileIO):
+    """A file descriptor that loses what it cannot write: a log on a full disk, a closed pipe."""
+
+    def write(self, content) -> int:
+        """Write, or pretend to."""
+        try:
+            return super().write(content)
+        except OSError:
+            return memoryview(content).nbytes
+
+
+def prepare_streams() -> None:
+    """Let no line of output end a run that it only describes, and warnings be one line each."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream is getattr(sys, f"__{name}__"):  # not replaced
+            stream.flush()
+            raw = io.BufferedWriter(_Forgiving(stream.fileno(), "w", closefd=False))
+            text = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=True)
+            setattr(sys, name, text)
 
 
 def import_tensorflow(one_thread_an_operation: bool = False) -> None:

@@ -4,7 +4,7 @@ import sys
 
 from rich.console import Console
 
-from ntk_tf import cli, runs
+from ntk_tf import cli, runs, startup
 from ntk_tf.rules import SettingError
 from ntk_tf.sweeps import launch, slurm
 
@@ -14,8 +14,9 @@ def main() -> int:
 
     Returns:
         The exit code: 0, 1 if runs failed, 2 after bad input, which one line on standard error
-        explains, or 128 and a signal's number.
+        explains, or after a signal that of `signals.Interrupted`.
     """
+    startup.prepare_streams()
     try:
         return launch.run(cli.parse_sweep(sys.argv), Console())
     except (SettingError, runs.RunDirectoryError, slurm.SlurmError) as error:

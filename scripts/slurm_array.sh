@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 #SBATCH --job-name=ntk_tf
 #SBATCH --requeue
+#SBATCH --signal=B:USR2@120
 #SBATCH --open-mode=append
 #SBATCH --cpus-per-task=4
 #SBATCH --time=24:00:00
@@ -13,8 +14,9 @@
 #     python -m ntk_tf.sweep --flagfile=flags/figure3_lenet_mnist.flags --emit_commands > commands.txt
 #     sbatch --array=1-$(wc -l < commands.txt)%8 --gres=gpu:1 scripts/slurm_array.sh commands.txt
 #
-# A pre-empted job is requeued by SLURM and goes on; so does one that is submitted again. A finished
-# run is not done again.
+# Two minutes before its time is up the run saves, exits with code 75, and is queued again here. A job
+# that is cancelled or pre-empted (SIGTERM) saves too; SLURM itself queues a pre-empted one again. A
+# job that is submitted again goes on; a finished run is not done again.
 set -euo pipefail
 
 if [ -z "${CUDA_VISIBLE_DEVICES:-}" ]; then  # no more threads than the job has CPUs
@@ -22,4 +24,17 @@ if [ -z "${CUDA_VISIBLE_DEVICES:-}" ]; then  # no more threads than the job has 
   export TF_NUM_INTEROP_THREADS=${SLURM_CPUS_PER_TASK:-1}
   export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 fi
-eval "exec $(sed -n "${SLURM_ARRAY_TASK_ID}p" "$1")"
+requeue=yes
+trap 'kill -USR2 "$run"' USR2
+trap 'requeue=no; kill -TERM "$run"' TERM
+eval "$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$1") &"
+run=$!
+code=128
+while [ "$code" -ge 128 ] && kill -0 "$run" 2>/dev/null; do  # a trap ends `wait`, not the run
+  code=0
+  wait "$run" || code=$?
+done
+if [ "$code" -eq 75 ] && [ "$requeue" = yes ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

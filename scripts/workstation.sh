@@ -9,7 +9,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-stopped() { [ "$1" -ge 128 ] && exit "$1"; }
+stopped() { if [ "$1" -eq 75 ] || [ "$1" -ge 128 ]; then exit "$1"; fi; }
 
 failed=0
 for name in figure3_lenet_mnist figure4_lenet_cifar10 figure1_alexnet_losses \
@@ -22,7 +22,10 @@ for name in figure3_lenet_mnist figure4_lenet_cifar10 figure1_alexnet_losses \
 done
 for name in figure2_trajectories figure5_effective_rank_lenet figure5_effective_rank_alexnet; do
   echo "== $name"
-  python -m ntk_tf.main --flagfile="flags/$name.flags" || failed=1
+  python -m ntk_tf.main --flagfile="flags/$name.flags"
+  code=$?
+  stopped $code
+  [ $code -eq 0 ] || failed=1
 done
 python -m ntk_tf.report --runs_dir=runs --output_dir=report || failed=1
 exit $failed

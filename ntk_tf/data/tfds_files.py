@@ -8,6 +8,8 @@ import hashlib
 import os
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import filelock
 import numpy as np
@@ -145,9 +147,9 @@ def read(builder, split: str, decode: bool = True) -> Split:
     """
     import tensorflow_datasets as tfds
 
-    builder = _again(builder)  # one that has just prepared the data may know too little of it
     decoders = None if decode else {"image": tfds.decode.SkipDecoding()}
     try:
+        builder = _again(builder)  # one that has just prepared the data may know too little of it
         rows = builder.as_dataset(split=split, batch_size=-1, decoders=decoders)
         images = rows["image"].numpy() if decode else rows["image"]
         return Split(images, rows["label"].numpy().astype(np.int64))
@@ -161,7 +163,31 @@ def read(builder, split: str, decode: bool = True) -> Split:
 def _builder(name: str, origin: Origin):
     import tensorflow_datasets as tfds
 
-    return tfds.builder(name, data_dir=origin.data_dir)
+    return opened(name, origin, lambda: tfds.builder(name, data_dir=origin.data_dir))
+
+
+def opened(name: str, origin: Origin, builder: Callable[[], Any]) -> Any:
+    """A TFDS builder, which reads the descriptions in its folder when it is made.
+
+    Args:
+        name: TFDS' name of the dataset.
+        origin: where its files are.
+        builder: makes it.
+
+    Returns:
+        What `builder` returns.
+
+    Raises:
+        DataError: if the descriptions are damaged or the folder cannot be read.
+    """
+    try:
+        return builder()
+    except Exception as error:
+        folder = pathlib.Path(origin.data_dir or "~/tensorflow_datasets").expanduser() / name
+        raise DataError(
+            f"--dataset={name}: cannot read {folder} ({_one_line(error)});"
+            " remove that folder to prepare it anew"
+        ) from error
 
 
 def _again(builder):

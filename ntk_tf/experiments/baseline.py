@@ -46,7 +46,8 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 3),
         "versions": runs.versions() | {"scikit-learn": _version()},
     }
-    runs.write_json(options.workdir / "result.json", result)
+    path = options.workdir / "result.json"
+    runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)
     return result
 
 

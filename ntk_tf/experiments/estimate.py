@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import re
 
 import psutil
+import tensorflow as tf
 from rich.console import Console
 
 from ntk_tf import models
@@ -137,6 +139,52 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
             highlight=False,
             soft_wrap=True,
         )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error, of Python, NumPy or TensorFlow, says that memory does not suffice.
+
+    TensorFlow calls a full disk by the same name, and what CUDA's libraries meet by others.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error)
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return "No space left" not in text
+    names = ("OUT_OF_MEMORY", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "OOM when allocating")
+    return isinstance(error, tf.errors.OpError) and any(name in text for name in names)
+
+
+def out_of_memory(config: Config, options: Options, error: Exception) -> str:
+    """What to say after an error that `is_out_of_memory`: what was needed, and what would help.
+
+    Args:
+        config: the run's settings.
+        options: how it was carried out.
+        error: the error.
+    """
+    size = estimate(config, options.cache_decoded)
+    total = psutil.virtual_memory().total
+    place = f"the machine has {_gib(total)}, {_gib(size.available)} of it free"
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        peak = tf.config.experimental.get_memory_info(gpus[0].name)["peak"]
+        place = f"{_gib(peak)} of the GPU's memory were in use; {place}"
+    helps = [f"a smaller --batch_size than {config.batch_size}"] if config.batch_size else []
+    if config.width:
+        helps.append(f"a smaller --width than {config.width}")
+    if config.experiment == "rank":
+        helps += ["fewer --examples", "a smaller --memory_gib"]
+    if config.precision == "float64":
+        helps.append("--precision=float32")
+    if config.dataset == "imagenet_snakes":
+        helps.append("--nocache_decoded")
+    asked = " ".join(re.sub(r"\{\{.*?\}\}", "", str(error)).split())[:100] or "MemoryError"
+    return (
+        f"out of memory: the run needs about {_gib(size.memory)} and {place} ({asked}); what helps:"
+        f" {', '.join(helps) or 'a machine with more'}; with the same settings it goes on from its"
+        " last checkpoint where there is more memory"
+    )
 
 
 def _gib(size: int) -> str:

@@ -49,7 +49,8 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 3),
         "versions": runs.versions(),
     }
-    runs.write_json(options.workdir / "result.json", result)
+    path = options.workdir / "result.json"
+    runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)
     return result
 
 
@@ -67,6 +68,8 @@ def network(path: pathlib.Path, input_shape: tuple[int, int, int]) -> keras.Mode
         WeightsError: if the file holds something else.
     """
     layers = weights.kernels_and_biases(weights.read(path), path)
+    if not len(layers[0][1]):
+        raise weights.WeightsError(f"--weights={path}: the first layer has no channels")
     if len(layers[-1][1]) != OUTPUTS:
         raise weights.WeightsError(
             f"--weights={path}: the network has {len(layers[-1][1])} outputs; one trained on all of"

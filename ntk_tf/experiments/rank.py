@@ -20,7 +20,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ntk_tf import data, models, ntk, runs
+from ntk_tf import data, models, ntk, runs, signals
 from ntk_tf.config import Config, Options
 from ntk_tf.data import pipeline
 from ntk_tf.experiments.run_weights import load_weights
@@ -50,12 +50,16 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
         raise data.DataError(f"--{error}") from error
     if step is not None:
         result["from_step"] = step
-    runs.write_json(options.workdir / "rank.json", result)
-    figures.draw([options.workdir], options.workdir)
-    result = {"status": "completed"} | result | {"versions": runs.versions()}
-    runs.write_json(options.workdir / "result.json", result)
+    complete = {"status": "completed"} | result | {"versions": runs.versions()}
+
+    def finish() -> None:
+        runs.write_json(options.workdir / "rank.json", result)
+        figures.draw([options.workdir], options.workdir)
+        runs.write_json(options.workdir / "result.json", complete)
+
+    runs.insist(finish, options.checkpoint_minutes)
     shutil.rmtree(options.workdir / "checkpoint", ignore_errors=True)
-    return result
+    return complete
 
 
 def _network(config: Config) -> tuple[keras.Model, int | None]:
@@ -117,8 +121,7 @@ class _Rank:
             spectrum = ntk.decompose(gram, overwrite=True)
         del gram
         self.stages["eigenvalues"] = [time.monotonic() - started, 0.0]
-        with runs.atomic_write(self.options.workdir / "spectrum.npz", "wb") as file:
-            np.savez(file, singular_values=spectrum.singular_values)
+        runs.insist(lambda: self._write(spectrum), self.options.checkpoint_minutes)
         return {
             "effective_rank": spectrum.effective_rank,
             "examples": config.examples,
@@ -144,6 +147,10 @@ class _Rank:
             },
         }
 
+    def _write(self, spectrum: ntk.Spectrum) -> None:
+        with runs.atomic_write(self.options.workdir / "spectrum.npz", "wb") as file:
+            np.savez(file, singular_values=spectrum.singular_values)
+
     def _inputs(self, split: data.Split) -> np.ndarray:
         """Pictures as the network sees them, `[n, h, w, c]`."""
         config = self.config
@@ -165,7 +172,7 @@ class _Rank:
             disable=not self.console.is_terminal,
             transient=True,
         )
-        with progress:
+        with progress, signals.deferred():
             task = progress.add_task(f"NTK of {title(self.config)}", total=None)
 
             def after_step(step: ntk.Step) -> None:
@@ -173,8 +180,13 @@ class _Rank:
                 stage[0] += step.seconds
                 stage[1] += step.operations or 0.0
                 progress.update(task, total=step.total, completed=step.done)
-                if time.monotonic() - self.saved > 60 * self.options.checkpoint_minutes:
-                    self._save(step)
+                # Before the eigenvalues, which do not listen to signals, all is saved.
+                minutes = min(1.0, self.options.checkpoint_minutes)
+                due = minutes if step.done == step.total else self.options.checkpoint_minutes
+                if signals.pending() or time.monotonic() - self.saved > 60 * due:
+                    runs.attempt(lambda: self._save(step))
+                    self.saved = time.monotonic()
+                signals.obey()
 
             return ntk.gram(
                 self.model,
@@ -194,7 +206,6 @@ class _Rank:
         }
         found = checkpoint.Checkpoint(step.done, {"gram": step.gram}, meta)
         checkpoint.save(self.checkpoints, found)
-        self.saved = time.monotonic()
 
     def _restore(self) -> ntk.Partial | None:
         """What an earlier process has done, if anything.
@@ -205,6 +216,11 @@ class _Rank:
         found = checkpoint.restore(self.checkpoints)
         if found is None:
             return None
+        if not {"fingerprint", "stages", "seconds", "memory_gib"} <= found.meta.keys():
+            raise runs.RunDirectoryError(
+                f"{self.checkpoints}: made by another version of ntk_tf; remove the folder to"
+                " start anew"
+            )
         if found.meta["fingerprint"] != self.fingerprint:
             raise runs.RunDirectoryError(
                 f"{self.checkpoints}: made with other weights; remove the folder to start anew"

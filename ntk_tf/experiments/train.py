@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from rich.console import Console
 
-from ntk_tf import data, models, runs
+from ntk_tf import data, models, runs, signals
 from ntk_tf.config import Config, Options
 from ntk_tf.data import pipeline
 from ntk_tf.linearization import LinearizedModel
@@ -29,7 +29,8 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
     distribution.check_batches(len(source.train), config.batch_size, strategy.num_replicas_in_sync)
     runs.open_workdir(options.workdir, config.to_dict(), options.resume, source.classes)
     result = _Training(config, options, source, strategy, console).run()
-    runs.write_json(options.workdir / "result.json", result)
+    path = options.workdir / "result.json"
+    runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)
     return result
 
 
@@ -73,6 +74,18 @@ def training_stream(
         config.seed,
         start_step,
     )
+
+
+def divergence(config: Config, step: int, steps_per_epoch: int) -> dict[str, Any]:
+    """What result.json says of a divergence.
+
+    Args:
+        config: the run's settings.
+        step: number of the update before which the outputs were not finite.
+        steps_per_epoch: updates an epoch.
+    """
+    rate = config.learning_rate_in((step - 1) // steps_per_epoch)
+    return {"status": "diverged", "diverged_at_step": step, "diverged_at_learning_rate": rate}
 
 
 def title(config: Config) -> str:
@@ -127,31 +140,33 @@ class _Training:
         """Train to the end, then evaluate."""
         config, plan = self.config, self.plan
         batches = training_stream(config, self.source, self.preprocess, plan.start_step)
-        divergence = StopAtDivergence(plan)
+        minutes = self.options.checkpoint_minutes
+        stop = StopAtDivergence(plan)
+        record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
+        save = Save(self.state.save, plan, minutes)
         network = self.model.base if config.linearized else self.model
         self.speed = Speed(config.batch_size, step_flops(network, config.linearized))
-        callbacks = [
-            divergence,
-            Record(self.options.workdir, self.state.history, plan, config.learning_rate_in),
-            Save(self.state.save, plan, self.options.checkpoint_minutes),
-            ShowProgress(title(config), plan, self.console),
-            self.speed,
-        ]
-        if self.profiled:
-            callbacks.append(Profile(self.options.workdir / "tensorboard", *self.profiled))
-        step = train(self.model, batches, plan, self._test, callbacks)
-        return self._result(step, divergence.step)
+        with signals.deferred(), ShowProgress(title(config), plan, self.console) as progress:
+            callbacks = [stop, record, save, progress, self.speed]
+            if self.profiled:
+                callbacks.append(Profile(self.options.workdir / "tensorboard", *self.profiled))
+            step = train(self.model, batches, plan, self._test, callbacks)
+        runs.insist(record.complete, minutes)
+        runs.insist(save.complete, minutes)
+        return self._result(step, stop.step)
 
     def _result(self, step: int, diverged_at: int | None) -> dict[str, Any]:
         """The content of result.json."""
-        result = {"status": "completed" if diverged_at is None else "diverged"}
         if diverged_at is None:
             with self.console.status("evaluating on the training set"):
                 train_logs = self.evaluate(self._evaluation_batches(self.source.train))
             test_logs = self.evaluate(self.test_batches)
-        else:
+            if not math.isfinite(train_logs["loss"] + test_logs["loss"]):
+                diverged_at = step
+        result = {"status": "completed"}
+        if diverged_at is not None:
             train_logs = test_logs = {"accuracy": None, "loss": None}
-            result["diverged_at_step"] = diverged_at
+            result = divergence(self.config, diverged_at, self.plan.steps_per_epoch)
         return result | {
             "train_accuracy": train_logs["accuracy"],
             "test_accuracy": test_logs["accuracy"],

@@ -6,7 +6,7 @@ graph (Figure 2 of Samarin et al. 2020). At chosen updates the distance between 
 pictures is measured, and on request the movement of the network's kernel.
 """
 
-import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -14,14 +14,14 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-from ntk_tf import data, ntk, runs
+from ntk_tf import data, ntk, runs, signals
 from ntk_tf.config import Config, Options
 from ntk_tf.data import pipeline
-from ntk_tf.experiments.train import compiled_model, title, training_stream
+from ntk_tf.experiments.train import compiled_model, divergence, title, training_stream
 from ntk_tf.ntk.movement import kernel_movement
 from ntk_tf.reporting import trajectories
 from ntk_tf.training import distribution
-from ntk_tf.training.callbacks import Save, ShowProgress, StopAtDivergence
+from ntk_tf.training.callbacks import EventFiles, Save, ShowProgress, StopAtDivergence
 from ntk_tf.training.loop import Plan, train
 from ntk_tf.training.pair import Pair, relative_distance
 from ntk_tf.training.state import State, changing_variables
@@ -35,8 +35,12 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
     chosen = choose_examples(source.test.labels, config.examples, config.num_classes)
     runs.open_workdir(options.workdir, config.to_dict(), options.resume, source.classes)
     result = _Trajectory(config, options, source, chosen, console).run()
-    trajectories.draw([options.workdir], options.workdir)
-    runs.write_json(options.workdir / "result.json", result)
+
+    def finish() -> None:
+        trajectories.draw([options.workdir], options.workdir)
+        runs.write_json(options.workdir / "result.json", result)
+
+    runs.insist(finish, options.checkpoint_minutes)
     return result
 
 
@@ -95,29 +99,27 @@ class _Trajectory:
         variables = [
             *changing_variables(self.pair.standard, []),
             *changing_variables(self.pair.linearized, fixed),
-            self.pair.records,
         ]
-        self.state = State(options.workdir / "checkpoint", variables, fixed)
+        place = options.workdir / "checkpoint"
+        self.state = State(place, variables, fixed, [self.pair.records])
         self.plan = Plan(self.per_epoch, self.total, self.state.restore(), self._pauses())
 
     def run(self) -> dict[str, Any]:
         """Train to the end and write everything down."""
         config, plan = self.config, self.plan
         batches = training_stream(config, self.source, self.preprocess, plan.start_step)
-        divergence = StopAtDivergence(plan)
-        measure = _Measure(self)
+        minutes = self.options.checkpoint_minutes
+        stop = StopAtDivergence(plan)
+        save = Save(self.save, plan, min(1.0, minutes))
         name = f"{title(config)} and its linearization"
-        callbacks = [
-            divergence,
-            measure,
-            Save(self.save, plan, min(1.0, self.options.checkpoint_minutes)),
-            ShowProgress(name, plan, self.console),
-        ]
-        step = train(self.pair, batches, plan, dict, callbacks)
-        if divergence.step is not None:
-            # What was recorded before the divergence is a result too.
-            self.write_files(step)
-        return self._result(step, divergence.step)
+        with signals.deferred(), ShowProgress(name, plan, self.console) as progress:
+            callbacks = [stop, _Measure(self), save, progress]
+            step = train(self.pair, batches, plan, dict, callbacks)
+        runs.insist(save.complete, minutes)
+        # What was recorded before a divergence is a result too, and a process may have ended
+        # between its last checkpoint and these files.
+        runs.insist(lambda: self.write_files(step), minutes)
+        return self._result(step, stop.step)
 
     def save(self, step: int) -> None:
         """Write a checkpoint, and what has been recorded so far where users look for it."""
@@ -176,9 +178,9 @@ class _Trajectory:
 
     def _result(self, step: int, diverged_at: int | None) -> dict[str, Any]:
         """The content of result.json."""
-        result = {"status": "completed" if diverged_at is None else "diverged"}
+        result = {"status": "completed"}
         if diverged_at is not None:
-            result["diverged_at_step"] = diverged_at
+            result = divergence(self.config, diverged_at, self.per_epoch)
         distances = self.state.history.table("distance")
         return result | {
             "relative_distance": distances[-1]["relative_distance"] if distances else None,
@@ -204,51 +206,40 @@ class _Measure(keras.callbacks.Callback):
         self.config = trajectory.config
         self.history = trajectory.state.history
         self.distance_pictures = trajectory.test_pictures(slice(0, self.config.distance_examples))
-        self.shown = 0
 
     def on_train_begin(self, logs=None):
         """Record the start, and bring the event files to the state that training starts from."""
-        folder = self.run.options.workdir / "tensorboard"
-        shutil.rmtree(folder, ignore_errors=True)
-        self.writers = {
-            name: tf.summary.create_file_writer(str(folder / name))
-            for name in ("standard", "linearized", "comparison")
-        }
         if self.config.kernel_every:
             self._prepare_kernel()
         step = self.run.plan.start_step
         self.run.pair.record()
         if step == 0:
             self._measure(0)
-        else:
-            for table in ("distance", "kernel"):
-                for row in self.history.table(table):
-                    self._show_row(table, row)
-        self._show_outputs(step)
+        self.step = step
+        folder = self.run.options.workdir / "tensorboard"
+        self.events = EventFiles(folder, ("standard", "linearized", "comparison"), self._show_all)
 
     def on_train_batch_end(self, batch, logs=None):
         """Measure, if it is time; `batch` is the number of updates done."""
         self.run.pair.record()
+        self.step = batch
         if not self.model.stop_training:
             self._measure(batch)
-        self._show_outputs(batch)
+        self.events.write(self._show)
 
     def on_train_end(self, logs=None):
         """Close the event files."""
-        for writer in self.writers.values():
-            writer.close()
+        self.events.close()
 
     def _measure(self, step: int) -> None:
         config, total = self.config, self.run.total
         if step > 0 and (step % config.distance_every == 0 or step == total):
             row = {"step": step} | relative_distance(self.run.pair, self.distance_pictures)
             self.history.table("distance").append(row)
-            self._show_row("distance", row)
         if config.kernel_every and (step % config.kernel_every == 0 or step == total):
             kernel = ntk.gram(self.run.pair.standard, self.kernel_pictures)
             row = {"step": step} | kernel_movement(kernel, self.kernel_at_start, self.targets)
             self.history.table("kernel").append(row)
-            self._show_row("kernel", row)
 
     def _prepare_kernel(self) -> None:
         count = self.config.kernel_examples
@@ -257,26 +248,34 @@ class _Measure(keras.callbacks.Callback):
         base = self.run.pair.linearized.base  # still at w0, also when a run goes on
         self.kernel_at_start = ntk.gram(base, self.kernel_pictures)
 
-    def _show_row(self, table: str, row: dict[str, Any]) -> None:
-        with self.writers["comparison"].as_default(step=row["step"]):
-            for name, value in row.items():
-                if name != "step":
-                    tf.summary.scalar(f"{table}/{name}", value)
+    def _show_all(self, writers: Mapping[str, tf.summary.SummaryWriter]) -> None:
+        """Write everything, into new files."""
+        self.shown = dict.fromkeys(("distance", "kernel", "outputs"), 0)
+        self._show(writers)
 
-    def _show_outputs(self, step: int) -> None:
-        """Write the outputs of the correct classes that have been recorded since the last time."""
-        count = step // self.config.record_every + 1
+    def _show(self, writers: Mapping[str, tf.summary.SummaryWriter]) -> None:
+        """Write what has been measured and recorded since the last time."""
+        with writers["comparison"].as_default():
+            for table in ("distance", "kernel"):
+                rows = self.history.table(table)
+                for row in rows[self.shown[table] :]:
+                    for name in row.keys() - {"step"}:
+                        tf.summary.scalar(f"{table}/{name}", row[name], step=row["step"])
+                self.shown[table] = len(rows)
+        self._show_outputs(writers)
+
+    def _show_outputs(self, writers: Mapping[str, tf.summary.SummaryWriter]) -> None:
+        """Write the outputs of the correct classes."""
+        count = self.step // self.config.record_every + 1
         records = self.run.pair.records.numpy()
         labels = self.run.source.test.labels[self.run.chosen]
         for side, name in enumerate(("standard", "linearized")):
-            with self.writers[name].as_default():
-                for position in range(self.shown, count):
+            with writers[name].as_default():
+                for position in range(self.shown["outputs"], count):
                     for e, (index, label) in enumerate(zip(self.run.chosen, labels, strict=True)):
                         tf.summary.scalar(
                             f"output of the correct class/picture {index} (class {label})",
                             records[position, side, e, label],
                             step=position * self.config.record_every,
                         )
-            self.writers[name].flush()
-        self.writers["comparison"].flush()
-        self.shown = count
+        self.shown["outputs"] = count

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from ntk_tf import runs
+from ntk_tf import runs, signals
 from ntk_tf.config import Config, Options, flags_of
 
 #: What draws an experiment's figure: a module of `reporting` with `draw(run_dirs, output_dir)`.
@@ -39,11 +39,25 @@ def run(config: Config, options: Options, widths: Sequence[int], dry_run: bool) 
         runs.check_workdir(place.workdir, part.to_dict())
     for part, place in parts:
         command = [sys.executable, "-m", "ntk_tf.main", *flags_of(part, place)]
-        done = subprocess.run([*command, "--dry_run"] if dry_run else command)
-        if done.returncode:
-            return done.returncode
+        code = _wait(subprocess.Popen([*command, "--dry_run"] if dry_run else command))
+        if code:
+            return code
     if not dry_run:
         figure = importlib.import_module(f"ntk_tf.reporting.{FIGURES[config.experiment]}")
         figure.draw([place.workdir for _, place in parts], options.workdir)
         print(f"figure in {options.workdir}")
     return 0
+
+
+def _wait(child: subprocess.Popen) -> int:
+    """The exit code of a child, which gets its time to save if this process is asked to end.
+
+    Raises:
+        Interrupted: in that case.
+    """
+    try:
+        return child.wait()
+    except signals.Interrupted:
+        child.terminate()
+        child.wait()
+        raise

@@ -6,10 +6,11 @@ PyTorch's order is channel, row, column and Keras' row, column, channel.
 """
 
 import pathlib
-import zipfile
 
 import keras
 import numpy as np
+
+from ntk_tf import runs
 
 
 class WeightsError(Exception):
@@ -35,9 +36,13 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise WeightsError(f"--weights={path}: there is no such file")
     tensors = readers[path.suffix](path)
-    if not tensors or not all(isinstance(value, np.ndarray) for value in tensors.values()):
-        raise WeightsError(f"--weights={path}: holds something else than named tensors")
+    if not tensors or not all(_is_tensor(value) for value in tensors.values()):
+        raise WeightsError(f"--weights={path}: holds something else than named tensors of numbers")
     return tensors
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating)
 
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -56,21 +61,19 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    import safetensors
     import safetensors.numpy
 
     try:
         return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
+    except Exception as error:  # also KeyError, for a type that NumPy lacks
         raise _unreadable(path, error) from error
 
 
 def _read_numpy(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from error
+        return runs.read_arrays(path)
+    except runs.RunDirectoryError as error:
+        raise WeightsError(f"--weights={error}") from error
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> WeightsError:
@@ -101,7 +104,12 @@ def kernels_and_biases(
     parts = ("features", "classifier")
     try:
         order = sorted(layers, key=lambda name: _position(name, parts))
-        return [(layers[name]["weight"], layers[name]["bias"]) for name in order]
+        pairs = [(layers[name]["weight"], layers[name]["bias"]) for name in order]
+        if any(kernel.ndim not in (2, 4) or bias.ndim != 1 for kernel, bias in pairs):
+            raise WeightsError(
+                f"--weights={path}: kernels must have 2 or 4 dimensions and biases one"
+            )
+        return pairs
     except (KeyError, ValueError) as error:
         raise WeightsError(
             f"--weights={path}: its tensors must be named as torchvision's AlexNet names them,"

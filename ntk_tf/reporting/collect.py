@@ -9,6 +9,7 @@ from typing import Any
 from ntk_tf import runs
 from ntk_tf.choices import defaults
 from ntk_tf.config import Config
+from ntk_tf.rules import SettingError, check
 
 #: What may differ between the runs of one study: the rest makes another study.
 _WITHIN = ("width", "linearized", "seed", "learning_rate", "weight_decay")
@@ -35,17 +36,31 @@ class Record:
 
 
 def read_config(path: pathlib.Path) -> Config:
-    """The settings in a config.json; what this version does not know is passed over.
+    """The settings in a config.json, which may be another version's.
+
+    What this version does not know is passed over, and what is missing takes its default.
 
     Raises:
-        RunDirectoryError: if the file cannot be read or lacks a setting.
+        RunDirectoryError: if the file cannot be read or holds no valid settings.
     """
     known = {field.name for field in dataclasses.fields(Config)}
     content = {name: value for name, value in runs.read_json(path).items() if name in known}
+    if isinstance(content.get("examples"), list):
+        content["examples"] = tuple(content["examples"])
+    names = ("experiment", "arch", "dataset")
     try:
-        return Config(**content)
-    except TypeError as error:
-        raise runs.RunDirectoryError(f"{path}: is no run's settings ({error})") from error
+        for name in (*names, *content):
+            if name in names or content[name] is not None:
+                check(name, content.get(name))
+        model = bool(content.get("linearized"))
+        usual = defaults(*(content[name] for name in names), model)
+        for name in usual.keys() & content.keys():
+            if content[name] is None and usual[name] is not None:
+                check(name, None)
+    except (SettingError, TypeError, OverflowError) as error:
+        reason = str(error).removeprefix("--")
+        raise runs.RunDirectoryError(f"{path}: is no run's settings ({reason})") from error
+    return Config(**(usual | content))
 
 
 def read(runs_dir: pathlib.Path) -> list[Record]:
@@ -64,7 +79,7 @@ def read(runs_dir: pathlib.Path) -> list[Record]:
     paths = [*runs_dir.glob("*/result.json"), *runs_dir.glob("*/*/result.json")]
     for path in sorted(paths):
         config = read_config(path.parent / "config.json")
-        record = Record(path.parent, config, runs.read_json(path))
+        record = Record(path.parent, config, runs.read_result(path.parent))
         found.setdefault(str(sorted(config.to_dict().items())), record)
     if not found:
         raise runs.RunDirectoryError(f"--runs_dir={runs_dir}: holds no finished run")

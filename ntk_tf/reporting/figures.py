@@ -8,6 +8,8 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt  # noqa: E402
 
+from ntk_tf import runs  # noqa: E402
+
 #: Dark for the network, light for its linearization, one hue a picture (matplotlib's tab20).
 HUES = matplotlib.colormaps["tab20"].colors
 DARK, LIGHT = HUES[0::2], HUES[1::2]
@@ -31,5 +33,6 @@ def save(figure: plt.Figure, path: pathlib.Path) -> None:
         path: without ending.
     """
     for ending in ("png", "pdf"):
-        figure.savefig(path.with_suffix(f".{ending}"), bbox_inches="tight")
+        with runs.atomic_write(path.with_suffix(f".{ending}"), "wb") as file:
+            figure.savefig(file, format=ending, bbox_inches="tight")
     plt.close(figure)

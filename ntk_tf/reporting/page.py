@@ -140,6 +140,6 @@ def _setting(setting: Setting, folder: pathlib.Path) -> str:
 def _link(record: Record, folder: pathlib.Path) -> str:
     target = urllib.parse.quote(os.path.relpath(record.path, folder) + "/")
     result = record.result
-    state = "diverged" if record.diverged else f"{result.get('epochs')} epochs"
-    took = f"{result['seconds']:,.0f} s" if "seconds" in result else ""
+    state = "diverged" if record.diverged else f"{result['epochs']} epochs"
+    took = f"{result['seconds']:,.0f} s" if result["seconds"] is not None else ""
     return f'<a href="{target}">{html.escape(record.path.name)}</a> ({state}, {took})'

@@ -10,6 +10,7 @@ from ntk_tf import runs
 from ntk_tf.reporting import figures
 from ntk_tf.reporting.figures import plt
 
+RESULT = "rank.json"
 COLUMNS = (
     "width",
     "effective_rank",
@@ -45,10 +46,19 @@ def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
 
 
 def _read(run_dir: pathlib.Path) -> dict[str, Any]:
-    """What a run directory holds of a spectrum."""
-    with np.load(run_dir / "spectrum.npz", allow_pickle=False) as file:
-        values = file["singular_values"]
-    return runs.read_json(run_dir / "rank.json") | {"singular_values": values}
+    """What a run directory holds of a spectrum.
+
+    Raises:
+        RunDirectoryError: if that is not what a finished run leaves.
+    """
+    arrays, content = runs.read_arrays(run_dir / "spectrum.npz"), runs.read_json(run_dir / RESULT)
+    values = arrays.get("singular_values")
+    if values is None or values.ndim != 1 or values.dtype != np.float64 or not len(values):
+        raise runs.RunDirectoryError(f"{run_dir / 'spectrum.npz'}: holds no singular values")
+    for name in ("width", "effective_rank", "rows"):
+        if not isinstance(content.get(name), int | float):
+            raise runs.RunDirectoryError(f"{run_dir / RESULT}: its {name} must be a number")
+    return content | {"singular_values": values}
 
 
 def _draw_spectra(contents: list[dict[str, Any]], path: pathlib.Path) -> None:

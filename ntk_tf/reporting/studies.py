@@ -237,8 +237,9 @@ def figure1(studies: Sequence[Study], records: Sequence[Record]) -> Table:
         rows.append(row | {"remark": remark([s for s in candidates if s.diverged])})
     pretrained = [r for r in records if r.config.experiment == "pretrained"]
     row = {"model": "AlexNet trained on all of ImageNet"}
-    if pretrained:
-        row |= {"test": 100 * pretrained[0].result["test_accuracy"]}
+    accuracy = pretrained[0].result["test_accuracy"] if pretrained else None
+    if accuracy is not None:
+        row |= {"test": 100 * accuracy}
     for split in SPLITS:
         row |= compare(row, split, theirs["pretrained_on_full_imagenet"][split])
     rows.append(row)

@@ -28,7 +28,7 @@ def find_runs(runs_dir: pathlib.Path) -> dict[str, dict[bool, dict[str, Any]]]:
         config = collect.read_config(path.parent / "config.json")
         if config.experiment == "train":
             name = run_name(config).removeprefix("lin")
-            found.setdefault(name, {})[config.linearized] = runs.read_json(path)
+            found.setdefault(name, {})[config.linearized] = runs.read_result(path.parent)
     if not found:
         raise runs.RunDirectoryError(f"--runs_dir={runs_dir}: holds no finished training run")
     return found

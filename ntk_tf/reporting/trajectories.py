@@ -46,17 +46,43 @@ def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
 
 
 def _read(run_dir: pathlib.Path) -> dict[str, Any]:
-    """What a run directory holds of a trajectory."""
-    with np.load(run_dir / "trajectories.npz", allow_pickle=False) as file:
-        content = {name: file[name] for name in file.files}
-    kernel_path = run_dir / "kernel.csv"
-    kernel = []
-    if kernel_path.exists():
-        with open(kernel_path, newline="") as file:
-            kernel = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    """What a run directory holds of a trajectory.
+
+    Raises:
+        RunDirectoryError: if that is not what a run leaves.
+    """
     settings = runs.read_json(run_dir / "config.json")
-    distances = runs.read_json(run_dir / "trajectory.json")["distances"]
-    return content | {"kernel": kernel, "settings": settings, "distances": distances}
+    content = runs.read_arrays(run_dir / "trajectories.npz")
+    distances = runs.read_json(run_dir / "trajectory.json").get("distances")
+    try:
+        steps, pictures = len(content["step"]), len(content["label"])
+        for side in ("standard", "linearized"):
+            content[side] = content[side].astype(np.float64)
+            if content[side].shape[:2] != (steps, pictures) or content["index"].ndim != 1:
+                raise runs.RunDirectoryError(f"{run_dir}: trajectories.npz has other shapes")
+            content[side][:, :, content["label"]]
+        return content | {
+            "kernel": _read_kernel(run_dir / "kernel.csv"),
+            "width": int(settings["width"]),
+            "distances": [(int(d["step"]), _number(d["relative_distance"])) for d in distances],
+        }
+    except (LookupError, TypeError, ValueError, AttributeError, OSError, csv.Error) as error:
+        raise runs.RunDirectoryError(
+            f"{run_dir}: holds no trajectory of this version ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _read_kernel(path: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of a kernel.csv; none where there is no file."""
+    if not path.exists():
+        return []
+    names = ("step", "relative_change", "cosine", "label_alignment")
+    with open(path, newline="") as file:
+        return [{name: float(row[name]) for name in names} for row in csv.DictReader(file)]
 
 
 def _draw_outputs(axis: plt.Axes, content: dict[str, Any]) -> None:
@@ -64,17 +90,16 @@ def _draw_outputs(axis: plt.Axes, content: dict[str, Any]) -> None:
         for side, colours in (("linearized", LIGHT), ("standard", DARK)):
             values = content[side][:, e, label]
             axis.plot(content["step"], values, color=colours[e % len(colours)], linewidth=0.9)
-    settings = content["settings"]
-    axis.set_title(f"width factor {settings['width']}{_distance_note(content['distances'])}")
+    axis.set_title(f"width factor {content['width']}{_distance_note(content['distances'])}")
     axis.margins(x=0.01)
 
 
-def _distance_note(distances: list[dict[str, Any]]) -> str:
+def _distance_note(distances: list[tuple[int, float | None]]) -> str:
     """The last relative distance, for the title; empty where there is none."""
-    if not distances or distances[-1]["relative_distance"] is None:
+    if not distances or distances[-1][1] is None:
         return ""
-    last = distances[-1]
-    return f"\nrelative distance {last['relative_distance']:.2f} after {last['step']:,} updates"
+    step, distance = distances[-1]
+    return f"\nrelative distance {distance:.2f} after {step:,} updates"
 
 
 def _draw_kernel(axis: plt.Axes, rows: list[dict[str, float]]) -> None:

@@ -122,8 +122,8 @@ class Display:
         parts = [f"GPU {self.gpus[entry.slot]}"] if self.gpus[entry.slot] else []
         if row:
             parts.append(f"epoch {row['epoch']}/{entry.run.config.epochs}")
-        if row and row["test_accuracy"]:
-            parts.append(f"test {float(row['test_accuracy']):.1%}")
+        if row and row["test_accuracy"] is not None:
+            parts.append(f"test {row['test_accuracy']:.1%}")
         return "  ".join(parts)
 
 

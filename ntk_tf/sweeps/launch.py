@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from ntk_tf import runs
+from ntk_tf import runs, signals
 from ntk_tf.sweeps import devices, listing, process, slurm
 from ntk_tf.sweeps.display import Display
 from ntk_tf.sweeps.grid import Run, Sweep
-from ntk_tf.sweeps.local import Runner, Stopped, raise_on_signals
+from ntk_tf.sweeps.local import Runner
 from ntk_tf.sweeps.state import DONE, FAILED, WAITING, Entry
 
 #: Embedded in a package, hence always at hand.
@@ -27,7 +27,7 @@ def run(sweep: Sweep, console: Console) -> int:
 
     Returns:
         The exit code: 0 if all runs are finished, 1 if some failed, 2 if the data cannot be had,
-        128 and the signal's number if a signal ended the sweep.
+        that of `signals.Interrupted` if a signal ended the sweep.
 
     Raises:
         RunDirectoryError: if a run directory cannot be used.
@@ -47,7 +47,7 @@ def run(sweep: Sweep, console: Console) -> int:
         listing.describe(sweep, jobs, gpus, console)
         return 0
     entries = [Entry(each, sweep.runs_dir / "logs" / f"{each.name}.log") for each in sweep.runs]
-    raise_on_signals()
+    signals.listen()
     try:
         code = prepare([entry.run for entry in entries if not entry.read_result()])
         if code:
@@ -55,10 +55,10 @@ def run(sweep: Sweep, console: Console) -> int:
         if sweep.executor == "slurm":
             return _submit(sweep, entries, console)
         return _carry_out(entries, devices.environments(jobs, gpus), console)
-    except Stopped as stopped:
+    except signals.Interrupted as stopped:
         done = sum(runs.is_finished(entry.workdir) for entry in entries)
         console.print(
-            f"stopped by {stopped}: {done} of {len(entries)} runs finished;"
+            f"{stopped}: {done} of {len(entries)} runs finished;"
             " the same command goes on with the others",
             highlight=False,
             soft_wrap=True,
@@ -99,7 +99,7 @@ def _submit(sweep: Sweep, entries: Sequence[Entry], console: Console) -> int:
     """Carry out the runs as SLURM jobs, and report.
 
     Raises:
-        Stopped: by a signal; the jobs go on.
+        Interrupted: by a signal; the jobs go on.
     """
     _reset(entries)
     folder = sweep.runs_dir / "logs" / "slurm"
@@ -108,7 +108,7 @@ def _submit(sweep: Sweep, entries: Sequence[Entry], console: Console) -> int:
         runner = slurm.SlurmRunner(entries, submit, display.tell, display.tick)
         try:
             runner.run()
-        except Stopped:
+        except signals.Interrupted:
             ids = " ".join(runner.job_ids())
             console.print(f"the jobs go on; to end them: scancel {ids}", highlight=False)
             raise

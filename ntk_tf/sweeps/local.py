@@ -1,10 +1,9 @@
 """The runs of a sweep as processes on this machine, some at a time."""
 
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from ntk_tf import runs
+from ntk_tf import runs, signals
 from ntk_tf.sweeps import process
 from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entry
 
@@ -12,29 +11,6 @@ from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entr
 ATTEMPTS = 2
 #: Seconds between looks at the processes.
 TICK = 0.2
-
-
-class Stopped(Exception):
-    """A signal asks the sweep to end.
-
-    Attributes:
-        exit_code: by the shell's convention, 128 and the signal's number.
-    """
-
-    def __init__(self, signum: int):
-        super().__init__(signal.Signals(signum).name)
-        self.exit_code = 128 + signum
-
-
-def raise_on_signals() -> None:
-    """Let Ctrl-C, `kill` and a closed terminal raise `Stopped`, where they are not ignored."""
-
-    def stop(signum, frame):
-        raise Stopped(signum)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
 
 
 class Runner:
@@ -82,6 +58,9 @@ class Runner:
                 pass
             elif runs.is_owned(entry.workdir):  # another process was faster
                 entry.status = ELSEWHERE
+                entry.attempts -= 1
+            elif code == signals.REQUEUE:  # it was asked to end, and has saved
+                entry.status = WAITING
                 entry.attempts -= 1
             else:
                 entry.problem = process.explain(code) if code else "it left no result"

@@ -1,5 +1,6 @@
 """One run as a process of its own: with a log file, and not outliving the sweep."""
 
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -9,6 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from ntk_tf import runs
+
+#: Seconds that a process has to save what it has before it is killed; SLURM gives it 30.
+PATIENCE = 25.0
 #: <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
 
@@ -29,11 +34,18 @@ def start(
 
     Returns:
         The process.
+
+    Raises:
+        WriteError: if the log cannot be opened.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab") as file:
-        file.write(f"$ {' '.join(command)}\n".encode())
-        file.flush()
+    with contextlib.ExitStack() as stack:
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(log, "ab", buffering=0))
+        except OSError as error:
+            raise runs.WriteError(log, error.strerror) from error
+        with contextlib.suppress(OSError):  # a full disk shall not keep the run from trying
+            file.write(f"$ {' '.join(command)}\n".encode())
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -60,7 +72,7 @@ def _die_with_parent() -> Callable[[], None] | None:
     return first
 
 
-def end(processes: Sequence[subprocess.Popen], patience: float = 5.0) -> None:
+def end(processes: Sequence[subprocess.Popen], patience: float = PATIENCE) -> None:
     """Terminate processes; kill those that are still there after some seconds.
 
     Args:
@@ -76,6 +88,21 @@ def end(processes: Sequence[subprocess.Popen], patience: float = 5.0) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def ask_to_end(child: int, patience: float = PATIENCE) -> None:
+    """Ask a child to save and end, and wait for that; for signal handlers, where Popen locks.
+
+    Args:
+        child: its process id; its exit code is left for `Popen.poll`.
+        patience: seconds to wait.
+    """
+    os.kill(child, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(0.1)
 
 
 def tail(log: pathlib.Path, lines: int = 15) -> list[str]:

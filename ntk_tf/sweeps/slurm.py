@@ -33,6 +33,7 @@ class Job:
 
     def __init__(self, command: Sequence[str], log: pathlib.Path):
         self.command, self.log = list(command), log
+        self.child: int | None = None
 
     def __call__(self) -> int:
         """Carry the run out; its exit code.
@@ -43,12 +44,23 @@ class Job:
         if not devices.gpus(environment):
             threads = environment.get("SLURM_CPUS_PER_TASK", "1")
             environment = dict.fromkeys(devices.THREADS, threads) | environment
-        return process.start(self.command, self.log, environment).wait()
+        child = process.start(self.command, self.log, environment)
+        self.child = child.pid
+        while child.poll() is None:  # not wait(), which `checkpoint` would interrupt and lock out
+            time.sleep(0.1)
+        self.child = None
+        return child.returncode
 
     def checkpoint(self) -> Any:
-        """Called by submitit when the job is pre-empted or out of time: once more, it resumes."""
+        """Called by submitit when the job is pre-empted or out of time: once more, it resumes.
+
+        The run is asked to save first, and gets some time for that.
+        """
         import submitit
 
+        if self.child is not None:
+            process.ask_to_end(self.child)
+            self.child = None
         return submitit.helpers.DelayedSubmission(self)
 
 

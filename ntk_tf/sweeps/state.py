@@ -58,16 +58,16 @@ class Entry:
         """
         if not runs.is_finished(self.workdir):
             return False
-        result = runs.read_json(self.workdir / "result.json")
-        self.status = DIVERGED if result.get("status") == "diverged" else DONE
+        result = runs.read_result(self.workdir)
+        self.status = DIVERGED if result["status"] == "diverged" else DONE
         return True
 
     def outcome(self) -> str:
         """The result in a few words."""
-        result = runs.read_json(self.workdir / "result.json")
+        result = runs.read_result(self.workdir)
         if self.status == DIVERGED:
-            return f"at update {result.get('diverged_at_step')}"
-        accuracy = result.get("test_accuracy")
+            return f"at update {result['diverged_at_step']}"
+        accuracy = result["test_accuracy"]
         return "" if accuracy is None else f"test {accuracy:.1%}"
 
     def elapsed(self) -> float:
@@ -92,17 +92,24 @@ class Entry:
         row = last_row(self.workdir / "metrics.csv")
         if not epochs or self.run.config.max_steps or not row:
             return 0.0
-        return min(1.0, int(row["epoch"]) / epochs)
+        return min(1.0, row["epoch"] / epochs)
 
 
-def last_row(path: pathlib.Path) -> dict[str, str] | None:
-    """The last row of a CSV file; None where there is none."""
+def last_row(path: pathlib.Path) -> dict[str, float | None] | None:
+    """Epoch and test accuracy in the last row of a metrics.csv; None where there is none to read.
+
+    It is only for show: a damaged file is the run's to write anew.
+    """
     try:
         with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError:
+            *_, row = csv.DictReader(file)
+        accuracy = row["test_accuracy"]
+        return {
+            "epoch": int(row["epoch"]),
+            "test_accuracy": float(accuracy) if accuracy else None,
+        }
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
-    return rows[-1] if rows else None
 
 
 def seconds_left(entries: Iterable[Entry], jobs: int) -> float | None:

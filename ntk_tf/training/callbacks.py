@@ -1,11 +1,13 @@
 """What happens between updates: records, checkpoints, progress, and the stop at divergence."""
 
+import contextlib
 import pathlib
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +15,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ntk_tf import runs
+from ntk_tf import runs, signals
 from ntk_tf.training.loop import Plan
 from ntk_tf.training.state import History
 
@@ -45,6 +47,8 @@ class StopAtDivergence(keras.callbacks.Callback):
 class Record(keras.callbacks.Callback):
     """Writes a row of metrics.csv and the same scalars for TensorBoard after every epoch.
 
+    What cannot be written, as on a full disk, is written after the next epoch.
+
     Args:
         workdir: the run directory.
         history: what is recorded already; rows are added to it.
@@ -69,11 +73,8 @@ class Record(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Bring both records to the state that training starts from."""
-        runs.write_table(self.metrics_path, runs.METRICS_COLUMNS, self.rows)
-        shutil.rmtree(self.tensorboard, ignore_errors=True)
-        self.writer = tf.summary.create_file_writer(str(self.tensorboard))
-        for row in self.rows:
-            self._write_scalars(row)
+        self.written = runs.attempt(self._write)
+        self.events = EventFiles(self.tensorboard, ("",), self._show_all)
 
     def on_train_batch_end(self, batch, logs=None):
         """Remember the number of updates done."""
@@ -92,29 +93,93 @@ class Record(keras.callbacks.Callback):
             "seconds": round(self.history.elapsed(), 3),
         }
         self.rows.append(row)
-        runs.write_table(self.metrics_path, runs.METRICS_COLUMNS, self.rows)
-        self._write_scalars(row)
+        self.written = runs.attempt(self._write)
+        self.events.write(lambda writers: self._show(writers[""], row))
 
     def on_train_end(self, logs=None):
         """Close the event file."""
-        self.writer.close()
+        self.events.close()
 
-    def _write_scalars(self, row: dict[str, Any]) -> None:
-        with self.writer.as_default(step=row["step"]):
+    def complete(self) -> None:
+        """Write metrics.csv, if that did not work the last time.
+
+        Raises:
+            WriteError: if it does not work now either.
+        """
+        if not self.written:
+            self._write()
+
+    def _write(self) -> None:
+        runs.write_table(self.metrics_path, runs.METRICS_COLUMNS, self.rows)
+
+    def _show_all(self, writers: Mapping[str, tf.summary.SummaryWriter]) -> None:
+        for row in self.rows:
+            self._show(writers[""], row)
+
+    def _show(self, writer: tf.summary.SummaryWriter, row: dict[str, Any]) -> None:
+        with writer.as_default(step=row["step"]):
             for name, value in row.items():
                 if name not in ("epoch", "step") and value is not None:
                     tf.summary.scalar(name, value)
-        self.writer.flush()
+
+
+class EventFiles:
+    """TensorBoard's files, which a run can do without: after a failure they are made anew.
+
+    Args:
+        folder: of the files; what is there goes.
+        names: of the folders in it, one a TensorBoard run; `""` for the folder itself.
+        show_all: writes all that is known so far; gets the writers by name.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        names: Sequence[str],
+        show_all: Callable[[Mapping[str, tf.summary.SummaryWriter]], None],
+    ):
+        self.folder, self.names, self.show_all = folder, names, show_all
+        self.writers: dict[str, tf.summary.SummaryWriter] = {}
+        self.write(lambda writers: None)
+
+    def write(self, show: Callable[[Mapping[str, tf.summary.SummaryWriter]], None]) -> None:
+        """Write what is new; if that or an earlier time fails, all of it at the next call."""
+        try:
+            if not self.writers:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                for name in self.names:
+                    path = str(self.folder / name)
+                    self.writers[name] = tf.summary.create_file_writer(path)
+                show = self.show_all
+            show(self.writers)
+            for writer in self.writers.values():
+                writer.flush()
+        except tf.errors.OpError as error:
+            self.close()
+            self.writers = {}
+            reason = error.message.split("; ")[-1].splitlines()[0]
+            warnings.warn(
+                f"{self.folder}: cannot be written ({reason}); the run goes on and will try again",
+                stacklevel=2,
+            )
+
+    def close(self) -> None:
+        """Close the files."""
+        for writer in self.writers.values():
+            with contextlib.suppress(tf.errors.OpError):
+                writer.close()
 
 
 class Save(keras.callbacks.Callback):
-    """Saves the run's state after epochs, and within long ones.
+    """Saves the run's state after epochs, within long ones, and when a signal asks for it.
+
+    A save that fails, as on a full disk, is done again when it is time for the next one.
 
     Args:
         write: writes a checkpoint of the state after so many updates.
         plan: tells the last update.
         minutes: save within an epoch when the last save is so long ago.
-        epoch_seconds: save after an epoch when the last save is so long ago.
+        epoch_seconds: save after an epoch when the last save is so long ago, or those minutes.
     """
 
     def __init__(
@@ -128,29 +193,38 @@ class Save(keras.callbacks.Callback):
         self.write = write
         self.plan = plan
         self.minutes = minutes
-        self.epoch_seconds = epoch_seconds
+        self.epoch_seconds = min(epoch_seconds, 60 * minutes)
         self.step = plan.start_step
         self.saved = time.monotonic()
+        self.failed = False
 
     def on_train_batch_end(self, batch, logs=None):
         """Save in the middle of an epoch, if it is time and all is well."""
         self.step = batch
-        within = batch % self.plan.steps_per_epoch and batch < self.plan.total_steps
-        if within and self._seconds() > 60 * self.minutes and not self.model.stop_training:
-            self._save()
+        if batch % self.plan.steps_per_epoch and batch < self.plan.total_steps:
+            self._save_after(60 * self.minutes)
 
     def on_epoch_end(self, epoch, logs=None):
         """Save if it is time; always after the last update."""
-        last = self.step == self.plan.total_steps
-        if not self.model.stop_training and (last or self._seconds() > self.epoch_seconds):
-            self._save()
+        self._save_after(-1 if self.step == self.plan.total_steps else self.epoch_seconds)
 
-    def _seconds(self) -> float:
-        return time.monotonic() - self.saved
+    def complete(self) -> None:
+        """Save, if that did not work the last time.
 
-    def _save(self) -> None:
-        self.write(self.step)
-        self.saved = time.monotonic()
+        Raises:
+            WriteError: if it does not work now either.
+        """
+        if self.failed:
+            self.write(self.step)
+
+    def _save_after(self, seconds: float) -> None:
+        """Save if the last save is so long ago; at once if a signal has come, and obey it."""
+        if self.model.stop_training:
+            return
+        if signals.pending() or time.monotonic() - self.saved > seconds:
+            self.failed = not runs.attempt(lambda: self.write(self.step))
+            self.saved = time.monotonic()
+        signals.obey()
 
 
 class Speed(keras.callbacks.Callback):
@@ -225,6 +299,8 @@ class Profile(keras.callbacks.Callback):
 class ShowProgress(keras.callbacks.Callback):
     """A progress bar with the time left; a line now and then where output is no terminal.
 
+    Use as a context manager around training, so that the bar goes however that ends.
+
     Args:
         title: names the run.
         plan: tells how far it goes.
@@ -239,8 +315,7 @@ class ShowProgress(keras.callbacks.Callback):
         self.console = console
         self.line_seconds = line_seconds
 
-    def on_train_begin(self, logs=None):
-        """Start the bar."""
+    def __enter__(self) -> "ShowProgress":
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -258,6 +333,10 @@ class ShowProgress(keras.callbacks.Callback):
         self.test = ""
         self.started = self.printed = time.monotonic()
         self.progress.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.progress.stop()
 
     def on_train_batch_end(self, batch, logs=None):
         """Move the bar."""
@@ -282,7 +361,3 @@ class ShowProgress(keras.callbacks.Callback):
                 f"{self.text}{self.test}  {left:.0f} s left", highlight=False, soft_wrap=True
             )
             self.printed = now
-
-    def on_train_end(self, logs=None):
-        """Remove the bar."""
-        self.progress.stop()

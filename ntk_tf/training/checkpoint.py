@@ -9,14 +9,13 @@ import dataclasses
 import json
 import pathlib
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from ntk_tf.runs import RunDirectoryError, atomic_write
+from ntk_tf.runs import RunDirectoryError, WriteError, atomic_write, read_arrays
 
 KEEP = 2
 _META = "meta"
@@ -38,18 +37,26 @@ class Checkpoint:
 
 
 def save(directory: pathlib.Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint and remove all but the newest two.
+    """Write a checkpoint and remove all but it and the one before it.
 
     Args:
         directory: created where it does not exist.
         checkpoint: what to write.
+
+    Raises:
+        WriteError: if it cannot be written; those before are still there.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step-{checkpoint.step:09d}.npz"
-    with atomic_write(path, "wb") as file:
-        np.savez(file, **{_META: np.array(json.dumps(checkpoint.meta))}, **checkpoint.arrays)
-    for old in sorted(directory.glob("step-*.npz"))[:-KEEP]:
-        old.unlink(missing_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, "wb") as file:
+            np.savez(file, **{_META: np.array(json.dumps(checkpoint.meta))}, **checkpoint.arrays)
+        paths = sorted(directory.glob("step-*.npz"))
+        kept = paths[: paths.index(path) + 1][-KEEP:]
+        for other in set(paths) - set(kept):  # later ones are damaged: `restore` passed them over
+            other.unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(path, error.strerror or str(error)) from error
 
 
 def restore(directory: pathlib.Path) -> Checkpoint | None:
@@ -62,12 +69,12 @@ def restore(directory: pathlib.Path) -> Checkpoint | None:
     """
     for path in sorted(directory.glob("step-*.npz"), reverse=True):
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_arrays(path)
             meta = json.loads(str(arrays.pop(_META)))
-            return Checkpoint(int(path.stem.split("-")[1]), arrays, meta)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            warnings.warn(f"{path} is damaged and is passed over ({error})", stacklevel=2)
+            return Checkpoint(int(path.stem.split("-")[1]), arrays, dict(meta))
+        except (RunDirectoryError, LookupError, TypeError, ValueError, RecursionError) as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            warnings.warn(f"{path} is damaged and is passed over ({reason})", stacklevel=2)
     return None
 
 

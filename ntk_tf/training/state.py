@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from ntk_tf.runs import RunDirectoryError
 from ntk_tf.training import checkpoint
@@ -41,6 +42,7 @@ class State:
     Args:
         directory: of the checkpoints.
         variables: what changes.
+        records: also changes, but what the run does next does not depend on it.
         fixed: what does not, but gives the variables their meaning, such as w0 to u; a checkpoint
             holds its checksum.
 
@@ -53,22 +55,33 @@ class State:
         directory: pathlib.Path,
         variables: Sequence[keras.Variable],
         fixed: Sequence[keras.Variable] = (),
+        records: Sequence[keras.Variable] = (),
     ):
         self.directory = directory
-        self.variables = list(variables)
+        self.variables = [*variables, *records]
+        self._live = len(variables)
         self.history = History()
         self._fingerprint = 0
         for variable in fixed:
             self._fingerprint = zlib.crc32(variable.numpy().tobytes(), self._fingerprint)
 
     def save(self, step: int) -> None:
-        """Write a checkpoint of the state after so many updates."""
+        """Write a checkpoint of the state after so many updates, if it is finite.
+
+        The last finite state so survives a divergence, which shows only in the outputs that the
+        next update computes.
+
+        Raises:
+            WriteError: if it cannot be written.
+        """
+        arrays = checkpoint.values(self.variables)
+        if not all(np.isfinite(a).all() for a in list(arrays.values())[: self._live]):
+            return
         meta = {
             "tables": self.history.tables,
             "seconds": self.history.elapsed(),
             "fingerprint": self._fingerprint,
         }
-        arrays = checkpoint.values(self.variables)
         checkpoint.save(self.directory, checkpoint.Checkpoint(step, arrays, meta))
 
     def restore(self) -> int:
@@ -83,7 +96,12 @@ class State:
         found = checkpoint.restore(self.directory)
         if found is None:
             return 0
-        if found.meta.get("fingerprint") != self._fingerprint:
+        if not {"fingerprint", "tables", "seconds"} <= found.meta.keys():
+            raise RunDirectoryError(
+                f"{self.directory}: made by another version of ntk_tf; finish the run with that one"
+                " or remove the folder to start anew"
+            )
+        if found.meta["fingerprint"] != self._fingerprint:
             raise RunDirectoryError(
                 f"{self.directory}: made from another initialization, by another version of"
                 " TensorFlow or Keras; finish the run with that one or remove the folder"

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import tarfile
 import tempfile
 
 import numpy as np
@@ -215,6 +216,33 @@ def test_foreign_members_are_not_read(content, tmp_path):
     before = bytes_read()
     assert len(load(tmp_path, manual_dir).train) == 6
     assert bytes_read() - before < size / 100
+
+
+def test_members_cannot_escape(content, tmp_path):
+    """Names that lead elsewhere, and members that are links, folders or devices."""
+    synset = TWO[0]
+    secret = tmp_path / "secret.JPEG"
+    secret.write_bytes(next(iter(content["train"][synset].values())))
+    pictures = content["train"][synset]
+    evil = {
+        "../../evil.JPEG": pictures.popitem()[1],
+        f"{tmp_path}/evil2.JPEG": pictures.popitem()[1],
+    }
+    manual_dir = snake_files.write_archives(tmp_path / "files", content)
+    inner = io.BytesIO(snake_files.tar(pictures | evil))
+    with tarfile.open(fileobj=inner, mode="a") as archive:
+        for kind, target in ((tarfile.SYMTYPE, str(secret)), (tarfile.DIRTYPE, "")):
+            member = tarfile.TarInfo(f"link{kind.decode()}.JPEG")
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+    archives = {f"{name}.tar": snake_files.tar(found) for name, found in content["train"].items()}
+    archives |= {f"../{synset}.tar": inner.getvalue()}
+    del archives[f"{synset}.tar"]
+    (manual_dir / files.ARCHIVES["train"]).write_bytes(snake_files.tar(archives))
+    before = sorted(tmp_path.iterdir())
+    assert len(load(tmp_path, manual_dir).train) == 6  # 1 good, 2 of evil names, 3 of the other
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "tfds"])
+    assert not list(tmp_path.rglob("evil*"))
 
 
 def test_validation_labels_and_outputs_are_those_of_imagenet():

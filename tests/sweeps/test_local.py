@@ -32,6 +32,8 @@ print("hello from", kind)
 if kind == "fails" or (kind == "flaky" and attempts == 0):
     print("the reason")
     sys.exit(3)
+if kind == "stopped" and attempts < 4:
+    sys.exit(75)
 if kind == "slow" or (kind == "slow at first" and attempts == 0):
     time.sleep(60)
 status = "diverged" if kind == "diverges" else "completed"
@@ -92,6 +94,23 @@ def test_every_fate(entries, terminal):
     assert "the reason" in text
     assert "exit code 3" in text
     assert found[1].log.read_text().splitlines().count("the reason") == 2
+
+
+def test_a_run_that_was_asked_to_end_has_not_failed(entries):
+    """It exits with 75, has saved, and goes on, however often that happens."""
+    (entry,) = entries("stopped")
+    _, code = carry_out([entry])
+    assert (code, entry.status) == (0, DONE)
+    assert attempts(entry) == 5
+    assert entry.attempts == 1
+
+
+def test_log_that_cannot_be_opened_is_one_line(entries):
+    (entry,) = entries("fine")
+    entry.log.parent.mkdir()
+    entry.log.mkdir()
+    with pytest.raises(runs.WriteError, match="seed0.log: cannot be written"):
+        carry_out([entry])
 
 
 def test_finished_runs_are_not_started_again(entries):
@@ -172,7 +191,9 @@ def slow_sweep(tmp_path):
     process.wait()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR2, 75)]
+)
 def test_signals_end_the_runs_too(slow_sweep, number, code):
     process, owned = slow_sweep
     process.send_signal(number)

@@ -67,4 +67,8 @@ def load(origin: Origin) -> Source:
 def _builder(origin: Origin) -> ImagenetSnakes:
     config = config_for(origin.synsets, origin.skip_corrupt_images)
     known = ImagenetSnakes.builder_configs.get(config.name, config)  # TFDS wants that very object
-    return ImagenetSnakes(data_dir=origin.data_dir, config=known)
+
+    def build() -> ImagenetSnakes:
+        return ImagenetSnakes(data_dir=origin.data_dir, config=known)
+
+    return tfds_files.opened("imagenet_snakes", origin, build)

@@ -3,12 +3,13 @@
 import dataclasses
 import io
 import pathlib
+import struct
 from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ntk_tf.data.imagenet_snakes import files
 from ntk_tf.data.source import DataError
@@ -170,7 +171,9 @@ def rgb_jpeg(content: bytes) -> bytes | None:
                 return None
             mode = picture.mode
         pixels = tf.io.decode_jpeg(content, channels=3)
-    except (UnidentifiedImageError, OSError, tf.errors.InvalidArgumentError):
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+        return None  # all that Pillow raises at damaged files
+    except tf.errors.InvalidArgumentError:
         return None
     if mode != "CMYK":
         return content

@@ -6,6 +6,7 @@ the training archive's 138 GiB only the chosen classes are read.
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -151,12 +152,12 @@ class _TrainingArchive:
     """An archive of archives, one a class, that are named by synset."""
 
     def __init__(self, archive: tarfile.TarFile, place: pathlib.Path):
-        self.archive = archive
+        self.archive, self.place = archive, place
         names = []
         self.members = {}
         for member in archive:
             names.append(member.name)
-            if found := _SYNSET_ARCHIVE.fullmatch(member.name):
+            if member.isfile() and (found := _SYNSET_ARCHIVE.fullmatch(member.name)):
                 self.members[found[1]] = member
         if not self.members:
             _refuse(place, "archives such as n01728572.tar", names)
@@ -170,7 +171,8 @@ class _TrainingArchive:
             for member in inner:
                 name = pathlib.PurePosixPath(member.name)
                 if member.isfile() and name.suffix.lower() in _JPEG:
-                    yield Picture(name.name, synset, inner.extractfile(member).read)
+                    read = functools.partial(_read, inner, member, self.place)
+                    yield Picture(name.name, synset, read)
 
 
 @contextlib.contextmanager
@@ -194,7 +196,7 @@ def _validation_archive(place: pathlib.Path, synsets: tuple[str, ...]) -> Iterat
     with _opened(place) as archive:
         for member in archive:
             names.append(member.name)
-            found = _VALIDATION_PICTURE.fullmatch(member.name)
+            found = member.isfile() and _VALIDATION_PICTURE.fullmatch(member.name)
             if not found or not 1 <= int(found[1]) <= len(labels):
                 continue
             known = True
@@ -202,7 +204,7 @@ def _validation_archive(place: pathlib.Path, synsets: tuple[str, ...]) -> Iterat
             if synset in synsets:
                 seen.add(synset)
                 name = pathlib.PurePosixPath(member.name).name
-                yield Picture(name, synset, archive.extractfile(member).read)
+                yield Picture(name, synset, functools.partial(_read, archive, member, place))
     if not known:
         _refuse(place, "pictures such as ILSVRC2012_val_00000001.JPEG", names)
     missing = [synset for synset in synsets if synset not in seen]
@@ -229,18 +231,35 @@ def _opened(place: pathlib.Path) -> Iterator[tarfile.TarFile]:
 
     Yields:
         The archive.
+    """
+    # A larger buffer would read kilobytes beyond each header.
+    with (
+        _explained(place),
+        open(place, "rb", buffering=tarfile.BLOCKSIZE) as file,
+        tarfile.open(fileobj=file, mode="r:") as archive,
+    ):
+        yield archive
+
+
+def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, place: pathlib.Path) -> bytes:
+    """A member's content, which is written nowhere, whatever its name."""
+    with _explained(place):
+        return archive.extractfile(member).read()
+
+
+@contextlib.contextmanager
+def _explained(place: pathlib.Path) -> Iterator[None]:
+    """Name the archive where reading it fails.
+
+    Yields:
+        Nothing.
 
     Raises:
         DataError: if it is no tar archive, or is damaged.
     """
     try:
-        # A larger buffer would read kilobytes beyond each header.
-        with (
-            open(place, "rb", buffering=tarfile.BLOCKSIZE) as file,
-            tarfile.open(fileobj=file, mode="r:") as archive,
-        ):
-            yield archive
-    except (tarfile.TarError, EOFError) as error:
+        yield
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise DataError(
             f"{place}: is no tar archive or is cut off ({error}); its size is"
             f" {os.path.getsize(place):,} bytes; compare that with image-net.org and get it anew"

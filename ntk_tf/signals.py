@@ -1,0 +1,87 @@
+"""Signals that ask a process to save what it has and end, so that the same command can go on.
+
+SIGTERM comes from `kill`, from schedulers and from a machine that shuts down, SIGUSR2 from SLURM
+before a job is pre-empted or out of time, SIGINT from Ctrl-C, SIGHUP from a terminal that closes.
+"""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+#: What a process exits with that was asked to end by SIGTERM or SIGUSR2 and can go on: EX_TEMPFAIL
+#: of sysexits.h. Batch scripts queue such a run again.
+REQUEUE = 75
+
+#: Exit codes after a signal: Ctrl-C and a closed terminal by the shell's convention.
+_EXIT_CODES = {
+    signal.SIGTERM: REQUEUE,
+    signal.SIGUSR2: REQUEUE,
+    signal.SIGINT: 128 + signal.SIGINT,
+    signal.SIGHUP: 128 + signal.SIGHUP,
+}
+
+_deferring = False
+_came: signal.Signals | None = None
+
+
+class Interrupted(BaseException):
+    """A signal asks the process to end; as `KeyboardInterrupt`, no `Exception`.
+
+    Attributes:
+        exit_code: what to exit with.
+    """
+
+    def __init__(self, number: signal.Signals):
+        super().__init__(f"stopped by {number.name}")
+        self.exit_code = _EXIT_CODES[number]
+
+
+def listen() -> None:
+    """Let the signals raise `Interrupted`, at once or where `deferred` code asks for it.
+
+    A SIGHUP that is ignored, as under nohup, stays so. Must be called in the main thread.
+    """
+    global _came
+    _came = None
+    for number in _EXIT_CODES:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _handle)
+
+
+def _handle(number: int, frame: object) -> None:
+    global _came
+    impatient = _came == number == signal.SIGINT  # Ctrl-C twice
+    _came = _came or signal.Signals(number)
+    if impatient or not _deferring:
+        raise Interrupted(_came)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, a signal waits until `obey` is called, or to the end.
+
+    Yields:
+        Nothing.
+    """
+    global _deferring
+    _deferring = True
+    try:
+        yield
+    finally:
+        _deferring = False
+    obey()
+
+
+def pending() -> bool:
+    """Whether a signal has come."""
+    return _came is not None
+
+
+def obey() -> None:
+    """End, if a signal has come.
+
+    Raises:
+        Interrupted: if so.
+    """
+    if _came is not None:
+        raise Interrupted(_came)
