@@ -237,7 +237,7 @@ class _Measure(keras.callbacks.Callback):
             row = {"step": step} | relative_distance(self.run.pair, self.distance_pictures)
             self.history.table("distance").append(row)
         if config.kernel_every and (step % config.kernel_every == 0 or step == total):
-            kernel = ntk.gram(self.run.pair.standard, self.kernel_pictures)
+            kernel = self.kernel(self.kernel_pictures)
             row = {"step": step} | kernel_movement(kernel, self.kernel_at_start, self.targets)
             self.history.table("kernel").append(row)
 
@@ -245,6 +245,7 @@ class _Measure(keras.callbacks.Callback):
         count = self.config.kernel_examples
         self.kernel_pictures = self.run.test_pictures(slice(0, count)).numpy()
         self.targets = np.eye(self.config.num_classes)[self.run.source.test.labels[:count]]
+        self.kernel = ntk.GramFunction(self.run.pair.standard)
         base = self.run.pair.linearized.base  # still at w0, also when a run goes on
         self.kernel_at_start = ntk.gram(base, self.kernel_pictures)
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -87,22 +88,79 @@ def gram(
         ValueError: for a model without trainable weights or with several outputs, no inputs, an
             unknown precision, or a budget that does not hold the result.
     """
-    if precision not in ("float32", "float64"):
-        raise ValueError(f"precision={precision!r}: must be 'float32' or 'float64'")
-    if len(x) == 0 or (x2 is not None and len(x2) == 0):
-        raise ValueError("the NTK needs at least one example")
-    if partial is not None:
-        memory_gib = partial.memory_gib
-    elif memory_gib is None:
-        memory_gib = free_memory() / 2
-    with _exact_products():
-        pieces, outputs = survey(model, x[:2], len(x))
-        cols = None if x2 is None else len(x2)
-        size = np.dtype(precision).itemsize
-        plan = make_plan(pieces, outputs, len(x), cols, memory_gib, size)
-        work = _Work(model, plan, precision, outputs, (x, x if x2 is None else x2), after_step)
-        result = work.run(partial)
-    return result.reshape(len(x), outputs, -1, outputs)
+    kernel = GramFunction(model, precision)
+    return kernel(x, x2, memory_gib=memory_gib, after_step=after_step, partial=partial)
+
+
+class _Survey:
+    """What is known of a model for inputs of some shape."""
+
+    def __init__(self, model: keras.Model, precision: str, pieces: list[Piece], outputs: int):
+        self.model, self.precision = model, precision
+        self.pieces, self.outputs = pieces, outputs
+        self._features: dict[tuple[str, ...], Features] = {}
+
+    def features(self, group: list[Piece]) -> Features:
+        """What computes the factors of some pieces; made once, since tracing takes seconds."""
+        names = tuple(piece.name for piece in group)
+        if names not in self._features:
+            self._features[names] = Features(self.model, group, self.precision)
+        return self._features[names]
+
+
+class GramFunction:
+    """`gram` of one model, many times: what a call has found out and traced serves the next.
+
+    It follows the weights, but not other changes of the model, such as layers frozen or replaced.
+
+    Args:
+        model: see `gram`.
+        precision: see `gram`.
+
+    Raises:
+        ValueError: for an unknown precision.
+    """
+
+    def __init__(self, model: keras.Model, precision: str = "float32"):
+        if precision not in ("float32", "float64"):
+            raise ValueError(f"precision={precision!r}: must be 'float32' or 'float64'")
+        self.model, self.precision = model, precision
+        self._surveys: dict[Any, _Survey] = {}
+
+    def __call__(
+        self,
+        x: np.ndarray,
+        x2: np.ndarray | None = None,
+        *,
+        memory_gib: float | None = None,
+        after_step: Callable[[Step], None] | None = None,
+        partial: Partial | None = None,
+    ) -> np.ndarray:
+        """The Gram for one or two sets of inputs; see `gram`.
+
+        Raises:
+            ValueError: see `gram`.
+        """
+        if len(x) == 0 or (x2 is not None and len(x2) == 0):
+            raise ValueError("the NTK needs at least one example")
+        if partial is not None:
+            memory_gib = partial.memory_gib
+        elif memory_gib is None:
+            memory_gib = free_memory() / 2
+        with _exact_products():
+            known = self._survey(x)
+            cols = None if x2 is None else len(x2)
+            size = np.dtype(self.precision).itemsize
+            plan = make_plan(known.pieces, known.outputs, len(x), cols, memory_gib, size)
+            result = _Work(plan, known, (x, x if x2 is None else x2), after_step).run(partial)
+        return result.reshape(len(x), known.outputs, -1, known.outputs)
+
+    def _survey(self, x: np.ndarray) -> _Survey:
+        key = (len(x), x.shape[1:], x.dtype)
+        if key not in self._surveys:
+            pieces, outputs = survey(self.model, x[:2], len(x))
+            self._surveys[key] = _Survey(self.model, self.precision, pieces, outputs)
+        return self._surveys[key]
 
 
 @contextlib.contextmanager
@@ -119,10 +177,9 @@ def _exact_products() -> Iterator[None]:
 class _Work:
     """The execution of a plan, step by step."""
 
-    def __init__(self, model, plan: Plan, precision: str, outputs: int, inputs, after_step):
-        self.model, self.plan, self.precision, self.outputs = model, plan, precision, outputs
+    def __init__(self, plan: Plan, known: _Survey, inputs, after_step):
+        self.plan, self.known, self.outputs = plan, known, known.outputs
         self.inputs = inputs
-        self.features: tuple[list[str], Features] | None = None
         self.after_step = after_step or (lambda step: None)
         self.total_steps = sum(1 + len(self._parts(*p[:2])) for p in plan.passes())
 
@@ -160,7 +217,7 @@ class _Work:
             self.done += 1 + len(parts)
             return
         started = time.perf_counter()
-        features = self._features(group)
+        features = self.known.features(group)
         x, x2 = self.inputs
         left = {i: features(x[self.plan.row_blocks[i]]) for i in rows}
         same = left if self.plan.symmetric else {}
@@ -174,13 +231,6 @@ class _Work:
                 self._finish(piece.name, started, self._operations(piece, left, right, pairs))
             else:
                 self.done += 1
-
-    def _features(self, group: list[Piece]) -> Features:
-        """Those of the pass before where its pieces are the same: tracing takes seconds."""
-        names = [piece.name for piece in group]
-        if self.features is None or self.features[0] != names:
-            self.features = names, Features(self.model, group, self.precision)
-        return self.features[1]
 
     def _contract(self, piece: Piece, part, left, right, pairs) -> None:
         rows = {i: stored[piece.name] for i, stored in left.items()}
