@@ -53,6 +53,21 @@ def test_batches_have_a_static_size_where_it_divides():
     assert training(batch=4).element_spec[0].shape[0] is None
 
 
+@pytest.mark.parametrize("size", [12, 8])
+def test_inputs_kept_or_made_anew_are_the_same(size, monkeypatch, rng):
+    split = Split(rng.integers(0, 256, (11, 8, 8, 1), dtype=np.uint8), np.arange(11) % 3)
+    preprocess = pipeline.Preprocessing((0.2,), (0.4,), size, 2, 3)
+    kept = pipeline.training_batches(split, preprocess, 3, 4, seed=0)
+    assert pipeline.kept_bytes(11, preprocess.shape, "none") == 4 * 11 * (size + 4) ** 2 * 3
+    assert pipeline.kept_bytes(11, preprocess.shape, "flip_crop") == 0
+    monkeypatch.setattr(pipeline, "KEPT_BYTES", 1000)
+    assert pipeline.kept_bytes(11, preprocess.shape, "none") == 0
+    anew = pipeline.training_batches(split, preprocess, 3, 4, seed=0)
+    for (x, y), (x2, y2) in zip(kept.take(6), anew.take(6), strict=True):
+        np.testing.assert_allclose(x, x2, atol=1e-6)
+        np.testing.assert_array_equal(y, y2)
+
+
 def test_evaluation_sees_each_picture_once_in_order():
     batches = pipeline.evaluation_batches(small_split(), IDENTITY, 3, 4)
     assert sum(indices(batches, 5), []) == list(range(10))

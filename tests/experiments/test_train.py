@@ -76,6 +76,41 @@ def test_run_directory(finished):
     assert content["versions"]["tensorflow"] == tf.__version__
 
 
+def test_performance_is_recorded(tmp_path):
+    console = Console(quiet=True)
+    settings = config.resolve(dataset="digits", train_examples=200, test_examples=50, epochs=6)
+    options = config.Options(tmp_path / "run", profile=3)
+    found = experiments.run(settings, options, console)["performance"]
+    assert found["examples_per_second"] == pytest.approx(32 * found["steps_per_second"], rel=1e-3)
+    flops = 3 * 563_280 - 2 * 86_400  # see tests/models/test_flops.py
+    assert found["gflops_per_second"] == pytest.approx(
+        found["examples_per_second"] * flops / 1e9, rel=1e-2
+    )
+    assert 0.1 < found["peak_memory_gib"] < 24
+    (profile,) = (tmp_path / "run/tensorboard/plugins/profile").rglob("*.xplane.pb")
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    space = xplane_pb2.XSpace.FromString(profile.read_bytes())
+    events = [
+        plane.event_metadata[event.metadata_id].name
+        for plane in space.planes
+        for line in plane.lines
+        for event in line.events
+    ]
+    assert sum(name.endswith(":ResourceApplyMomentum") for name in events) == 3 * 10
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_precision_decides_about_tf32(precision, monkeypatch):
+    monkeypatch.setattr(train, "run", lambda *_: {})
+    allowed = tf.config.experimental.tensor_float_32_execution_enabled
+    try:
+        experiments.run(config.resolve(precision=precision), None, None)
+        assert allowed() == (precision == "tf32")
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
 def test_tensorboard_holds_the_rows(finished):
     workdir, _ = finished
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
