@@ -59,10 +59,10 @@ def listening():
 
 def test_killed_runs_lose_nothing(tmp_path):
     """kill -9 of real commands at random instants, while they save too."""
-    flags = ["--dataset=digits", "--batch_size=4", "--epochs=4", "--checkpoint_minutes=0.001"]
+    flags = ["--dataset=digits", "--batch_size=4", "--epochs=3", "--checkpoint_minutes=0.001"]
     flags += ["--test_examples=50"]
-    count = crash_test.kill_runs(tmp_path, 4, 2, [flags, [*flags, "--linearized"]], each=2)
-    assert count["kills"] >= 4
+    count = crash_test.kill_runs(tmp_path, 3, 2, [flags, [*flags, "--linearized"]], each=2)
+    assert count["kills"] >= 3
     assert count["lost"] == 0
 
 
@@ -338,25 +338,25 @@ def test_second_process_is_refused(tmp_path):
 def test_fuzz(tmp_path):
     import fuzz
 
-    found = fuzz.fuzz_flags(fuzz._new(tmp_path / "flags"), 100)
-    assert found["flag sets"] == 100
-    assert 5 < found["accepted"] < 95
-    found = fuzz.fuzz_files(fuzz._new(tmp_path / "files"), 100)
-    assert found["files"] >= 100
-    assert found["refused"] > 50
+    found = fuzz.fuzz_flags(fuzz._new(tmp_path / "flags"), 60)
+    assert found["flag sets"] == 60
+    assert 2 < found["accepted"] < 58
+    found = fuzz.fuzz_files(fuzz._new(tmp_path / "files"), 72)
+    assert found["files"] >= 72
+    assert found["refused"] > 30
 
 
 def test_shared_dataset_is_prepared_once(mnist_files, tmp_path):
-    """Three processes want it at the same time from cold."""
+    """Two processes want it at the same time from cold."""
     flags = ["--dataset=mnist", f"--manual_dir={mnist_files}", f"--data_dir={tmp_path / 'tfds'}"]
     processes = [
         subprocess.Popen(
             crash_test.command(*flags, "--prepare_data"), stderr=subprocess.PIPE, text=True
         )
-        for _ in range(3)
+        for _ in range(2)
     ]
     errors = [process.communicate(timeout=200)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    assert [process.returncode for process in processes] == [0, 0], errors
     assert data.find("mnist", data_dir=str(tmp_path / "tfds")) == "prepared"
     assert not list(tmp_path.rglob("*incomplete*"))
 
