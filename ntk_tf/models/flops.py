@@ -1,38 +1,48 @@
-"""Floating-point operations, counted from shapes."""
+"""Arithmetic of a training step, counted from the shapes of the layers."""
 
 import math
 
 import keras
 
 
-def forward_flops(model: keras.Model) -> int:
-    """Operations of the convolutions and dense layers of a forward pass of one example.
+def layer_flops(model: keras.Model) -> list[int]:
+    """Floating-point operations of each convolution and dense layer at one example, in order.
 
-    A multiplication and an addition count as two; everything else is left out.
-    """
-    return sum(_products(layer) for layer in model.layers)
-
-
-def step_flops(model: keras.Model, linearized: bool = False) -> int:
-    """Operations of an update, for one example.
-
-    A network takes its forward pass and the gradients with respect to weights and inputs; its
-    linearization a JVP besides, which has two products where the pass has one. The first layer's
-    input has neither gradient nor tangent.
+    A multiplication and its addition count as two. Biases, activations and pooling, together about
+    one percent, are not counted.
 
     Args:
-        model: the network f; its layers follow one another.
-        linearized: whether f's linearization is trained, in place of f.
+        model: a built network of layers in a row; one built in `shapes_only` will do.
+
+    Returns:
+        2 * (outputs of the layer) * (inputs that each of them depends on), layer by layer.
     """
-    products = [_products(layer) for layer in model.layers if _products(layer)]
-    total, first = sum(products), products[0] if products else 0
-    return (5 if linearized else 3) * total - (2 if linearized else 1) * first
+    return [
+        2 * math.prod(layer.output.shape[1:]) * math.prod(layer.kernel.shape[:-1])
+        for layer in model.layers
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
+    ]
 
 
-def _products(layer: keras.Layer) -> int:
-    """Operations of one layer's forward pass for one example."""
-    kinds = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
-    if not isinstance(layer, kinds):
-        return 0
-    outputs = math.prod(layer.output.shape[1:])
-    return 2 * outputs * math.prod(layer.kernel.shape[:-1])
+def step_flops(model: keras.Model, linearized: bool) -> int:
+    """Floating-point operations that a training step needs for one example.
+
+    With F_i those of layer i, a step of the network takes
+
+        2 F_1 + 3 sum_{i > 1} F_i        forward, gradient in weights, gradient in inputs
+
+    and one of its linearization also the Jacobian-vector product W dx + dW x of each layer,
+
+        F_1 + 2 sum_{i > 1} F_i
+
+    The gradient in the network's own input is not needed, and the input's tangent dx is 0.
+
+    Args:
+        model: the network f, also where its linearization is trained; see `layer_flops`.
+        linearized: whether it is.
+
+    Returns:
+        The number for one example; that of a batch is so many times as large.
+    """
+    first, *others = layer_flops(model)
+    return (3 * first + 5 * sum(others)) if linearized else (2 * first + 3 * sum(others))

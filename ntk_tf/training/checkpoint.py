@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from ntk_tf.runs import RunDirectoryError, WriteError, atomic_write, read_arrays
 
@@ -79,8 +80,11 @@ def restore(directory: pathlib.Path) -> Checkpoint | None:
 
 
 def values(variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
-    """The variables' values by position and path."""
-    return {_key(i, variable): variable.numpy() for i, variable in enumerate(variables)}
+    """The variables' values by position and path: views, to be read before the next update."""
+    return {
+        _key(i, variable): np.asarray(tf.convert_to_tensor(variable.value))
+        for i, variable in enumerate(variables)
+    }
 
 
 def assign(

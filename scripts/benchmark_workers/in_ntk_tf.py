@@ -1,0 +1,80 @@
+"""ntk_tf's worker: the graph and the input pipeline of `python -m ntk_tf.main`."""
+
+import dataclasses
+import functools
+
+import protocol
+
+from ntk_tf import startup
+
+startup.import_tensorflow()
+
+import tensorflow as tf  # noqa: E402
+
+from ntk_tf import __version__, data  # noqa: E402
+from ntk_tf.config import Config, resolve  # noqa: E402
+from ntk_tf.data import pipeline  # noqa: E402
+from ntk_tf.experiments.train import compiled_model, training_stream  # noqa: E402
+from ntk_tf.training.loop import multi_step_function  # noqa: E402
+
+
+def configuration(problem):
+    """The training command's settings; digits have ten classes, the problem may have more."""
+    config = resolve(
+        dataset="digits",
+        arch=problem["arch"],
+        width=problem["width"],
+        linearized=problem["model"] == "linearized",
+        batch_size=problem["batch"],
+    )
+    more_outputs = type("MoreOutputs", (Config,), {"num_classes": problem["outputs"]})
+    return more_outputs(**dataclasses.asdict(config))
+
+
+def training(problem):
+    config = configuration(problem)
+    whole_batches = 1437 // config.batch_size * config.batch_size
+    source = data.load("digits", train_examples=whole_batches)
+    preprocess = pipeline.preprocessing(
+        source, config.image_size, config.padding, config.input_shape[-1]
+    )
+    per_epoch = pipeline.steps_per_epoch(whole_batches, config.batch_size)
+    model = compiled_model(config, per_epoch, config.linearized)
+    batches = training_stream(config, source, preprocess, 0)
+    model.evaluate(batches.take(1), verbose=0)  # builds the metrics
+    iterator, run = iter(batches), multi_step_function(model)
+
+    def steps(count):
+        run(iterator, tf.constant(count))
+        return {name: float(value) for name, value in model.get_metrics_result().items()}
+
+    return steps
+
+
+def product(problem):
+    size = problem["size"]
+    mean, result = tf.fill((size, size), 1 / size), tf.ones((size, size))
+
+    @tf.function
+    def run(count):
+        product = result
+        for _ in tf.range(count):
+            product = tf.matmul(mean, product)
+        return product[0, 0]
+
+    return lambda count: run(tf.constant(count)).numpy()
+
+
+def variants(problem):
+    prepare = product if problem["model"] == "product" else training
+    return {"training command": functools.partial(prepare, problem)}
+
+
+def peak_memory():
+    if tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    return protocol.peak_memory()
+
+
+if __name__ == "__main__":
+    protocol.serve({"ntk_tf": __version__, "tensorflow": tf.__version__}, variants, peak_memory)
