@@ -255,9 +255,17 @@ def compare(benchmark: Benchmark, arch, width, batch, compiled) -> dict[str, Any
 
 def steps_table(cases: list[dict[str, Any]], names: list[str]) -> Table:
     """A row for each model: times, ours over the best other, arithmetic, memory."""
-    table = Table("model", "batch", title="a training step", box=box.SIMPLE)
+    table = Table(title="a training step", box=box.SIMPLE, pad_edge=False)
+    table.add_column("model", no_wrap=True)
     best = "ours\n/best" if len(names) > 1 else ""
-    columns = [*(f"{name}\nms" for name in names), best, "lin\n/std", "GFLOP", "share\nof rate"]
+    columns = [
+        "batch",
+        *(f"{name}\nms" for name in names),
+        best,
+        "lin\n/std",
+        "GFLOP",
+        "share\nof rate",
+    ]
     for column in [*columns, *(f"{name}\nMiB" for name in names)]:
         table.add_column(column, justify="right", no_wrap=True)
     for case in cases:
@@ -361,7 +369,7 @@ def main():
     args = arguments()
     tf.config.set_visible_devices([], "GPU")  # which are the workers'
     console = Console()
-    console.width = max(100, console.width)
+    console.width = max(110, console.width)
     frameworks = [
         Framework(OURS, "ntk_tf", sys.executable),
         Framework("pytorch", "torch", args.torch_python),
