@@ -23,6 +23,7 @@ pass for each output.
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import platform
 import shutil
@@ -44,6 +45,7 @@ startup.import_tensorflow()
 import tensorflow as tf  # noqa: E402
 
 from ntk_tf import models  # noqa: E402
+from ntk_tf.config import resolve  # noqa: E402
 from ntk_tf.models.flops import step_flops  # noqa: E402
 
 WORKERS = pathlib.Path(__file__).parent / "benchmark_workers"
@@ -73,7 +75,7 @@ class Framework:
 class Worker:
     """A process of one framework, which times what it is asked to."""
 
-    def __init__(self, framework: Framework):
+    def __init__(self, framework: Framework, environment: dict[str, str] | None = None):
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [framework.python, WORKERS / f"in_{framework.name}.py"],
@@ -81,6 +83,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            env=environment,
         )
         self._steps = {}
         self.versions = None
@@ -187,7 +190,10 @@ class Benchmark:
         for key, (name, problem) in problems.items():
             variant = self.fastest(name, problem)
             result[key] = {"framework": name, "problem": problem, "variant": variant, "seconds": []}
-        workers = {key: Worker(self.frameworks[name]) for key, (name, _) in problems.items()}
+        workers = {
+            key: Worker(self.frameworks[name], environment(name, problem))
+            for key, (name, problem) in problems.items()
+        }
         for key, worker in workers.items():
             own = result[key]
             worker.ready().turn(own["problem"], own["variant"], self.seconds)  # warms up
@@ -208,6 +214,14 @@ class Benchmark:
         self._status.stop()
         for scout in self._scouts.values():
             scout.close()
+
+
+def environment(name: str, problem: dict[str, Any]) -> dict[str, str]:
+    """A worker's environment; ntk_tf's training command gives small operations one thread each."""
+    settings = {key: problem[key] for key in ("arch", "width")}
+    config = resolve(dataset="digits", batch_size=problem["batch"], **settings)
+    own = {"TF_NUM_INTRAOP_THREADS": "1"} if name == OURS and config.small else {}
+    return dict(os.environ) | own
 
 
 def ratio(a: list[float], b: list[float]) -> float:
