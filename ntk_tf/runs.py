@@ -160,7 +160,7 @@ def insist(write: Callable[[], Any], minutes: float) -> Any:
 
     Args:
         write: may raise `WriteError`.
-        minutes: after so many, that error is final.
+        minutes: so long after the first failure, that error is final.
 
     Returns:
         What `write` returns.
@@ -168,11 +168,12 @@ def insist(write: Callable[[], Any], minutes: float) -> Any:
     Raises:
         WriteError: if the time is up.
     """
-    deadline = time.monotonic() + 60 * minutes
+    deadline = None
     while True:
         try:
             return write()
         except WriteError as error:
+            deadline = deadline or time.monotonic() + 60 * minutes
             left = deadline - time.monotonic()
             if left <= 0:
                 raise

@@ -139,7 +139,7 @@ def full(monkeypatch):
 def test_a_disk_that_is_full_for_a_while_changes_nothing(name, whole, full, tmp_path):
     full({name: 3})
     with pytest.warns(UserWarning, match=rf"{name}.*: cannot be written \(No space left"):
-        run(tmp_path / "run", minutes=0.01)
+        run(tmp_path / "run", minutes=0.1)
     assert crash_test.outcome(tmp_path / "run") == whole
 
 
@@ -184,7 +184,7 @@ def test_trajectory_on_a_full_disk_goes_on(full, tmp_path):
     run(tmp_path / "whole", **settings)
     full({"trajectories.npz": 2, "trajectories.png": 1})
     with pytest.warns(UserWarning, match=r"trajectories\.\w+: cannot be written"):
-        run(tmp_path / "run", minutes=0.01, **settings)
+        run(tmp_path / "run", minutes=0.1, **settings)
     for name in ("trajectories.npz", "trajectory.json"):
         found = [(tmp_path / place / name).read_bytes() for place in ("run", "whole")]
         assert found[0] == found[1]
