@@ -36,7 +36,7 @@ format: install
 	@$(BIN)/ruff format .
 
 benchmark: install
-	@$(BIN)/python scripts/benchmark.py
+	@$(BIN)/python scripts/benchmark.py --quick
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
