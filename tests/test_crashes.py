@@ -72,7 +72,7 @@ def test_killed_runs_lose_nothing(tmp_path):
 )
 def test_signal_saves_and_ends(number, code, step, whole, listening, tmp_path, monkeypatch):
     """In the middle of an epoch, and at its end only after its row has been written."""
-    monkeypatch.setattr(train, "Plan", lambda *a: train_plan(*a, pauses=frozenset({step})))
+    monkeypatch.setattr(train, "Plan", lambda *a: train_plan(*a[:3], pauses=frozenset({step})))
 
     def send(self, batch, logs=None):
         self.saved = time.monotonic() + 1000  # nothing but the signal saves
