@@ -56,17 +56,7 @@ def multi_step_function(model: keras.Model) -> Callable[[tf.data.Iterator, tf.Te
     Returns:
         A function of a batch iterator and a scalar int32 tensor, the number of updates.
     """
-    one_step = distribution.train_step(model)
-    if model.distribute_strategy.num_replicas_in_sync > 1:
-        step = one_step
-    elif model.jit_compile:
-        step = tf.function(one_step, jit_compile=True)
-    else:
-        # Inlined into the cycle of the loop, max pooling and its gradient come in random order when
-        # TensorFlow gives ops to oneDNN, and where the gradient is first it takes ten times longer.
-        @tf.function(experimental_attributes={"_noinline": True})
-        def step(batch):
-            one_step(batch)
+    step = _in_loop(model, distribution.train_step(model))
 
     @tf.function(reduce_retracing=True)
     def run(iterator, steps):
@@ -74,6 +64,22 @@ def multi_step_function(model: keras.Model) -> Callable[[tf.data.Iterator, tf.Te
             model.distribute_strategy.run(step, args=(next(iterator),))
 
     return run
+
+
+def _in_loop(model: keras.Model, step: Callable) -> Callable:
+    """A step of a model, to be called in a graph's loop."""
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        return step
+    if model.jit_compile:
+        return tf.function(step, jit_compile=True)
+
+    # Inlined into the cycle of the loop, max pooling and its gradient come in random order when
+    # TensorFlow gives ops to oneDNN, and where the gradient is first it takes ten times longer.
+    @tf.function(experimental_attributes={"_noinline": True})
+    def call(batch):
+        step(batch)
+
+    return call
 
 
 def evaluation_function(
@@ -87,9 +93,7 @@ def evaluation_function(
     Returns:
         A function of a dataset of `(x, y)`, which returns loss and metrics by name.
     """
-    step = model.test_step
-    if model.jit_compile and model.distribute_strategy.num_replicas_in_sync == 1:
-        step = tf.function(step, jit_compile=True)
+    step = _in_loop(model, model.test_step)
 
     @tf.function(reduce_retracing=True)
     def run(batches):
