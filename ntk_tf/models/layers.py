@@ -58,18 +58,35 @@ def disjoint_max_pool(x: tf.Tensor, pool_size: tuple[int, int]) -> tf.Tensor:
     """
     window = {"ksize": (1, *pool_size, 1), "strides": (1, *pool_size, 1), "padding": "VALID"}
 
+    def scatter(g):
+        return tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=g, **window)
+
     def vjp(g):
-        return [tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=g, **window)]
+        (_, height, width, channels), (pool_h, pool_w) = x.shape, pool_size
+        if not _in_inner_graph(y) or height % pool_h or width % pool_w:
+            return [scatter(g)]
+        # A loop over many gradients: where the maximum is need only be found once, outside it.
+        with y.graph.as_default():
+            chosen = scatter(tf.ones_like(y))
+        rows, columns = height // pool_h, width // pool_w
+        g = tf.reshape(g, [-1, rows, 1, columns, 1, channels])
+        spread = g * tf.reshape(chosen, [-1, rows, pool_h, columns, pool_w, channels])
+        return [tf.reshape(spread, [-1, height, width, channels])]
 
     def jvp(t):
-        (chosen,) = vjp(tf.ones_like(y))
-        mean = tf.nn.avg_pool2d(chosen * t, pool_size, pool_size, "VALID")
+        mean = tf.nn.avg_pool2d(scatter(tf.ones_like(y)) * t, pool_size, pool_size, "VALID")
         return [mean * tf.cast(math.prod(pool_size), t.dtype)]
 
     with record.stop_recording():
         y = tf.raw_ops.MaxPool(input=x, **window)
     record.record_operation("DisjointMaxPool", [y], [x], vjp, jvp)
     return y
+
+
+def _in_inner_graph(tensor: tf.Tensor) -> bool:
+    """Whether the graph being traced is another, such as a loop's body, than the tensor's own."""
+    graph = getattr(tensor, "graph", None)
+    return graph is not None and graph is not tf.compat.v1.get_default_graph()
 
 
 def max_of_slices(x: tf.Tensor, pool_size: tuple[int, int], strides: tuple[int, int]) -> tf.Tensor:

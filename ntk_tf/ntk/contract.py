@@ -10,12 +10,15 @@ With the factors a_i(p) `[K]` and delta_il(p) `[C]` of `rules`, the layer's part
   the above for wide layers with few positions.
 - `Outer` is the case P = 1, where Theta is the product of the Grams of delta and of a.
 
+A contraction is the sum of independent parts. For each part what is stored of a block of examples
+is prepared once, and then multiplied with that of every other block.
+
 Matrices are multiplied in the factors' precision over at most `PIECE` terms, and such sums are
 added in float64.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -26,11 +29,8 @@ PIECE = 8192
 #: Bytes of an intermediate result of `Positions`: a few times the usual last-level cache.
 _SCRATCH = 2**26
 
-#: A block's stored factors; their meaning is the contraction's.
+#: A block's stored factors, and what is prepared of them; their meaning is the contraction's.
 Stored = tuple[tf.Tensor, ...]
-#: Takes the numbers of a row and a column block, the first example's offset within the row block,
-#: and Theta's part `[rows * L, columns * L]`.
-Add = Callable[[int, int, int, tf.Tensor], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,20 +55,43 @@ class Contraction:
         return s.groups * s.positions * (s.inputs + outputs * s.channels)
 
     def of_output(self, a: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-        """What to keep of one output's gradient: delta `[b, g, C, P]` and a `[b, g, P, K]`."""
+        """What to keep of one output's gradient: delta `[b, g, P, C]`, with a `[b, g, P, K]`."""
         del a
         return delta
 
     def store(self, a: tf.Tensor, kept: tf.Tensor) -> Stored:
-        """What to store, from a and what was kept `[b, L, ...]`."""
-        return a, kept
+        """What to store, from a and what was kept `[L, b, ...]`."""
+        raise NotImplementedError
+
+    def parts(self, examples: int, scratch: float) -> list:
+        """The parts, each prepared for so many examples and taking at most `scratch` numbers."""
+        del examples, scratch
+        return [0]
+
+    def prepare(self, part, stored: Stored) -> Stored:
+        """What a part needs of a block."""
+        del part
+        return stored
+
+    def preparing(self, stored: Stored) -> float:
+        """Operations that preparing a block takes, for all parts together."""
+        del stored
+        return 0.0
+
+    def operations(self) -> float:
+        """Operations for one entry of Theta, in all parts together."""
+        raise NotImplementedError
+
+    def product(self, left: Stored, right: Stored) -> tf.Tensor:
+        """Theta's part for two prepared blocks, `[rows * L, columns * L]`."""
+        raise NotImplementedError
 
 
 class Gradients(Contraction):
-    """Per-example gradients G `[b * L, g K C]`, stored as such."""
+    """Per-example gradients G `[b * L, g C K]`, stored as such."""
 
     def operations(self) -> float:
-        """Operations for one entry of Theta."""
+        """See `Contraction.operations`."""
         return 2.0 * self.shape.weights
 
     def forming(self) -> float:
@@ -81,71 +104,72 @@ class Gradients(Contraction):
 
     def of_output(self, a, delta):
         """See `Contraction.of_output`."""
-        return tf.reshape(tf.matmul(delta, a), [-1, self.shape.weights])
+        return tf.reshape(tf.matmul(delta, a, transpose_a=True), [-1, self.shape.weights])
 
     def store(self, a, kept):
         """See `Contraction.store`."""
-        return (tf.reshape(kept, [-1, self.shape.weights]),)
+        return (tf.reshape(tf.transpose(kept, [1, 0, 2]), [-1, self.shape.weights]),)
 
-    def parts(self, rows: Sequence[int], scratch: float) -> list[slice]:
-        """The steps: ranges of weights."""
-        del rows, scratch
+    def parts(self, examples, scratch):
+        """Ranges of weights; see `Contraction.parts`."""
         return _slices(self.shape.weights, PIECE)
 
-    def contract(self, part: slice, rows, cols, pairs, add: Add) -> None:
-        """Add a part for the given pairs of row and column blocks."""
-        whole = (part.stop - part.start) == self.shape.weights
-        left, right = (
-            {i: g if whole else g[:, part] for i, (g,) in blocks.items()} for blocks in (rows, cols)
-        )
-        _add_products(left, right, pairs, add)
+    def prepare(self, part: slice, stored):
+        """See `Contraction.prepare`."""
+        (gradients,) = stored
+        whole = part.stop - part.start == self.shape.weights
+        return stored if whole else (gradients[:, part],)
+
+    def product(self, left, right):
+        """See `Contraction.product`."""
+        return inner_products(left[0], right[0])
 
 
 class StreamedGradients(Contraction):
     """Per-example gradients of some channels at a time, formed from the stored factors."""
 
     def operations(self) -> float:
-        """Operations for one entry of Theta."""
+        """See `Contraction.operations`."""
         return 2.0 * self.shape.weights
 
-    def streaming(self) -> float:
-        """Operations that forming one example's gradients takes, in all parts together."""
-        return 2.0 * self.outputs * self.shape.positions * self.shape.weights
+    def preparing(self, stored):
+        """See `Contraction.preparing`."""
+        examples = stored[0].shape[0]
+        return 2.0 * examples * self.outputs * self.shape.positions * self.shape.weights
 
-    def parts(self, rows: Sequence[int], scratch: float) -> list[slice]:
-        """The steps: channels with a piece of weights, which take at most `scratch` numbers."""
+    def store(self, a, kept):
+        """See `Contraction.store`: a `[b, g, P, K]` and delta `[b, g, L, C, P]`."""
+        return a, tf.transpose(kept, [1, 2, 0, 4, 3])
+
+    def parts(self, examples, scratch):
+        """Channels with a piece of weights, or fewer; see `Contraction.parts`."""
         per_channel = self.shape.groups * self.shape.inputs
-        most = min(PIECE, scratch / (sum(rows) * self.outputs))
+        most = min(PIECE, scratch / (examples * self.outputs))
         return _slices(self.shape.channels, max(1, int(most / per_channel)))
 
-    def contract(self, part: slice, rows, cols, pairs, add: Add) -> None:
-        """Add a part for the given pairs of row and column blocks."""
-        left = {i: self._gradients(part, *stored) for i, stored in rows.items()}
-        right = {
-            j: left[j] if rows.get(j) is stored else self._gradients(part, *stored)
-            for j, stored in cols.items()
-        }
-        _add_products(left, right, pairs, add)
-
-    def _gradients(self, part: slice, a: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-        """`[b * L, g * C * K]` for a range of C: one product per example and group."""
+    def prepare(self, part: slice, stored):
+        """The gradients `[b * L, g * C * K]` for a range of C: a product an example and group."""
+        a, delta = stored
         delta = delta[:, :, :, part]
-        batch, outputs, groups, channels, positions = delta.shape
-        delta = tf.transpose(delta, [0, 2, 1, 3, 4]) if groups > 1 else delta
+        batch, groups, outputs, channels, positions = delta.shape
         delta = tf.reshape(delta, [batch, groups, outputs * channels, positions])
         gradients = tf.matmul(delta, a)
         if groups > 1:
             size = channels * self.shape.inputs
             gradients = tf.reshape(gradients, [batch, groups, outputs, size])
             gradients = tf.transpose(gradients, [0, 2, 1, 3])
-        return tf.reshape(gradients, [batch * outputs, -1])
+        return (tf.reshape(gradients, [batch * outputs, -1]),)
+
+    def product(self, left, right):
+        """See `Contraction.product`."""
+        return inner_products(left[0], right[0])
 
 
 class Positions(Contraction):
     """Pairs of positions, summed over one position first; one group only."""
 
     def operations(self) -> float:
-        """Operations for one entry of Theta."""
+        """See `Contraction.operations`."""
         s, outputs = self.shape, self.outputs
         return (
             2.0 * s.positions * s.channels * (s.positions / outputs + 1)
@@ -154,30 +178,16 @@ class Positions(Contraction):
 
     def store(self, a, kept):
         """See `Contraction.store`: a `[b, P, K]` and delta `[b, L, C, P]`."""
-        return a[:, 0], kept[:, :, 0]
+        return a[:, 0], tf.transpose(kept[:, :, 0], [1, 0, 3, 2])
 
-    def parts(self, rows: Sequence[int], scratch: float) -> list[int]:
-        """The steps: row blocks."""
-        del scratch
-        return list(range(len(rows)))
-
-    def contract(self, part: int, rows, cols, pairs, add: Add) -> None:
-        """Add a row block's part for the given pairs of row and column blocks."""
-        numbers = sorted(rows)
-        if part >= len(numbers):
-            return
-        i = numbers[part]
-        for row, j in pairs:
-            if row == i:
-                for offset, tile in self._tiles(*rows[i], *cols[j]):
-                    add(i, j, offset, tile)
-
-    def _tiles(self, a_rows, delta_rows, a_cols, delta_cols):
-        """Theta's part for a few rows at a time, and the first of them."""
+    def product(self, left, right):
+        """See `Contraction.product`; a few rows at a time."""
+        (a_rows, delta_rows), (a_cols, delta_cols) = left, right
         count, (positions, channels) = a_cols.shape[0], (self.shape.positions, self.shape.channels)
         width = max(1, min(channels, PIECE // positions))
         number_size = a_rows.dtype.size
         per_row = count * positions * max(positions, self.outputs * width) * number_size
+        tiles = []
         for some in _slices(a_rows.shape[0], max(1, _SCRATCH // per_row)):
             kernel = self._input_kernel(a_rows[some], a_cols)
             total = None
@@ -185,7 +195,8 @@ class Positions(Contraction):
                 tile = self._contract(kernel, delta_rows[some, :, part], delta_cols[:, :, part])
                 tile = tile if width >= channels else tf.cast(tile, tf.float64)
                 total = tile if total is None else total + tile
-            yield some.start, total
+            tiles.append(total)
+        return tf.concat(tiles, axis=0)
 
     def _input_kernel(self, a_rows, a_cols):
         """<a_i(p), a_j(q)> as `[i, j, q, p]`."""
@@ -211,31 +222,22 @@ class Outer(Contraction):
     """One position: the Gram of delta times that of a, element by element; one group only."""
 
     def operations(self) -> float:
-        """Operations for one entry of Theta."""
+        """See `Contraction.operations`."""
         return 2.0 * self.shape.channels + 2.0 * self.shape.inputs / self.outputs**2
 
     def store(self, a, kept):
         """See `Contraction.store`: a `[b, K]` and delta `[b * L, C]`."""
-        return a[:, 0, 0], tf.reshape(kept, [-1, self.shape.channels])
+        delta = tf.transpose(kept[:, :, 0, 0], [1, 0, 2])
+        return a[:, 0, 0], tf.reshape(delta, [-1, self.shape.channels])
 
-    def parts(self, rows: Sequence[int], scratch: float) -> list[int]:
-        """The steps: one."""
-        del rows, scratch
-        return [0]
-
-    def contract(self, part: int, rows, cols, pairs, add: Add) -> None:
-        """Add the part for the given pairs of row and column blocks."""
-        del part
-        outputs = self.outputs
-        for i, j in pairs:
-            (a_rows, delta_rows), (a_cols, delta_cols) = rows[i], cols[j]
-            inputs = inner_products(a_rows, a_cols)[:, None, :, None]
-            deltas = inner_products(delta_rows, delta_cols)
-            left, right = a_rows.shape[0], a_cols.shape[0]
-            deltas = tf.reshape(deltas, [left, outputs, right, outputs])
-            if inputs.dtype != deltas.dtype:
-                inputs, deltas = tf.cast(inputs, tf.float64), tf.cast(deltas, tf.float64)
-            add(i, j, 0, tf.reshape(inputs * deltas, [left * outputs, right * outputs]))
+    def product(self, left, right):
+        """See `Contraction.product`."""
+        (a_rows, delta_rows), (a_cols, delta_cols) = left, right
+        inputs = inner_products(a_rows, a_cols)[:, None, :, None]
+        deltas = inner_products(delta_rows, delta_cols)
+        rows, cols = deltas.shape
+        deltas = tf.reshape(deltas, [a_rows.shape[0], self.outputs, -1, self.outputs])
+        return tf.reshape(tf.multiply(*_same_precision(inputs, deltas)), [rows, cols])
 
 
 def choose(shape: Shape, outputs: int, examples: int) -> Contraction:
@@ -268,9 +270,22 @@ def inner_products(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return total
 
 
-def _add_products(left, right, pairs: Iterable[tuple[int, int]], add: Add) -> None:
-    for i, j in pairs:
-        add(i, j, 0, inner_products(left[i], right[j]))
+def sum_of_products(
+    contractions: Sequence[Contraction], left: Sequence[Stored], right: Sequence[Stored]
+) -> tf.Tensor:
+    """The sum over contractions of `Contraction.product`."""
+    total = None
+    for contraction, rows, cols in zip(contractions, left, right, strict=True):
+        tile = contraction.product(rows, cols)
+        total = tile if total is None else tf.add(*_same_precision(total, tile))
+    return total
+
+
+def _same_precision(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Both in float64 if one is."""
+    if a.dtype != b.dtype:
+        a, b = tf.cast(a, tf.float64), tf.cast(b, tf.float64)
+    return a, b
 
 
 def _slices(size: int, most: int) -> list[slice]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,9 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ntk_tf.ntk.contract import StreamedGradients
+from ntk_tf.ntk.contract import Stored, sum_of_products
 from ntk_tf.ntk.pieces import Features, Piece, survey
 from ntk_tf.ntk.plan import Plan, free_memory, make_plan
+
+#: A block of examples: the stored factors by the pieces' names.
+Block = dict[str, Stored]
 
 #: The name under which steps report the forward and backward passes.
 PROPAGATION = "propagation"
@@ -23,7 +27,7 @@ class Step:
     """What has just been done, for a callback.
 
     Attributes:
-        name: the layer, or `PROPAGATION`.
+        name: the layer, several joined by ` + ` whose sum was added at once, or `PROPAGATION`.
         done: number of steps done, those of an earlier process included.
         total: number of all steps.
         seconds: that the step took.
@@ -99,6 +103,7 @@ class _Survey:
         self.model, self.precision = model, precision
         self.pieces, self.outputs = pieces, outputs
         self._features: dict[tuple[str, ...], Features] = {}
+        self._sums: dict[tuple[str, ...], Callable] = {}
 
     def features(self, group: list[Piece]) -> Features:
         """What computes the factors of some pieces; made once, since tracing takes seconds."""
@@ -106,6 +111,14 @@ class _Survey:
         if names not in self._features:
             self._features[names] = Features(self.model, group, self.precision)
         return self._features[names]
+
+    def sum_of_products(self, group: list[Piece]) -> Callable:
+        """A graph of `sum_of_products` for some pieces."""
+        names = tuple(piece.name for piece in group)
+        if names not in self._sums:
+            contractions = [piece.contraction for piece in group]
+            self._sums[names] = tf.function(functools.partial(sum_of_products, contractions))
+        return self._sums[names]
 
 
 class GramFunction:
@@ -175,13 +188,19 @@ def _exact_products() -> Iterator[None]:
 
 
 class _Work:
-    """The execution of a plan, step by step."""
+    """The execution of a plan, step by step.
+
+    A step is a row of blocks of one `_Sum`.
+    """
 
     def __init__(self, plan: Plan, known: _Survey, inputs, after_step):
         self.plan, self.known, self.outputs = plan, known, known.outputs
         self.inputs = inputs
         self.after_step = after_step or (lambda step: None)
-        self.total_steps = sum(1 + len(self._parts(*p[:2])) for p in plan.passes())
+        self.total_steps = sum(
+            1 + len(rows) * len(self._sums(group, rows, cols))
+            for group, rows, cols in plan.passes()
+        )
 
     def run(self, partial: Partial | None) -> np.ndarray:
         """Carry out all steps but those done; `[n L, m L]`.
@@ -203,18 +222,25 @@ class _Work:
             _mirror(self.gram, self.plan.row_blocks, self.outputs)
         return self.gram
 
-    def _parts(self, group: list[Piece], rows: range) -> list[tuple[Piece, object]]:
-        sizes = [_length(self.plan.row_blocks[i]) for i in rows]
-        return [
-            (piece, part)
-            for piece in group
-            for part in piece.contraction.parts(sizes, self.plan.scratch)
-        ]
+    def _sums(self, group: list[Piece], rows: range, cols: range) -> list["_Sum"]:
+        """All parts of some pieces: together those that are all of a piece, then the others."""
+        blocks = [self.plan.row_blocks[i] for i in rows]
+        if not (self.plan.symmetric and rows == cols):
+            blocks += [self.plan.col_blocks[j] for j in cols]
+        examples = sum(map(_length, blocks))
+        whole, others = [], []
+        for piece in group:
+            parts = piece.contraction.parts(examples, self.plan.scratch)
+            if len(parts) == 1:
+                whole.append((piece, parts[0]))
+            else:
+                others += [_Sum(self.known, [(piece, part)], 1 / len(parts)) for part in parts]
+        return ([_Sum(self.known, whole, 1.0)] if whole else []) + others
 
     def _pass(self, group: list[Piece], rows: range, cols: range) -> None:
-        parts = self._parts(group, rows)
-        if self.done + 1 + len(parts) <= self.skip:
-            self.done += 1 + len(parts)
+        sums = self._sums(group, rows, cols)
+        if self.done + 1 + len(rows) * len(sums) <= self.skip:
+            self.done += 1 + len(rows) * len(sums)
             return
         started = time.perf_counter()
         features = self.known.features(group)
@@ -224,47 +250,66 @@ class _Work:
         right = {j: same.get(j) or features(x2[self.plan.col_blocks[j]]) for j in cols}
         self._finish(PROPAGATION, started, None)
         pairs = self.plan.pairs(rows, cols)
-        for piece, part in parts:
-            if self.done >= self.skip:
-                started = time.perf_counter()
-                self._contract(piece, part, left, right, pairs)
-                self._finish(piece.name, started, self._operations(piece, left, right, pairs))
-            else:
-                self.done += 1
+        for tile_of in sums:
+            for row in rows:
+                if self.done < self.skip:
+                    self.done += 1
+                    continue
+                started, before = time.perf_counter(), tile_of.operations
+                for i, j in pairs:
+                    if i == row:
+                        self._add(i, j, tile_of(left[i], right[j]))
+                self._finish(tile_of.name, started, tile_of.operations - before)
+            tile_of.prepared.clear()
 
-    def _contract(self, piece: Piece, part, left, right, pairs) -> None:
-        rows = {i: stored[piece.name] for i, stored in left.items()}
-        cols = {
-            j: rows[j] if left.get(j) is stored else stored[piece.name]
-            for j, stored in right.items()
-        }
-        piece.contraction.contract(part, rows, cols, pairs, self._add)
-
-    def _operations(self, piece: Piece, left, right, pairs) -> float:
-        """Operations of one of a piece's parts, on average."""
-        entries = sum(
-            _length(self.plan.row_blocks[i]) * _length(self.plan.col_blocks[j]) for i, j in pairs
-        )
-        contraction = piece.contraction
-        operations = contraction.operations() * entries * self.outputs**2
-        if isinstance(contraction, StreamedGradients):
-            blocks = [self.plan.row_blocks[i] for i in left]
-            blocks += [self.plan.col_blocks[j] for j, s in right.items() if left.get(j) is not s]
-            operations += contraction.streaming() * sum(map(_length, blocks))
-        sizes = [_length(self.plan.row_blocks[i]) for i in left]
-        return operations / len(contraction.parts(sizes, self.plan.scratch))
-
-    def _add(self, i: int, j: int, offset: int, tile: tf.Tensor) -> None:
-        row = (self.plan.row_blocks[i].start + offset) * self.outputs
+    def _add(self, i: int, j: int, tile: np.ndarray) -> None:
+        row = self.plan.row_blocks[i].start * self.outputs
         col = self.plan.col_blocks[j].start * self.outputs
-        self.gram[row : row + tile.shape[0], col : col + tile.shape[1]] += tile.numpy()
+        self.gram[row : row + tile.shape[0], col : col + tile.shape[1]] += tile
 
     def _finish(self, name: str, started: float, operations: float | None) -> None:
         self.done += 1
         seconds = time.perf_counter() - started
-        step = Step(name, self.done, self.total_steps, seconds, operations, self.gram)
         if self.done > self.skip:
-            self.after_step(step)
+            self.after_step(Step(name, self.done, self.total_steps, seconds, operations, self.gram))
+
+
+class _Sum:
+    """Parts of some pieces' contractions whose sum is added to the Gram at once.
+
+    Args:
+        known: the model's survey.
+        summands: the pieces, and which part of each.
+        share: of the pieces' operations that these parts take.
+
+    Attributes:
+        name: the pieces'.
+        operations: done so far.
+        prepared: what has been prepared so far, by the block's and the piece's numbers.
+    """
+
+    def __init__(self, known: _Survey, summands: list[tuple[Piece, Any]], share: float):
+        self.summands, self.share = summands, share
+        pieces = [piece for piece, _ in summands]
+        self.name = " + ".join(piece.name for piece in pieces)
+        self.product = known.sum_of_products(pieces)
+        self.operations = 0.0
+        self.prepared: dict[tuple[int, int], Stored] = {}
+
+    def __call__(self, left: Block, right: Block) -> np.ndarray:
+        """The sum for two blocks, `[rows * L, columns * L]`."""
+        tile = self.product(self._prepare(left), self._prepare(right))
+        per_entry = sum(piece.contraction.operations() for piece, _ in self.summands)
+        self.operations += self.share * per_entry * tile.shape.num_elements()
+        return tile.numpy()
+
+    def _prepare(self, block: Block) -> list[Stored]:
+        for number, (piece, part) in enumerate(self.summands):
+            if (id(block), number) not in self.prepared:
+                stored = block[piece.name]
+                self.prepared[id(block), number] = piece.contraction.prepare(part, stored)
+                self.operations += self.share * piece.contraction.preparing(stored)
+        return [self.prepared[id(block), number] for number in range(len(self.summands))]
 
 
 def _mirror(matrix: np.ndarray, blocks: list[slice], outputs: int) -> None:

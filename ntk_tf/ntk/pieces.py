@@ -41,8 +41,8 @@ class Piece:
         return tf.concat([self.rule.inputs(self.layer, use.inputs) for use in uses], axis=2)
 
     def deltas(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The factor delta `[b, g, C, P]` from the gradients in the uses' outputs."""
-        return tf.concat([self.rule.outputs(self.layer, g) for g in gradients], axis=3)
+        """The factor delta `[b, g, P, C]` from the gradients in the uses' outputs."""
+        return tf.concat([self.rule.outputs(self.layer, g) for g in gradients], axis=2)
 
 
 def survey(model: keras.Model, x: np.ndarray, examples: int) -> tuple[list[Piece], int]:
@@ -112,7 +112,7 @@ def _piece(
         return None
     rule = rule_for(layer)
     a = tf.concat([rule.inputs(layer, use.inputs) for use in uses], axis=2)
-    channels = rule.outputs(layer, uses[0].outputs).shape[2]
+    channels = rule.outputs(layer, uses[0].outputs).shape[3]
     shape = Shape(a.shape[1], a.shape[2], a.shape[3], channels)
     contraction = choose(shape, outputs, examples)
     weights = tuple(layer.trainable_weights)
@@ -138,11 +138,11 @@ def _squared_norm(a: tf.Tensor, delta: tf.Tensor) -> float:
     """Squared norm of sum_ip delta_i(p) a_i(p)^T, through whichever matrix is smaller."""
     batch, groups, positions, inputs = a.shape
     a = tf.reshape(tf.transpose(a, [1, 0, 2, 3]), [groups, batch * positions, inputs])
-    delta = tf.reshape(tf.transpose(delta, [1, 2, 0, 3]), [groups, -1, batch * positions])
-    if inputs * delta.shape[1] <= (batch * positions) ** 2:
-        return _square(tf.matmul(delta, a))
+    delta = tf.reshape(tf.transpose(delta, [1, 0, 2, 3]), [groups, batch * positions, -1])
+    if inputs * delta.shape[2] <= (batch * positions) ** 2:
+        return _square(tf.matmul(delta, a, transpose_a=True))
     inputs_gram = tf.matmul(a, a, transpose_b=True)
-    deltas_gram = tf.matmul(delta, delta, transpose_a=True)
+    deltas_gram = tf.matmul(delta, delta, transpose_b=True)
     return float(tf.reduce_sum(tf.cast(inputs_gram * deltas_gram, tf.float64)))
 
 
@@ -193,7 +193,7 @@ class Features:
         }
 
     def _factors(self, x: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """For each piece the factor a and what its contraction keeps of delta `[b, L, ...]`.
+        """For each piece the factor a and what its contraction keeps of delta `[L, b, ...]`.
 
         Raises:
             _HiddenUseError: in a graph, if the uses are not those of the survey.
@@ -229,8 +229,7 @@ class Features:
             tf.range(outputs),
             fn_output_signature=[tf.as_dtype(self.precision)] * len(self.structured),
         )
-        by_example = [tf.transpose(k, [1, 0, *range(2, k.shape.rank)]) for k in kept]
-        return list(zip(factors, by_example, strict=True))
+        return list(zip(factors, kept, strict=True))
 
     def _cast(self, tensor: tf.Tensor) -> tf.Tensor:
         return tf.cast(tensor, self.precision)

@@ -52,7 +52,7 @@ class Rule:
     Attributes:
         accepts: whether the rule is exact for a layer of the kind.
         inputs: maps the layer and its input to a `[b, g, P, K]`.
-        outputs: maps the layer and the gradient in its output to delta `[b, g, C, P]`.
+        outputs: maps the layer and the gradient in its output to delta `[b, g, P, C]`.
     """
 
     accepts: Callable[[keras.Layer], bool]
@@ -97,10 +97,11 @@ def _dense_outputs(layer: keras.Layer, gradient: tf.Tensor) -> tf.Tensor:
 
 
 def _split_channels(gradient: tf.Tensor, groups: int) -> tf.Tensor:
-    """`[b, ..., g * C]` to `[b, g, C, P]`."""
-    channels = gradient.shape[-1] // groups
-    split = tf.reshape(gradient, [-1, _positions(gradient), groups, channels])
-    return tf.transpose(split, [0, 2, 3, 1])
+    """`[b, ..., g * C]` to `[b, g, P, C]`."""
+    positions, channels = _positions(gradient), gradient.shape[-1] // groups
+    if groups == 1:
+        return tf.reshape(gradient, [-1, 1, positions, channels])
+    return tf.transpose(tf.reshape(gradient, [-1, positions, groups, channels]), [0, 2, 1, 3])
 
 
 def _patches(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
@@ -127,9 +128,9 @@ def _conv_inputs(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
     patches = _patches(layer, x)
     positions, taps, channels = patches.shape[1:]
     groups = layer.groups
-    split = tf.reshape(patches, [-1, positions, taps, groups, channels // groups])
-    split = tf.transpose(split, [0, 3, 1, 2, 4])
     size = taps * channels // groups
+    split = tf.reshape(patches, [-1, positions, taps, groups, channels // groups])
+    split = split if groups == 1 else tf.transpose(split, [0, 3, 1, 2, 4])
     return _with_bias(layer, tf.reshape(split, [-1, groups, positions, size]))
 
 

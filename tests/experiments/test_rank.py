@@ -103,15 +103,16 @@ def test_goes_on_where_it_was_interrupted(finished, tmp_path, monkeypatch):
     def save_then_stop(self, step):
         usual(self, step)
         steps.append(step.done)
-        if step.done == 3:
+        if step.done == 1:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(rank._Rank, "_save", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
         run(workdir, minutes=0.0)
-    assert steps == [1, 2, 3]
+    assert steps == [1]
     monkeypatch.setattr(rank._Rank, "_save", lambda self, step: steps.append(step.done))
     run(workdir, minutes=0.0)
+    assert len(steps) > 1
     assert steps == list(range(1, len(steps) + 1))
     np.testing.assert_array_equal(singular_values(workdir), singular_values(finished[0]))
 
