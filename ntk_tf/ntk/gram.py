@@ -321,7 +321,7 @@ def _mirror(matrix: np.ndarray, blocks: list[slice], outputs: int) -> None:
             if cols.start < rows.start:
                 matrix[c, r] = matrix[r, c].T
         square = matrix[r, r]
-        matrix[r, r] = np.tril(square) + np.tril(square, -1).T
+        np.copyto(square, square.T.copy(), where=np.tri(len(square), k=-1, dtype=bool).T)
 
 
 def _length(block: slice) -> int:
