@@ -43,7 +43,13 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("batch_size", None, f"pictures an update ({_PAPER})")
     real("learning_rate", None, f"SGD's step size ({_PAPER})")
     real("momentum", None, f"SGD's momentum ({_PAPER})")
-    real("weight_decay", None, f"coupled weight decay, on u if linearized ({_PAPER})")
+    real("weight_decay", None, f"coupled weight decay ({_PAPER})")
+    choice(
+        "decay_toward",
+        None,
+        choices.DECAY_TARGETS,
+        "linearized: decay acts on u, or toward zero on w0 + u (default: initialization)",
+    )
     integer("lr_drop_every", None, f"epochs between drops, 0 for constant ({_PAPER})")
     real("lr_drop_factor", None, f"a drop divides the learning rate by this ({_PAPER})")
     integer("max_steps", None, "stop after so many updates (default: all epochs)")

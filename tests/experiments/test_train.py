@@ -3,15 +3,17 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from references import dense_jacobian, flat
 from rich.console import Console
 
-from ntk_tf import config, experiments, runs
+from ntk_tf import choices, config, experiments, runs
 from ntk_tf.experiments import estimate, train
 from ntk_tf.training import checkpoint
 
@@ -233,6 +235,46 @@ def test_alexnet(linearized, tmp_path):
     assert content["status"] == "completed"
 
 
+@pytest.mark.parametrize("experiment", ["train", "trajectory"])
+@pytest.mark.parametrize("toward", ["initialization", "zero"])
+def test_decay_of_a_linearization(experiment, toward, rng):
+    """Four updates with momentum against dense algebra in float64."""
+    settings = {"linearized": True} if experiment == "train" else {"experiment": experiment}
+    model = train.compiled_model(
+        config.resolve(dataset="digits", weight_decay=0.05, decay_toward=toward, **settings),
+        1,
+        True,
+    )
+    x = rng.standard_normal((4, 28, 28, 1)).astype("float32")
+    y = np.eye(10, dtype="float32")[[3, 1, 4, 1]]
+    jacobian = np.float64(dense_jacobian(model.base, x))
+    f0, w0 = np.float64(np.ravel(model.base(x))), np.float64(flat(model.base.trainable_weights))
+    u = velocity = np.zeros(len(w0))
+    for _ in range(4):
+        model.train_on_batch(x, y)
+        gradient = jacobian.T @ (f0 + jacobian @ u - y.ravel()) * 2 / y.size
+        velocity = 0.9 * velocity + gradient + 0.05 * (u + (w0 if toward == "zero" else 0))
+        u = u - 0.1 * velocity
+    np.testing.assert_allclose(flat(model.trainable_weights), u, atol=2e-6 * np.abs(u).max())
+    np.testing.assert_array_equal(np.float64(flat(model.base.trainable_weights)), w0)
+
+
+def test_run_of_an_earlier_version_goes_on(finished, tmp_path):
+    """Its config.json lacks settings that it did not have; other values of these are refused."""
+    workdir, linearized = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    settings = runs.read_json(workdir / "config.json")
+    for name in choices.ADDED:
+        settings.pop(name, None)
+    (tmp_path / "run/config.json").write_text(json.dumps(settings))
+    (tmp_path / "run/result.json").unlink()
+    if linearized:
+        with pytest.raises(runs.RunDirectoryError, match="initialization there and zero here"):
+            in_process(tmp_path / "run", linearized=True, decay_toward="zero")
+    in_process(tmp_path / "run", linearized=linearized)
+    assert result(tmp_path / "run") == result(workdir)
+
+
 def test_learns(tmp_path):
     """All digits for 20 epochs: far better than chance, and the network ahead."""
     results = {
@@ -291,6 +333,8 @@ def test_memory_estimate_counts_buffers(linearized, buffers):
         ["stray"],
         ["--checkpoint_minutes=0"],
         ["--image_size=8"],
+        ["--decay_toward=zero"],
+        ["--decay_toward=both", "--linearized"],
         ["--flagfile=/nowhere.flags"],
         ["--train_examples=1438"],
         ["--manual_dir=/nowhere", "--dataset=mnist", "--data_dir=/nowhere"],

@@ -197,6 +197,24 @@ def test_choice_mean_and_divergence(mixed):
     assert "paper's" not in markdown.splitlines()[2]
 
 
+def test_other_decay_is_another_study(tmp_path):
+    fake(tmp_path / "runs", 94, 94, dataset="digits", linearized=True)
+    fake(tmp_path / "runs", 93, 92, dataset="digits", linearized=True, decay_toward="zero")
+    fake(tmp_path / "runs", 99, 98, dataset="digits")
+    path = tmp_path / "runs/linlenet_x1_digits_seed0/config.json"  # as an earlier version wrote it
+    content = json.loads(path.read_text())
+    del content["decay_toward"]
+    path.write_text(json.dumps(content))
+    write.write(tmp_path / "runs", tmp_path / "report")
+    usual = rows(tmp_path / "report/tables/lenet_digits.csv")
+    other = rows(tmp_path / "report/tables/lenet_digits_decay_towardzero.csv")
+    assert [(row["model"], row["test"]) for row in usual] == [
+        ("LeNet", "98.0"),
+        ("linearized LeNet", "94.0"),
+    ]
+    assert [(row["model"], row["test"]) for row in other] == [("linearized LeNet", "92.0")]
+
+
 def test_report_of_the_same_runs_is_the_same(mixed):
     write.write(mixed / "runs", mixed / "one")
     write.write(mixed / "runs", mixed / "two")
