@@ -67,7 +67,7 @@ _LINEARIZED_ALEXNET = _ALEXNET | {"learning_rate": 1.0, "weight_decay": 5e-7}
 
 
 #: Settings that config.json lacks in run directories of earlier versions, with what those did.
-ADDED = {"decay_toward": "initialization"}
+ADDED = {"decay_toward": "initialization", "train_biases": True}
 
 _INPUT = {"experiment", "arch", "dataset", "image_size", "padding"}
 _MODEL = _INPUT | {"width", "seed"}
@@ -80,7 +80,7 @@ OVER_WIDTHS = ("trajectory", "rank")
 
 #: The settings that each experiment reads; a flag of another one is refused.
 READS = {
-    "train": _MODEL | _DATA | _TRAINING | {"linearized", "decay_toward"},
+    "train": _MODEL | _DATA | _TRAINING | {"linearized", "decay_toward", "train_biases"},
     "trajectory": _MODEL
     | _DATA
     | _TRAINING - {"epochs"}

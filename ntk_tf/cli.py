@@ -35,6 +35,7 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("width", None, "width factor: multiplies channels and hidden units (default: 1)")
     string("widths", None, "several width factors, comma-separated: one run each, one figure")
     boolean("linearized", None, "train the linearization in place of the network")
+    boolean("train_biases", None, "train biases, or leave them as they start (default: on)")
     choice("dataset", None, choices.DATASETS, "pictures (default: the paper's for the arch)")
     integer("image_size", None, "pictures are resized to this side (default: the arch's)")
     integer("padding", None, "pixels of black border added on each side (default: 0)")

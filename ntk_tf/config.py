@@ -35,6 +35,8 @@ class Config:
         padding: pixels of black border added on each side.
         seed: fixes initialization and data order.
         linearized: train T_f(u, x) = f(w0, x) + u . grad_w f(w0, x) in place of f(w, x).
+        train_biases: train the biases too; if not, they stay at their initialization, and a
+            linearization has no u for them.
         loss: `l2` (mean over batch and outputs) or `cross_entropy`.
         epochs: passes over the training set.
         batch_size: pictures an update; the last batch of an epoch may be smaller.
@@ -76,6 +78,7 @@ class Config:
     width: int | None = None
     seed: int | None = None
     linearized: bool | None = None
+    train_biases: bool | None = None
     loss: str | None = None
     epochs: int | None = None
     batch_size: int | None = None

@@ -92,6 +92,13 @@ def test_only_a_linearization_reads_what_its_decay_pulls_to():
         resolve(experiment="rank", decay_toward="zero")
 
 
+def test_biases_are_trained_unless_told_otherwise():
+    assert resolve().to_dict()["train_biases"] is True
+    assert run_name(resolve(train_biases=False)) == "lenet_x1_mnist_seed0_train_biasesFalse"
+    with pytest.raises(SettingError, match="--experiment=trajectory does not read it; .* train$"):
+        resolve(experiment="trajectory", train_biases=False)
+
+
 def test_learning_rate_drops():
     settings = resolve(arch="alexnet")
     rates = [settings.learning_rate_in(epoch) for epoch in (0, 29, 30, 60, 99)]
@@ -105,7 +112,7 @@ def test_learning_rate_drops():
         {},
         {"width": 3, "linearized": True, "arch": "alexnet", "learning_rate": 0.5},
         {"experiment": "trajectory", "examples": (3, 1), "dataset": "digits", "seed": 7},
-        {"linearized": True, "decay_toward": "zero"},
+        {"linearized": True, "decay_toward": "zero", "train_biases": False},
         {"dataset": "cifar10", "loss": "cross_entropy", "max_steps": 5, "padding": 2},
     ],
 )

@@ -29,7 +29,7 @@ class Estimate:
     """The size of a run.
 
     Attributes:
-        parameters: of the network.
+        parameters: of the network, that are trained.
         memory: bytes that training will need at its peak.
         available: bytes that the machine has left.
     """
@@ -92,11 +92,13 @@ def _pretrained(config: Config) -> tuple[int, float]:
 
 
 def _network(arch: str, width: int, num_classes: int, config: Config) -> tuple[int, int]:
-    """Numbers of parameters, and of all layers' outputs for one picture."""
+    """Numbers of trained parameters, and of all layers' outputs for one picture."""
     with models.shapes_only():
         model = models.build(arch, width, num_classes, config.input_shape, config.seed or 0)
+        if config.train_biases is False:
+            models.freeze_biases(model)
     activations = sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
-    return int(model.count_params()), activations
+    return sum(math.prod(w.shape) for w in model.trainable_weights), activations
 
 
 def _pictures(config: Config, cache_decoded: bool | None) -> int:

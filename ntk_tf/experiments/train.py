@@ -48,6 +48,8 @@ def compiled_model(config: Config, steps_per_epoch: int, linearized: bool) -> ke
     model = models.build(
         config.arch, config.width, config.num_classes, config.input_shape, config.seed
     )
+    if config.train_biases is False:
+        models.freeze_biases(model)
     offsets = None
     if linearized:
         if config.decay_toward == "zero":

@@ -13,7 +13,7 @@ import tensorflow as tf
 from references import dense_jacobian, flat
 from rich.console import Console
 
-from ntk_tf import choices, config, experiments, runs
+from ntk_tf import choices, config, experiments, models, runs
 from ntk_tf.experiments import estimate, train
 from ntk_tf.training import checkpoint
 
@@ -162,10 +162,8 @@ class Interrupted(Exception):
     """Stands for a crash at a chosen moment."""
 
 
-@pytest.mark.parametrize("stop", [1, 5, 7, 12, 21])
-def test_resumed_run_equals_undisturbed_run(finished, stop, tmp_path, monkeypatch):
-    """A crash after any update, in the middle of an epoch too, loses nothing."""
-    workdir, linearized = finished
+def interrupted(workdir, stop, monkeypatch, **settings):
+    """A run that crashes right after an update."""
     save = train.Save.on_train_batch_end
 
     def crash(self, batch, logs=None):
@@ -176,9 +174,16 @@ def test_resumed_run_equals_undisturbed_run(finished, stop, tmp_path, monkeypatc
 
     monkeypatch.setattr(train.Save, "on_train_batch_end", crash)
     with pytest.raises(Interrupted):
-        in_process(tmp_path / "run", linearized=linearized)
+        in_process(workdir, **settings)
     monkeypatch.undo()
-    assert not (tmp_path / "run" / "result.json").exists()
+    assert not (workdir / "result.json").exists()
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7, 12, 21])
+def test_resumed_run_equals_undisturbed_run(finished, stop, tmp_path, monkeypatch):
+    """A crash after any update, in the middle of an epoch too, loses nothing."""
+    workdir, linearized = finished
+    interrupted(tmp_path / "run", stop, monkeypatch, linearized=linearized)
     in_process(tmp_path / "run", linearized=linearized)
     assert metrics(tmp_path / "run") == metrics(workdir)
     assert result(tmp_path / "run") == result(workdir)
@@ -257,6 +262,36 @@ def test_decay_of_a_linearization(experiment, toward, rng):
         u = u - 0.1 * velocity
     np.testing.assert_allclose(flat(model.trainable_weights), u, atol=2e-6 * np.abs(u).max())
     np.testing.assert_array_equal(np.float64(flat(model.base.trainable_weights)), w0)
+
+
+@pytest.mark.parametrize("linearized", [False, True])
+def test_biases_that_are_not_trained(linearized, tmp_path, monkeypatch):
+    """Biases stay as they start, kernels move, and a crash changes nothing."""
+    settings = {"linearized": linearized, "train_biases": False}
+    in_process(tmp_path / "run", **settings)
+    content = result(tmp_path / "run")
+    assert content["parameters"] == 44_426 - (6 + 16 + 120 + 84 + 10)
+    size = estimate.estimate(config.resolve(dataset="digits", **settings))
+    assert size.parameters == content["parameters"]
+    start = {
+        weight.path: weight.numpy() for weight in models.build("lenet", 1, 10, (28, 28, 1)).weights
+    }
+    end = {name[5:]: array for name, array in final_arrays(tmp_path / "run").items()}
+    if linearized:
+        moved = {name for name in end if "/u_" in name}
+        assert {name.partition("/u_")[2] for name in moved} == {
+            path.replace("/", "_") for path in start if path.endswith("kernel")
+        }
+        assert all(np.abs(end[name]).max() > 0 for name in moved)
+    else:
+        for path, value in start.items():
+            assert np.array_equal(end[path], value) == path.endswith("bias")
+    interrupted(tmp_path / "again", 12, monkeypatch, **settings)
+    in_process(tmp_path / "again", **settings)
+    assert result(tmp_path / "again") == content
+    again = final_arrays(tmp_path / "again")
+    for name, value in final_arrays(tmp_path / "run").items():
+        np.testing.assert_array_equal(again[name], value)
 
 
 def test_run_of_an_earlier_version_goes_on(finished, tmp_path):

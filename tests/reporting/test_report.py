@@ -197,13 +197,14 @@ def test_choice_mean_and_divergence(mixed):
     assert "paper's" not in markdown.splitlines()[2]
 
 
-def test_other_decay_is_another_study(tmp_path):
+def test_other_settings_are_other_studies(tmp_path):
     fake(tmp_path / "runs", 94, 94, dataset="digits", linearized=True)
     fake(tmp_path / "runs", 93, 92, dataset="digits", linearized=True, decay_toward="zero")
     fake(tmp_path / "runs", 99, 98, dataset="digits")
+    fake(tmp_path / "runs", 97, 96, dataset="digits", train_biases=False)
     path = tmp_path / "runs/linlenet_x1_digits_seed0/config.json"  # as an earlier version wrote it
     content = json.loads(path.read_text())
-    del content["decay_toward"]
+    del content["decay_toward"], content["train_biases"]
     path.write_text(json.dumps(content))
     write.write(tmp_path / "runs", tmp_path / "report")
     usual = rows(tmp_path / "report/tables/lenet_digits.csv")
@@ -213,6 +214,8 @@ def test_other_decay_is_another_study(tmp_path):
         ("linearized LeNet", "94.0"),
     ]
     assert [(row["model"], row["test"]) for row in other] == [("linearized LeNet", "92.0")]
+    fixed = rows(tmp_path / "report/tables/lenet_digits_train_biasesFalse.csv")
+    assert [(row["model"], row["test"]) for row in fixed] == [("LeNet", "96.0")]
 
 
 def test_report_of_the_same_runs_is_the_same(mixed):

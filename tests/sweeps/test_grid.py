@@ -75,9 +75,11 @@ def test_both_models_by_default():
 
 
 def test_single_values_reach_every_run():
-    found = sweep("--models=linearized", "--widths=1,2", "--decay_toward=zero")
+    found = sweep("--models=linearized", "--widths=1,2", "--decay_toward=zero", "--notrain_biases")
     assert {run.config.decay_toward for run in found.runs} == {"zero"}
-    assert all("--decay_toward=zero" in run.arguments for run in found.runs)
+    assert {run.config.train_biases for run in found.runs} == {False}
+    for run in found.runs:
+        assert {"--decay_toward=zero", "--notrain_biases"} <= set(run.arguments)
     with pytest.raises(config.SettingError, match="--models=linearized"):
         sweep("--decay_toward=zero")
 
