@@ -12,6 +12,7 @@ DATASETS = ("digits", "mnist", "cifar10", "imagenet_snakes")
 STRATEGIES = ("one_device", "mirrored")
 LOSSES = ("l2", "cross_entropy")
 AUGMENTATIONS = ("none", "flip_crop")
+DECAY_TARGETS = ("initialization", "zero")
 #: Of matrix products and convolutions; `tf32` rounds their factors to 10 bits on NVIDIA GPUs.
 PRECISIONS = {
     "train": ("float32", "tf32"),
@@ -65,6 +66,9 @@ _ALEXNET = _LENET | {"weight_decay": 5e-6, "lr_drop_every": 30}
 _LINEARIZED_ALEXNET = _ALEXNET | {"learning_rate": 1.0, "weight_decay": 5e-7}
 
 
+#: Settings that config.json lacks in run directories of earlier versions, with what those did.
+ADDED = {"decay_toward": "initialization", "train_biases": True}
+
 _INPUT = {"experiment", "arch", "dataset", "image_size", "padding"}
 _MODEL = _INPUT | {"width", "seed"}
 _SNAKES = {"snake_synsets", "skip_corrupt_images"}
@@ -76,11 +80,11 @@ OVER_WIDTHS = ("trajectory", "rank")
 
 #: The settings that each experiment reads; a flag of another one is refused.
 READS = {
-    "train": _MODEL | _DATA | _TRAINING | {"linearized"},
+    "train": _MODEL | _DATA | _TRAINING | {"linearized", "decay_toward", "train_biases"},
     "trajectory": _MODEL
     | _DATA
     | _TRAINING - {"epochs"}
-    | {"examples", "record_every", "distance_every", "distance_examples"}
+    | {"decay_toward", "examples", "record_every", "distance_every", "distance_examples"}
     | {"kernel_every", "kernel_examples"},
     "rank": _MODEL
     | _SNAKES
@@ -93,9 +97,10 @@ READS = {
 MINIMUM_SIDE = {"lenet": 16, "alexnet": 63}
 
 
-def settings_read(experiment: str, dataset: str) -> set[str]:
-    """The settings that an experiment reads on a dataset."""
-    return READS[experiment] - (set() if dataset == "imagenet_snakes" else _SNAKES)
+def settings_read(experiment: str, dataset: str, linearized: bool) -> set[str]:
+    """The settings that an experiment reads on a dataset, and for which of the two models."""
+    read = READS[experiment] - (set() if dataset == "imagenet_snakes" else _SNAKES)
+    return read - {"decay_toward"} if experiment == "train" and not linearized else read
 
 
 def channels(arch: str, dataset: str) -> int:
@@ -137,5 +142,7 @@ def defaults(experiment: str, arch: str, dataset: str, linearized: bool) -> dict
         "kernel_regression": False,
         "ridge": 0.0,
         "from_run": None,
+        **ADDED,
     }
-    return {name: usual[name] for name in usual if name in settings_read(experiment, dataset)}
+    read = settings_read(experiment, dataset, linearized)
+    return {name: usual[name] for name in usual if name in read}

@@ -35,6 +35,7 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("width", None, "width factor: multiplies channels and hidden units (default: 1)")
     string("widths", None, "several width factors, comma-separated: one run each, one figure")
     boolean("linearized", None, "train the linearization in place of the network")
+    boolean("train_biases", None, "train biases, or leave them as they start (default: on)")
     choice("dataset", None, choices.DATASETS, "pictures (default: the paper's for the arch)")
     integer("image_size", None, "pictures are resized to this side (default: the arch's)")
     integer("padding", None, "pixels of black border added on each side (default: 0)")
@@ -43,7 +44,13 @@ def define_flags(values: flags.FlagValues) -> None:
     integer("batch_size", None, f"pictures an update ({_PAPER})")
     real("learning_rate", None, f"SGD's step size ({_PAPER})")
     real("momentum", None, f"SGD's momentum ({_PAPER})")
-    real("weight_decay", None, f"coupled weight decay, on u if linearized ({_PAPER})")
+    real("weight_decay", None, f"coupled weight decay ({_PAPER})")
+    choice(
+        "decay_toward",
+        None,
+        choices.DECAY_TARGETS,
+        "linearized: decay acts on u, or toward zero on w0 + u (default: initialization)",
+    )
     integer("lr_drop_every", None, f"epochs between drops, 0 for constant ({_PAPER})")
     real("lr_drop_factor", None, f"a drop divides the learning rate by this ({_PAPER})")
     integer("max_steps", None, "stop after so many updates (default: all epochs)")

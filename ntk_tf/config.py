@@ -35,12 +35,16 @@ class Config:
         padding: pixels of black border added on each side.
         seed: fixes initialization and data order.
         linearized: train T_f(u, x) = f(w0, x) + u . grad_w f(w0, x) in place of f(w, x).
+        train_biases: train the biases too; if not, they stay at their initialization, and a
+            linearization has no u for them.
         loss: `l2` (mean over batch and outputs) or `cross_entropy`.
         epochs: passes over the training set.
         batch_size: pictures an update; the last batch of an epoch may be smaller.
         learning_rate: SGD's step size at the start.
         momentum: SGD's momentum.
         weight_decay: coupled decay, added to the gradient (PyTorch's).
+        decay_toward: what it pulls a linearization's weights w0 + u to: their `initialization` w0,
+            or `zero`, to which it always pulls a network's.
         lr_drop_every: epochs between drops of the learning rate; 0 keeps it constant.
         lr_drop_factor: what a drop divides the learning rate by.
         max_steps: stop after so many updates; None runs all epochs.
@@ -74,12 +78,14 @@ class Config:
     width: int | None = None
     seed: int | None = None
     linearized: bool | None = None
+    train_biases: bool | None = None
     loss: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     momentum: float | None = None
     weight_decay: float | None = None
+    decay_toward: str | None = None
     lr_drop_every: int | None = None
     lr_drop_factor: float | None = None
     max_steps: int | None = None
@@ -132,10 +138,11 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that the experiment reads, by name, ready for JSON."""
+        read = settings_read(self.experiment, self.dataset, bool(self.linearized))
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
-            if name in settings_read(self.experiment, self.dataset)
+            if name in read
         }
 
 
@@ -175,11 +182,15 @@ def resolve(**settings: Any) -> Config:
         )
     arch = given.get("arch", "alexnet" if experiment == "pretrained" else "lenet")
     dataset = given.get("dataset", PAPER_DATASET[arch])
-    for name in sorted((given.keys() & READS[experiment]) - settings_read(experiment, dataset)):
-        raise SettingError(f"--{name}={given[name]}: read only with --dataset=imagenet_snakes")
+    linearized = given.get("linearized", False)
+    unread = (given.keys() & READS[experiment]) - settings_read(experiment, dataset, linearized)
+    for name in sorted(unread):
+        only = "--dataset=imagenet_snakes"
+        if name == "decay_toward":
+            only = "--linearized (in a sweep, --models=linearized)"
+        raise SettingError(f"--{name}={given[name]}: read only with {only}")
     if "snake_synsets" in given:
         given["snake_synsets"] = ",".join(sorted(given["snake_synsets"].split(",")))
-    linearized = given.get("linearized", False)
     config = Config(**(defaults(experiment, arch, dataset, linearized) | given))
     if experiment == "pretrained":
         _check_pretrained(config)

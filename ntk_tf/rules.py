@@ -10,6 +10,7 @@ from ntk_tf.choices import (
     ARCHS,
     AUGMENTATIONS,
     DATASETS,
+    DECAY_TARGETS,
     EXPERIMENTS,
     LOSSES,
     PRECISIONS,
@@ -60,20 +61,24 @@ def _real(allowed: str, accepts: Callable[[float], bool]) -> _Rule:
     )
 
 
+_TRUE_OR_FALSE = _Rule("true or false", lambda value: isinstance(value, bool))
+
 RULES: dict[str, _Rule] = {
     "experiment": _one_of(EXPERIMENTS),
     "arch": _one_of(ARCHS),
     "width": _integer(1),
-    "linearized": _Rule("true or false", lambda value: isinstance(value, bool)),
+    "linearized": _TRUE_OR_FALSE,
     "dataset": _one_of(DATASETS),
     "image_size": _integer(1),
     "padding": _integer(0),
+    "train_biases": _TRUE_OR_FALSE,
     "loss": _one_of(LOSSES),
     "epochs": _integer(1),
     "batch_size": _integer(1),
     "learning_rate": _real("above 0", lambda value: value > 0),
     "momentum": _real("of at least 0 and below 1", lambda value: 0 <= value < 1),
     "weight_decay": _real("of at least 0", lambda value: value >= 0),
+    "decay_toward": _one_of(DECAY_TARGETS),
     "lr_drop_every": _integer(0),
     "lr_drop_factor": _real("above 0", lambda value: value > 0),
     "max_steps": _optional(_integer(1)),
@@ -85,7 +90,7 @@ RULES: dict[str, _Rule] = {
         "at least two different ones of " + ", ".join(SNAKE_SYNSETS) + ", separated by commas",
         _snakes,
     ),
-    "skip_corrupt_images": _Rule("true or false", lambda value: isinstance(value, bool)),
+    "skip_corrupt_images": _TRUE_OR_FALSE,
     "weights": _Rule(
         "a file that ends in " + ", ".join(WEIGHT_FORMATS),
         lambda value: isinstance(value, str) and value.endswith(WEIGHT_FORMATS),
@@ -104,7 +109,7 @@ RULES: dict[str, _Rule] = {
     "kernel_every": _optional(_integer(1)),
     "kernel_examples": _integer(2),
     "precision": _one_of(tuple(dict.fromkeys(itertools.chain(*PRECISIONS.values())))),
-    "kernel_regression": _Rule("true or false", lambda value: isinstance(value, bool)),
+    "kernel_regression": _TRUE_OR_FALSE,
     "ridge": _real("of at least 0", lambda value: value >= 0),
     "from_run": _optional(_Rule("a run directory", lambda value: isinstance(value, str))),
 }

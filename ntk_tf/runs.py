@@ -23,6 +23,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import filelock
 
+from ntk_tf.choices import ADDED
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -311,7 +313,8 @@ def check_workdir(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
                 f"--workdir={workdir}: is not empty and holds no run; choose a new or empty folder"
             )
         return
-    found = read_json(config_path)
+    earlier = {name: value for name, value in ADDED.items() if name in settings}
+    found = earlier | read_json(config_path)
     found.pop("classes", None)  # known only when the data is read: see `open_workdir`
     other = [
         f"{name} is {found.get(name)} there and {settings.get(name)} here"

@@ -238,7 +238,7 @@ def readers(folder):
         train / "result.json",
         _each(lambda: describe(train), sweep, report),
     )
-    found["metrics.csv"] = (train / "metrics.csv", sweep)
+    found["metrics.csv"] = (train / "metrics.csv", _each(sweep, report))
     found["checkpoint"] = (newest, _each(lambda: checkpoint.restore(newest.parent), weights_of_run))
     for name in ("trajectories.npz", "trajectory.json", "kernel.csv"):
         found[name] = (

@@ -78,6 +78,27 @@ def test_run_names_tell_what_differs():
     assert name == "lenet_x1_digits_seed3_epochs5_learning_rate0.01"
 
 
+def test_only_a_linearization_reads_what_its_decay_pulls_to():
+    linear = resolve(linearized=True)
+    assert linear.decay_toward == "initialization"
+    assert run_name(linear) == "linlenet_x1_mnist_seed0"
+    other = resolve(linearized=True, decay_toward="zero")
+    assert run_name(other) == "linlenet_x1_mnist_seed0_decay_towardzero"
+    assert "decay_toward" not in resolve().to_dict()
+    assert resolve(experiment="trajectory").decay_toward == "initialization"
+    with pytest.raises(SettingError, match=r"^--decay_toward=zero: read only with --linearized"):
+        resolve(decay_toward="zero")
+    with pytest.raises(SettingError, match="--experiment=rank does not read it"):
+        resolve(experiment="rank", decay_toward="zero")
+
+
+def test_biases_are_trained_unless_told_otherwise():
+    assert resolve().to_dict()["train_biases"] is True
+    assert run_name(resolve(train_biases=False)) == "lenet_x1_mnist_seed0_train_biasesFalse"
+    with pytest.raises(SettingError, match="--experiment=trajectory does not read it; .* train$"):
+        resolve(experiment="trajectory", train_biases=False)
+
+
 def test_learning_rate_drops():
     settings = resolve(arch="alexnet")
     rates = [settings.learning_rate_in(epoch) for epoch in (0, 29, 30, 60, 99)]
@@ -91,6 +112,7 @@ def test_learning_rate_drops():
         {},
         {"width": 3, "linearized": True, "arch": "alexnet", "learning_rate": 0.5},
         {"experiment": "trajectory", "examples": (3, 1), "dataset": "digits", "seed": 7},
+        {"linearized": True, "decay_toward": "zero", "train_biases": False},
         {"dataset": "cifar10", "loss": "cross_entropy", "max_steps": 5, "padding": 2},
     ],
 )

@@ -249,6 +249,33 @@ def test_several_outputs_and_unused_weights(rng, float64):
     assert linear.evaluate(x, targets, verbose=0)[0] < before
 
 
+@pytest.mark.parametrize(("arch", "width", "shape"), SMALL)
+def test_frozen_biases_have_no_tangent(arch, width, shape, rng, float64):
+    """T = f + J_kernels u, with all of J from backward passes; biases never change."""
+    base = build(arch, width, shape)
+    x = rng.standard_normal((3, *shape))
+    columns = np.cumsum([0] + [np.prod(w.shape) for w in base.weights])
+    kernels = [i for i, w in enumerate(base.weights) if w.path.endswith("kernel")]
+    chosen = np.concatenate([np.arange(columns[i], columns[i + 1]) for i in kernels])
+    jacobian = dense_jacobian(base, x)[:, chosen]
+    models.freeze_biases(base)
+    linear = LinearizedModel(base)
+    assert [tuple(u.shape) for u in linear.trainable_weights] == [
+        tuple(base.weights[i].shape) for i in kernels
+    ]
+    perturb(linear.trainable_weights, rng)
+    u = flat(linear.trainable_weights)
+    outputs = np.ravel(base(x)) + jacobian @ u
+    np.testing.assert_allclose(np.ravel(linear(x)), outputs, rtol=1e-9, atol=1e-12)
+    linear.compile(optimizer=TorchSGD(1.0), loss="mse")
+    before = flat(base.weights)
+    y = one_hot(rng, 3)
+    linear.train_on_batch(x, y)
+    expected = u - jacobian.T @ (outputs - y.ravel()) * 2 / y.size
+    np.testing.assert_allclose(flat(linear.trainable_weights), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(flat(base.weights), before)
+
+
 def test_refuses_models_it_cannot_linearize():
     with pytest.raises(ValueError, match="built"):
         LinearizedModel(keras.Sequential([keras.layers.Dense(2)]))

@@ -29,7 +29,7 @@ class Estimate:
     """The size of a run.
 
     Attributes:
-        parameters: of the network.
+        parameters: of the network, that are trained.
         memory: bytes that training will need at its peak.
         available: bytes that the machine has left.
     """
@@ -59,14 +59,19 @@ def estimate(config: Config, cache_decoded: bool | None = None) -> Estimate:
 def _training(config: Config) -> tuple[int, float]:
     """Parameters, and bytes that they and the activations take in training.
 
-    Parameter-sized buffers are w, velocity, gradient and a temporary for the update, for the
-    linearization u besides, and the copies of two of them that a checkpoint is written from:
-    AlexNet x2 at batch 8 so comes to 5.9 and 6.8 GiB without its pictures, where 6.4 and 7.4 were
-    measured. Activations are kept once and their gradients once; the
-    linearization keeps tangents too.
+    Parameter-sized buffers are w, velocity and gradient, for the linearization u besides, and one
+    more for what matrix products and their gradients need at the largest layer; a trajectory has
+    both models. Activations are kept once and their gradients once; the linearization keeps
+    tangents too. Measured peaks, in GiB, beside what this gives with pictures and TensorFlow:
+
+        LeNet x60, batch 32      2.7 (3.1)   linearized 3.9 (3.7)   trajectory 5.3 (5.6)
+        AlexNet x2, batch 8      4.2 (4.2)   linearized 5.0 (5.1)   trajectory 7.4 (7.8)
+        AlexNet x1, batch 128    2.5 (2.6)   linearized 3.0 (3.2)
     """
     parameters, activations = _network(config.arch, config.width, config.num_classes, config)
-    buffers, copies = (7, 3) if config.linearized else (6, 2)
+    buffers, copies = (5, 3) if config.linearized else (4, 2)
+    if config.experiment == "trajectory":
+        buffers, copies = 8, 5
     return parameters, _FLOAT * (buffers * parameters + copies * activations * config.batch_size)
 
 
@@ -92,11 +97,13 @@ def _pretrained(config: Config) -> tuple[int, float]:
 
 
 def _network(arch: str, width: int, num_classes: int, config: Config) -> tuple[int, int]:
-    """Numbers of parameters, and of all layers' outputs for one picture."""
+    """Numbers of trained parameters, and of all layers' outputs for one picture."""
     with models.shapes_only():
         model = models.build(arch, width, num_classes, config.input_shape, config.seed or 0)
+        if config.train_biases is False:
+            models.freeze_biases(model)
     activations = sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
-    return int(model.count_params()), activations
+    return sum(math.prod(w.shape) for w in model.trainable_weights), activations
 
 
 def _pictures(config: Config, cache_decoded: bool | None) -> int:

@@ -48,9 +48,15 @@ def load_weights(model: keras.Model, config: Config) -> int:
     if found is None:
         raise data.DataError(f"{flag}: holds no checkpoint")
     wanted = checkpoint.values(model.trainable_variables)
-    missing = [name for name in wanted if name not in found.arrays]
+    by_path = {_path(name): array for name, array in found.arrays.items()}
+    missing = [name for name in wanted if _path(name) not in by_path]
     if missing:
         raise data.DataError(f"{flag}: its checkpoint lacks {missing[0]}")
-    arrays = {name: found.arrays[name] for name in wanted}
+    arrays = {name: by_path[_path(name)] for name in wanted}
     checkpoint.assign(model.trainable_variables, arrays, folder)
     return found.step
+
+
+def _path(name: str) -> str:
+    """A variable's path without its position, which depends on whether biases were trained."""
+    return name.partition("/")[2]

@@ -48,13 +48,18 @@ def compiled_model(config: Config, steps_per_epoch: int, linearized: bool) -> ke
     model = models.build(
         config.arch, config.width, config.num_classes, config.input_shape, config.seed
     )
+    if config.train_biases is False:
+        models.freeze_biases(model)
+    offsets = None
     if linearized:
+        if config.decay_toward == "zero":
+            offsets = model.trainable_variables
         model = LinearizedModel(model)
     rate = step_schedule(
         config.learning_rate, config.lr_drop_every * steps_per_epoch, config.lr_drop_factor
     )
     model.compile(
-        optimizer=TorchSGD(rate, config.momentum, config.weight_decay),
+        optimizer=TorchSGD(rate, config.momentum, config.weight_decay, offsets),
         loss=loss_function(config.loss),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), FirstNonFinite()],
     )

@@ -10,7 +10,7 @@ from ntk_tf.models.alexnet import alexnet
 from ntk_tf.models.layers import MaxPooling2D, TorchInitialization
 from ntk_tf.models.lenet import lenet
 
-__all__ = ["ARCHITECTURES", "MaxPooling2D", "build", "shapes_only"]
+__all__ = ["ARCHITECTURES", "MaxPooling2D", "build", "freeze_biases", "shapes_only"]
 
 ARCHITECTURES = {"lenet": lenet, "alexnet": alexnet}
 
@@ -50,6 +50,19 @@ def build(
     inputs = keras.Input(input_shape)
     outputs = ARCHITECTURES[arch](inputs, channels, num_classes, TorchInitialization(seed))
     return keras.Model(inputs, outputs, name=arch)
+
+
+def freeze_biases(model: keras.Model) -> None:
+    """Leave all biases as they are: not trainable, and in no linearization made afterwards.
+
+    Keras does not save this with a model.
+
+    Args:
+        model: a built network of layers in a row.
+    """
+    for layer in model.layers:
+        if getattr(layer, "use_bias", False):
+            layer.bias.trainable = False
 
 
 @contextlib.contextmanager

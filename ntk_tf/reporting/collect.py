@@ -1,5 +1,6 @@
 """Read run directories, put runs of the same settings together, and choose among settings."""
 
+import csv
 import dataclasses
 import pathlib
 import statistics
@@ -33,6 +34,28 @@ class Record:
     def diverged(self) -> bool:
         """Whether its loss became infinite or no number."""
         return self.result.get("status") == "diverged"
+
+    def best_epoch(self) -> tuple[float, int] | None:
+        """The best test accuracy in metrics.csv and the first epoch that has it.
+
+        Returns:
+            The accuracy in [0, 1] and the epoch, counted from 1; None where no epoch has one.
+
+        Raises:
+            RunDirectoryError: if the file cannot be read or holds no accuracies.
+        """
+        path = self.path / "metrics.csv"
+        if not path.exists():
+            return None
+        try:
+            with open(path, newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row["test_accuracy"]]
+            found = [(float(row["test_accuracy"]), int(row["epoch"])) for row in rows]
+        except (LookupError, TypeError, ValueError, OSError, csv.Error) as error:
+            raise runs.RunDirectoryError(f"{path}: holds no metrics ({error})") from error
+        if not all(0 <= accuracy <= 1 for accuracy, _ in found):
+            raise runs.RunDirectoryError(f"{path}: its test_accuracy must be between 0 and 1")
+        return max(found, key=lambda pair: pair[0], default=None)
 
 
 def read_config(path: pathlib.Path) -> Config:

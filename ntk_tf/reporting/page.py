@@ -56,6 +56,7 @@ class Section:
         note: below the heading.
         all_settings: what was run, or None.
         study: the runs behind it, or None.
+        all_runs: each of them, or None.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Section:
     note: str = ""
     all_settings: Table | None = None
     study: Study | None = None
+    all_runs: Table | None = None
 
 
 def write(
@@ -115,6 +117,11 @@ def _section(section: Section, folder: pathlib.Path) -> str:
         parts.append(
             f"<details><summary>every setting that was run ({len(section.all_settings.rows)})"
             f"</summary>{section.all_settings.html()}</details>"
+        )
+    if section.all_runs:
+        parts.append(
+            f"<details><summary>every run ({len(section.all_runs.rows)}), and its best epoch"
+            f"</summary>{section.all_runs.html()}</details>"
         )
     if section.study:
         items = "".join(_setting(setting, folder) for setting in section.study.settings)

@@ -160,6 +160,48 @@ def settings_table(name: str, study: Study, chosen: Sequence[Setting]) -> Table:
     return Table(name, "Every setting that was run", columns, rows)
 
 
+_RUN_CELLS = ("width", "learning_rate", "weight_decay", "seed")
+
+
+def runs_table(name: str, study: Study) -> Table:
+    """Every run, with its last accuracies and the best ones that stopping early would have given.
+
+    Raises:
+        RunDirectoryError: if a metrics.csv cannot be read.
+    """
+    columns = [
+        Column("run", "run"),
+        Column("model", "model"),
+        *(Column(key, key.replace("_", " "), "value") for key in _RUN_CELLS),
+        *(Column(split, split, "percent") for split in SPLITS),
+        Column("best_test_accuracy", "best test of any epoch", "percent"),
+        Column("best_epoch", "in epoch", "value"),
+        Column("status", "status"),
+    ]
+    names = {curve.linearized: curve.title for curve in paper.plain_curves(study.arch)}
+    rows = []
+    for setting in study.settings:
+        for record in setting.records:
+            row = {"run": record.path.name, "model": names[setting.linearized]}
+            row |= {key: getattr(record.config, key) for key in _RUN_CELLS}
+            rows.append(row | _outcome(record))
+    return Table(name, "Every run", columns, rows, "Accuracies in percent.")
+
+
+def _outcome(record: Record) -> dict[str, Any]:
+    """How a run ended, and its best epoch."""
+    row = {"status": record.result["status"]}
+    if record.diverged:
+        row["style"] = "diverged"
+    for split in SPLITS:
+        accuracy = record.result[f"{split}_accuracy"]
+        row[split] = None if accuracy is None else 100 * accuracy
+    best = record.best_epoch()
+    if best:
+        row |= {"best_test_accuracy": 100 * best[0], "best_epoch": best[1]}
+    return row
+
+
 def closest(
     studies: Sequence[Study], arch: str, dataset: str, loss: str | None = None
 ) -> Study | None:

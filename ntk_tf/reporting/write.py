@@ -40,8 +40,9 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
         sections = [*sorted(sections, key=_place), *sorted(empty, key=_place)]
         for section in sections:
             section.table.write(output_dir / "tables")
-            if section.all_settings:
-                section.all_settings.write(output_dir / "tables")
+            for table in (section.all_settings, section.all_runs):
+                if table:
+                    table.write(output_dir / "tables")
         page.write(output_dir / "index.html", runs_dir, sections, collect.unfinished(runs_dir))
     except OSError as error:
         raise runs.RunDirectoryError(f"--output_dir={output_dir}: {error}") from error
@@ -85,6 +86,7 @@ def _study_section(study: Study, output_dir: pathlib.Path) -> Section:
         study.note,
         studies.settings_table(f"{name}_all_settings", study, chosen),
         study,
+        studies.runs_table(f"{name}_all_runs", study),
     )
 
 

@@ -14,6 +14,9 @@ class TorchSGD(keras.optimizers.Optimizer):
         v <- momentum * v + g
         p <- p - learning_rate * v
 
+    With `decay_offsets`, p + offset takes the place of p in the first line: where a
+    `LinearizedModel` trains u, the offsets w0 make decay act on the weights w0 + u.
+
     Unlike Keras' SGD, decay goes through the momentum, and a change of the learning rate acts at
     once on the whole velocity.
 
@@ -21,6 +24,8 @@ class TorchSGD(keras.optimizers.Optimizer):
         learning_rate: a number or a `keras.optimizers.schedules.LearningRateSchedule`.
         momentum: in [0, 1).
         weight_decay: at least 0.
+        decay_offsets: None, or a constant variable or array of the same shape for each trained
+            variable; an optimizer that has them cannot be saved, as a configuration holds none.
         name: of the optimizer.
         **kwargs: Keras' own, such as `clipnorm`.
 
@@ -29,7 +34,13 @@ class TorchSGD(keras.optimizers.Optimizer):
     """
 
     def __init__(
-        self, learning_rate=0.01, momentum=0.0, weight_decay=0.0, name="torch_sgd", **kwargs
+        self,
+        learning_rate=0.01,
+        momentum=0.0,
+        weight_decay=0.0,
+        decay_offsets=None,
+        name="torch_sgd",
+        **kwargs,
     ):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum}: must be at least 0 and below 1")
@@ -38,11 +49,20 @@ class TorchSGD(keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
         self.coupled_weight_decay = weight_decay
+        self.decay_offsets = None if decay_offsets is None else tuple(decay_offsets)
 
     def build(self, variables):
-        """Create a velocity for every variable, unless there is no momentum."""
+        """Create a velocity for every variable, unless there is no momentum.
+
+        Raises:
+            ValueError: if there are offsets, and not as many.
+        """
         if self.built:
             return
+        if self.decay_offsets is not None and len(self.decay_offsets) != len(variables):
+            raise ValueError(
+                f"decay_offsets: there are {len(self.decay_offsets)} for {len(variables)} variables"
+            )
         super().build(variables)
         self.velocities = (
             self.add_optimizer_variables(variables, "velocity") if self.momentum else []
@@ -55,22 +75,23 @@ class TorchSGD(keras.optimizers.Optimizer):
             tf.cast(number, gradient.dtype)
             for number in (learning_rate, self.coupled_weight_decay, self.momentum)
         )
+        decayed = self._decayed(variable)
         if not self.momentum:
-            if self.coupled_weight_decay:
-                gradient += decay * variable
+            for part in decayed:
+                gradient += decay * part
             tf.raw_ops.ResourceApplyGradientDescent(
                 var=variable.handle, alpha=learning_rate, delta=gradient
             )
             return
         velocity = self.velocities[self._get_variable_index(variable)].value
-        decayed = []
-        if self.coupled_weight_decay:  # v <- v + weight_decay / momentum * p, in place
-            decayed = [
-                tf.raw_ops.ResourceApplyGradientDescent(
-                    var=velocity.handle, alpha=-decay / momentum, delta=variable.read_value()
+        done = []
+        for part in decayed:  # v <- v + weight_decay / momentum * part, in place, in turn
+            with tf.control_dependencies(done):
+                update = tf.raw_ops.ResourceApplyGradientDescent(
+                    var=velocity.handle, alpha=-decay / momentum, delta=part
                 )
-            ]
-        with tf.control_dependencies(decayed):
+            done = [update]
+        with tf.control_dependencies(done):
             tf.raw_ops.ResourceApplyMomentum(
                 var=variable.handle,
                 accum=velocity.handle,
@@ -79,8 +100,24 @@ class TorchSGD(keras.optimizers.Optimizer):
                 momentum=momentum,
             )
 
+    def _decayed(self, variable):
+        """Tensors whose sum decay is proportional to; none without decay."""
+        if not self.coupled_weight_decay:
+            return []
+        parts = [variable.read_value()]
+        if self.decay_offsets is not None:
+            offset = self.decay_offsets[self._get_variable_index(variable)]
+            parts.append(tf.convert_to_tensor(offset, variable.dtype))
+        return parts
+
     def get_config(self):
-        """Everything needed to build the same optimizer again."""
+        """Everything needed to build the same optimizer again.
+
+        Raises:
+            ValueError: if there are offsets, which would be lost.
+        """
+        if self.decay_offsets is not None:
+            raise ValueError("a TorchSGD with decay_offsets cannot be saved: they would be lost")
         return super().get_config() | {
             "momentum": self.momentum,
             "weight_decay": self.coupled_weight_decay,

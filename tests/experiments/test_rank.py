@@ -160,6 +160,17 @@ def test_trained_weights(trained, finished, tmp_path, monkeypatch):
     assert result["effective_rank"] != finished[1]["effective_rank"]
 
 
+def test_weights_of_a_run_without_training_of_biases(tmp_path):
+    """Its checkpoint holds the variables in another order."""
+    in_process(tmp_path / "run", image_size=16, epochs=1, train_biases=False)
+    model = models.build("lenet", 1, 10, (16, 16, 1))
+    initial = {w.path: w.numpy() for w in model.weights}
+    run_weights.load_weights(model, config.resolve(**SETTINGS, from_run=str(tmp_path / "run")))
+    for weight in model.weights:
+        same = np.array_equal(weight, initial[weight.path])
+        assert same == weight.path.endswith("bias")
+
+
 def test_refuses_runs_that_do_not_fit(trained, finished, tmp_path):
     with pytest.raises(DataError, match=r"--from_run=.*has --width=1, and this run --width=2"):
         run(tmp_path / "a", from_run=str(trained), width=2)

@@ -197,6 +197,73 @@ def test_choice_mean_and_divergence(mixed):
     assert "paper's" not in markdown.splitlines()[2]
 
 
+def metrics(folder, accuracies):
+    """Write metrics.csv with these test accuracies in percent, None for an empty cell."""
+    found = [
+        {"epoch": i + 1, "test_accuracy": None if accuracy is None else accuracy / 100}
+        for i, accuracy in enumerate(accuracies)
+    ]
+    runs.write_table(folder / "metrics.csv", runs.METRICS_COLUMNS, found)
+
+
+def test_every_run_and_its_best_epoch(mixed):
+    place = mixed / "runs"
+    metrics(place / "lenet_x1_digits_seed0", [80, 91.5, 91, 91.5, 90])
+    metrics(place / "lenet_x1_digits_seed1", [80, 92])
+    metrics(place / "lenet_x1_digits_seed1_learning_rate1", [30, None])
+    metrics(place / "lenet_x1_digits_seed0_learning_rate0.01", [])
+    before = {path.name for path in place.iterdir()}
+    write.write(place, mixed / "report")
+    assert {path.name for path in place.iterdir()} == before
+    found = {row["run"]: row for row in rows(mixed / "report/tables/lenet_digits_all_runs.csv")}
+    assert len(found) == 7
+    keys = ("seed", "learning_rate", "test", "best_test_accuracy", "best_epoch", "status")
+    assert {name: tuple(row[key] for key in keys) for name, row in found.items()} == {
+        "lenet_x1_digits_seed0": ("0", "0.1", "90.0", "91.5", "2", "completed"),
+        "lenet_x1_digits_seed1": ("1", "0.1", "92.0", "92.0", "2", "completed"),
+        "lenet_x1_digits_seed2": ("2", "0.1", "94.0", "", "", "completed"),
+        "lenet_x1_digits_seed0_learning_rate1": ("0", "1", "97.0", "", "", "completed"),
+        "lenet_x1_digits_seed1_learning_rate1": ("1", "1", "", "30.0", "1", "diverged"),
+        "lenet_x1_digits_seed0_learning_rate0.01": ("0", "0.01", "70.0", "", "", "completed"),
+        "lenet_x2_digits_seed0_learning_rate1": ("0", "1", "", "", "", "diverged"),
+    }
+    assert "every run (7)" in (mixed / "report/index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "epoch\n1\n", "epoch,test_accuracy\n1,x\n", "epoch,test_accuracy\n1,2\n"]
+)
+def test_damaged_metrics_are_named(text, tmp_path):
+    path = fake(tmp_path / "runs", 99, 98, dataset="digits") / "metrics.csv"
+    path.write_text(text)
+    if not text:  # no epoch yet
+        write.write(tmp_path / "runs", tmp_path / "report")
+        return
+    with pytest.raises(runs.RunDirectoryError, match=f"^{path}: "):
+        write.write(tmp_path / "runs", tmp_path / "report")
+
+
+def test_other_settings_are_other_studies(tmp_path):
+    fake(tmp_path / "runs", 94, 94, dataset="digits", linearized=True)
+    fake(tmp_path / "runs", 93, 92, dataset="digits", linearized=True, decay_toward="zero")
+    fake(tmp_path / "runs", 99, 98, dataset="digits")
+    fake(tmp_path / "runs", 97, 96, dataset="digits", train_biases=False)
+    path = tmp_path / "runs/linlenet_x1_digits_seed0/config.json"  # as an earlier version wrote it
+    content = json.loads(path.read_text())
+    del content["decay_toward"], content["train_biases"]
+    path.write_text(json.dumps(content))
+    write.write(tmp_path / "runs", tmp_path / "report")
+    usual = rows(tmp_path / "report/tables/lenet_digits.csv")
+    other = rows(tmp_path / "report/tables/lenet_digits_decay_towardzero.csv")
+    assert [(row["model"], row["test"]) for row in usual] == [
+        ("LeNet", "98.0"),
+        ("linearized LeNet", "94.0"),
+    ]
+    assert [(row["model"], row["test"]) for row in other] == [("linearized LeNet", "92.0")]
+    fixed = rows(tmp_path / "report/tables/lenet_digits_train_biasesFalse.csv")
+    assert [(row["model"], row["test"]) for row in fixed] == [("LeNet", "96.0")]
+
+
 def test_report_of_the_same_runs_is_the_same(mixed):
     write.write(mixed / "runs", mixed / "one")
     write.write(mixed / "runs", mixed / "two")

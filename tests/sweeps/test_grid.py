@@ -74,6 +74,16 @@ def test_both_models_by_default():
     assert len({run.options.workdir for run in found.runs}) == 4
 
 
+def test_single_values_reach_every_run():
+    found = sweep("--models=linearized", "--widths=1,2", "--decay_toward=zero", "--notrain_biases")
+    assert {run.config.decay_toward for run in found.runs} == {"zero"}
+    assert {run.config.train_biases for run in found.runs} == {False}
+    for run in found.runs:
+        assert {"--decay_toward=zero", "--notrain_biases"} <= set(run.arguments)
+    with pytest.raises(config.SettingError, match="--models=linearized"):
+        sweep("--decay_toward=zero")
+
+
 def test_commands_resolve_to_the_runs(tmp_path):
     """What is printed for a shell is what would run."""
     found = sweep("--widths=1,2", "--losses=cross_entropy", f"--runs_dir={tmp_path / 'a b'}")

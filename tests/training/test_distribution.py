@@ -40,12 +40,14 @@ def read(workdir):
     return json.loads((workdir / "result.json").read_text()), rows, arrays
 
 
-@pytest.mark.parametrize("model", ["--nolinearized", "--linearized"])
+@pytest.mark.parametrize(
+    "model", [["--nolinearized"], ["--linearized", "--decay_toward=zero", "--weight_decay=0.01"]]
+)
 def test_mirrored_equals_one_device(model, tmp_path):
     often = "--checkpoint_minutes=0.00001"
     results = {}
     for name in ("one_device", "mirrored"):
-        done = run(tmp_path / name, model, f"--strategy={name}", often)
+        done = run(tmp_path / name, *model, f"--strategy={name}", often)
         assert done.returncode == 0, done.stderr
         results[name] = read(tmp_path / name)
     (one, rows1, arrays1), (two, rows2, arrays2) = results.values()
@@ -60,8 +62,8 @@ def test_mirrored_equals_one_device(model, tmp_path):
     for position in range(10):  # of the trainable weights
         key = next(k for k in arrays1 if k.startswith(f"{position:04d}/"))
         np.testing.assert_allclose(arrays2[key], arrays1[key], atol=1e-6)
-    if model == "--linearized":
-        check_that_it_resumes(tmp_path / "mirrored", [model, "--strategy=mirrored", often])
+    if "--linearized" in model:
+        check_that_it_resumes(tmp_path / "mirrored", [*model, "--strategy=mirrored", often])
 
 
 def check_that_it_resumes(workdir, args):

@@ -7,11 +7,11 @@ import pytest
 from ntk_tf.training import TorchSGD, step_schedule
 
 
-def numpy_sgd(p, gradients, rates, momentum, decay):
-    """torch.optim.SGD's pseudo-code, in float64."""
+def numpy_sgd(p, gradients, rates, momentum, decay, offset=0.0):
+    """torch.optim.SGD's pseudo-code, in float64; decay acts on p + offset."""
     buffer = None
     for g, rate in zip(gradients, rates, strict=True):
-        g = g + decay * p
+        g = g + decay * (p + offset)
         if momentum:
             buffer = g if buffer is None else momentum * buffer + g
             g = buffer
@@ -21,16 +21,20 @@ def numpy_sgd(p, gradients, rates, momentum, decay):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("decay", [0.0, 0.05])
-def test_ten_steps_with_a_drop(momentum, decay, rng):
+@pytest.mark.parametrize("with_offsets", [False, True])
+def test_ten_steps_with_a_drop(momentum, decay, with_offsets, rng):
     start = [rng.standard_normal((3, 4)), rng.standard_normal(5)]
     variables = [keras.Variable(value, dtype="float32") for value in start]
     gradients = [[rng.standard_normal(v.shape) for v in variables] for _ in range(10)]
-    optimizer = TorchSGD(step_schedule(0.1, 4, 10.0), momentum, decay)
+    offsets = [rng.standard_normal(v.shape) if with_offsets else 0.0 for v in variables]
+    held = [keras.Variable(value, dtype="float32") for value in offsets] if with_offsets else None
+    optimizer = TorchSGD(step_schedule(0.1, 4, 10.0), momentum, decay, held)
     for step in gradients:
         optimizer.apply([np.float32(g) for g in step], variables)
     rates = [0.1] * 4 + [0.01] * 4 + [0.001] * 2
     for i, variable in enumerate(variables):
-        expected = numpy_sgd(start[i], [step[i] for step in gradients], rates, momentum, decay)
+        mine = [step[i] for step in gradients]
+        expected = numpy_sgd(start[i], mine, rates, momentum, decay, offsets[i])
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6, atol=1e-6)
 
 
@@ -52,6 +56,14 @@ def test_configuration_round_trip():
     assert isinstance(again, TorchSGD)
     assert (again.momentum, again.coupled_weight_decay) == (0.9, 0.05)
     assert float(again.learning_rate) == pytest.approx(0.1)
+
+
+def test_offsets_are_one_a_variable_and_not_lost_in_saving():
+    optimizer = TorchSGD(0.1, decay_offsets=[np.ones(2)])
+    with pytest.raises(ValueError, match="1 for 2 variables"):
+        optimizer.build([keras.Variable(np.zeros(2)) for _ in range(2)])
+    with pytest.raises(ValueError, match="decay_offsets"):
+        keras.optimizers.serialize(optimizer)
 
 
 @pytest.mark.parametrize("bad", [{"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1e-9}])
