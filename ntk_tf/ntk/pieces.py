@@ -188,12 +188,11 @@ class Features:
             self.factors = self._factors
             factors = self.factors(x)
         return {
-            piece.name: piece.contraction.store(*pair)
-            for piece, pair in zip(self.structured, factors, strict=True)
+            piece.name: stored for piece, stored in zip(self.structured, factors, strict=True)
         }
 
-    def _factors(self, x: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """For each piece the factor a and what its contraction keeps of delta `[L, b, ...]`.
+    def _factors(self, x: tf.Tensor) -> list[Stored]:
+        """For each piece what its contraction stores.
 
         Raises:
             _HiddenUseError: in a graph, if the uses are not those of the survey.
@@ -229,7 +228,10 @@ class Features:
             tf.range(outputs),
             fn_output_signature=[tf.as_dtype(self.precision)] * len(self.structured),
         )
-        return list(zip(factors, kept, strict=True))
+        return [
+            piece.contraction.store(a, k)
+            for piece, a, k in zip(self.structured, factors, kept, strict=True)
+        ]
 
     def _cast(self, tensor: tf.Tensor) -> tf.Tensor:
         return tf.cast(tensor, self.precision)

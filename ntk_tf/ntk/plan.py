@@ -7,8 +7,9 @@ import psutil
 
 from ntk_tf.ntk.pieces import Piece
 
-#: Rows of Theta that a block of examples gives: enough for matrix products at full speed, and few
-#: enough that computing only half of a symmetric matrix's blocks saves nearly half of the work.
+#: Rows of Theta that a block of examples gives, twice as many for large Grams: enough for matrix
+#: products at full speed, and few enough that computing only half of a symmetric matrix's blocks
+#: saves nearly half of the work.
 _BLOCK_ROWS = 512
 #: Parts of the budget for the gradients of `StreamedGradients` and for a forward pass.
 _SCRATCH, _FORWARD = 0.2, 0.15
@@ -95,8 +96,9 @@ def make_plan(
     room = (1 - _SCRATCH - _FORWARD) * numbers
     stored = {piece.name: piece.contraction.stored() for piece in pieces}
     forward = sum(_forward(piece, outputs) for piece in pieces)
+    block_rows = _BLOCK_ROWS if rows * outputs < 8 * _BLOCK_ROWS else 2 * _BLOCK_ROWS
     size = min(
-        max(1, _BLOCK_ROWS // outputs),
+        max(1, block_rows // outputs),
         max(1, int(_FORWARD * numbers / forward)),
         max(1, int(room / (2 * max(stored.values())))),
     )
