@@ -187,9 +187,7 @@ class Features:
         except _HiddenUseError:
             self.factors = self._factors
             factors = self.factors(x)
-        return {
-            piece.name: stored for piece, stored in zip(self.structured, factors, strict=True)
-        }
+        return {piece.name: stored for piece, stored in zip(self.structured, factors, strict=True)}
 
     def _factors(self, x: tf.Tensor) -> list[Stored]:
         """For each piece what its contraction stores.
