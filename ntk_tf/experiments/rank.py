@@ -200,6 +200,7 @@ class _Rank:
     def _save(self, step: ntk.Step) -> None:
         meta = {
             "memory_gib": self.memory_gib,
+            "steps": step.total,
             "seconds": self._elapsed(),
             "stages": self.stages,
             "fingerprint": self.fingerprint,
@@ -216,7 +217,7 @@ class _Rank:
         found = checkpoint.restore(self.checkpoints)
         if found is None:
             return None
-        if not {"fingerprint", "stages", "seconds", "memory_gib"} <= found.meta.keys():
+        if not {"fingerprint", "stages", "seconds", "steps", "memory_gib"} <= found.meta.keys():
             raise runs.RunDirectoryError(
                 f"{self.checkpoints}: made by another version of ntk_tf; remove the folder to"
                 " start anew"
