@@ -174,13 +174,22 @@ def settings(records: Iterable[Record]) -> list[Setting]:
 def choose(candidates: Sequence[Setting]) -> Setting | None:
     """The setting with the best mean test accuracy, as in the paper (section 3.1).
 
-    One of whose runs diverged is never chosen; of equals the first is.
+    One of whose runs diverged is never chosen; of equals the first is. Means are over the seeds
+    that all the others have, if there are any: a lucky seed must not decide.
 
     Returns:
         The setting, or None if there is none to choose.
     """
     eligible = [setting for setting in candidates if setting.seeds and not setting.diverged]
-    return max(eligible, key=lambda setting: setting.mean("test"), default=None)
+    if not eligible:
+        return None
+    shared = set.intersection(*({r.config.seed for r in s.records} for s in eligible))
+
+    def test_accuracy(setting: Setting) -> float:
+        among = [r for r in setting.records if not shared or r.config.seed in shared]
+        return statistics.fmean(r.result["test_accuracy"] for r in among)
+
+    return max(eligible, key=test_accuracy)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ntk_tf.reporting.tables import Column, Table
 CHOICE = (
     "Accuracies in percent: mean and standard deviation over seeds. Learning rate and weight decay"
     " of each width are those with the best mean test accuracy among the settings none of whose"
-    " runs diverged, as the paper chose them."
+    " runs diverged, as the paper chose them; settings are compared on the seeds that all have."
 )
 
 

@@ -197,6 +197,18 @@ def test_choice_mean_and_divergence(mixed):
     assert "paper's" not in markdown.splitlines()[2]
 
 
+def test_settings_are_compared_on_the_seeds_that_all_have(tmp_path):
+    for seed, accuracy in enumerate((95.0, 93.0, 94.0)):
+        fake(tmp_path / "runs", accuracy, accuracy, seed=seed, learning_rate=0.1)
+    fake(tmp_path / "runs", 94.5, 94.5, seed=0, learning_rate=0.01)
+    fake(tmp_path / "runs", 10.0, 10.0, seed=0, learning_rate=0.001)
+    (study,) = collect.studies(collect.read(tmp_path / "runs"))
+    assert collect.choose(study.settings).learning_rate == 0.1
+    fake(tmp_path / "runs", 93.5, 93.5, seed=7, learning_rate=0.02)
+    (study,) = collect.studies(collect.read(tmp_path / "runs"))
+    assert collect.choose(study.settings).learning_rate == 0.01
+
+
 def metrics(folder, accuracies):
     """Write metrics.csv with these test accuracies in percent, None for an empty cell."""
     found = [
