@@ -35,6 +35,7 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
 
     Raises:
         DataError: if there are fewer pictures than asked for, or too little memory.
+        RunDirectoryError: if an earlier process divided the work otherwise.
     """
     source = data.load_for(config, options)
     if config.examples > len(source.train):
@@ -48,6 +49,10 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
         result = _Rank(config, options, source, model, console).run()
     except ntk.BudgetError as error:
         raise data.DataError(f"--{error}") from error
+    except ntk.PartialError as error:
+        raise runs.RunDirectoryError(
+            f"{options.workdir / 'checkpoint'}: {error}; remove the folder to start anew"
+        ) from error
     if step is not None:
         result["from_step"] = step
     complete = {"status": "completed"} | result | {"versions": runs.versions()}
@@ -230,7 +235,8 @@ class _Rank:
         self.seconds = found.meta["seconds"]
         self.memory_gib = found.meta["memory_gib"]
         self.console.print(f"going on after step {found.step}")
-        return ntk.Partial(found.step, found.arrays["gram"], self.memory_gib)
+        steps = found.meta["steps"]
+        return ntk.Partial(found.step, steps, found.arrays["gram"], self.memory_gib)
 
     def _regression(self, gram: np.ndarray, x: np.ndarray) -> dict[str, float]:
         """Accuracies of the linearization trained to the end on the n examples."""

@@ -1,6 +1,6 @@
 """The empirical neural tangent kernel: Gram matrices, their spectra, kernel regression."""
 
-from ntk_tf.ntk.gram import PROPAGATION, GramFunction, Partial, Step, gram
+from ntk_tf.ntk.gram import PROPAGATION, GramFunction, Partial, PartialError, Step, gram
 from ntk_tf.ntk.plan import BudgetError, free_memory
 from ntk_tf.ntk.regression import Regression, kernel_regression
 from ntk_tf.ntk.spectrum import Spectrum, decompose, effective_rank
@@ -10,6 +10,7 @@ __all__ = [
     "GramFunction",
     "PROPAGATION",
     "Partial",
+    "PartialError",
     "Regression",
     "Spectrum",
     "Step",

@@ -45,10 +45,6 @@ class Contraction:
     shape: Shape
     outputs: int
 
-    def forming(self) -> float:
-        """Operations that preparing the stored factors of one example takes."""
-        return 0.0
-
     def stored(self) -> int:
         """Numbers stored for one example."""
         s, outputs = self.shape, self.outputs
@@ -87,16 +83,20 @@ class Contraction:
         raise NotImplementedError
 
 
-class Gradients(Contraction):
-    """Per-example gradients G `[b * L, g C K]`, stored as such."""
+class _ExampleGradients(Contraction):
+    """A part is prepared as gradients `[b * L, q]` of some weights."""
 
     def operations(self) -> float:
         """See `Contraction.operations`."""
         return 2.0 * self.shape.weights
 
-    def forming(self) -> float:
-        """See `Contraction.forming`."""
-        return 2.0 * self.outputs * self.shape.positions * self.shape.weights
+    def product(self, left, right):
+        """See `Contraction.product`."""
+        return inner_products(left[0], right[0])
+
+
+class Gradients(_ExampleGradients):
+    """Per-example gradients G `[b * L, g C K]`, stored as such."""
 
     def stored(self) -> int:
         """See `Contraction.stored`."""
@@ -120,17 +120,9 @@ class Gradients(Contraction):
         whole = part.stop - part.start == self.shape.weights
         return stored if whole else (gradients[:, part],)
 
-    def product(self, left, right):
-        """See `Contraction.product`."""
-        return inner_products(left[0], right[0])
 
-
-class StreamedGradients(Contraction):
+class StreamedGradients(_ExampleGradients):
     """Per-example gradients of some channels at a time, formed from the stored factors."""
-
-    def operations(self) -> float:
-        """See `Contraction.operations`."""
-        return 2.0 * self.shape.weights
 
     def preparing(self, stored):
         """See `Contraction.preparing`."""
@@ -160,10 +152,6 @@ class StreamedGradients(Contraction):
             gradients = tf.transpose(gradients, [0, 2, 1, 3])
         return (tf.reshape(gradients, [batch * outputs, -1]),)
 
-    def product(self, left, right):
-        """See `Contraction.product`."""
-        return inner_products(left[0], right[0])
-
 
 class Positions(Contraction):
     """Pairs of positions, summed over one position first; one group only."""
@@ -189,12 +177,13 @@ class Positions(Contraction):
         per_row = count * positions * max(positions, self.outputs * width) * number_size
         tiles = []
         for some in _slices(a_rows.shape[0], max(1, _SCRATCH // per_row)):
-            kernel = self._input_kernel(a_rows[some], a_cols)
-            total = None
-            for part in _slices(channels, width):
-                tile = self._contract(kernel, delta_rows[some, :, part], delta_cols[:, :, part])
-                tile = tile if width >= channels else tf.cast(tile, tf.float64)
-                total = tile if total is None else total + tile
+            with tf.control_dependencies(tiles[-1:]):  # one after the other, to save memory
+                kernel = self._input_kernel(a_rows[some], a_cols)
+                total = None
+                for part in _slices(channels, width):
+                    tile = self._contract(kernel, delta_rows[some, :, part], delta_cols[:, :, part])
+                    tile = tile if width >= channels else tf.cast(tile, tf.float64)
+                    total = tile if total is None else total + tile
             tiles.append(total)
         return tf.concat(tiles, axis=0)
 

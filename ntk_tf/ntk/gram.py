@@ -49,13 +49,19 @@ class Partial:
 
     Attributes:
         done: its last `Step.done`.
+        total: its `Step.total`.
         gram: its last `Step.gram`.
         memory_gib: its budget, which fixes the order of the steps.
     """
 
     done: int
+    total: int
     gram: np.ndarray
     memory_gib: float
+
+
+class PartialError(ValueError):
+    """An interrupted computation that cannot go on, since its work was divided otherwise."""
 
 
 def gram(
@@ -90,7 +96,8 @@ def gram(
 
     Raises:
         ValueError: for a model without trainable weights or with several outputs, no inputs, an
-            unknown precision, or a budget that does not hold the result.
+            unknown precision, a budget that does not hold the result, or an interrupted
+            computation of something else.
     """
     kernel = GramFunction(model, precision)
     return kernel(x, x2, memory_gib=memory_gib, after_step=after_step, partial=partial)
@@ -206,7 +213,7 @@ class _Work:
         """Carry out all steps but those done; `[n L, m L]`.
 
         Raises:
-            ValueError: if the partial Gram is of another shape.
+            PartialError: if the partial Gram is of another shape or another division of the work.
         """
         x, x2 = self.inputs
         shape = len(x) * self.outputs, len(x2) * self.outputs
@@ -214,7 +221,9 @@ class _Work:
         self.gram = np.zeros(shape)
         if partial is not None:
             if partial.gram.shape != shape:
-                raise ValueError(f"partial.gram has shape {partial.gram.shape}, not {shape}")
+                raise PartialError(f"partial.gram has shape {partial.gram.shape}, not {shape}")
+            if partial.total != self.total_steps:
+                raise PartialError(f"divided into {partial.total} steps, not {self.total_steps}")
             self.gram, self.skip = partial.gram, partial.done
         for group, rows, cols in self.plan.passes():
             self._pass(group, rows, cols)

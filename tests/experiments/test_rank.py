@@ -12,6 +12,7 @@ from test_train import in_process, main
 from ntk_tf import config, experiments, models, ntk
 from ntk_tf.data import DataError
 from ntk_tf.experiments import rank, run_weights
+from ntk_tf.runs import RunDirectoryError
 
 SETTINGS = {"experiment": "rank", "dataset": "digits", "image_size": 16, "examples": 8}
 
@@ -96,25 +97,30 @@ def test_files(finished):
     assert not (workdir / "checkpoint").exists()
 
 
-def test_goes_on_where_it_was_interrupted(finished, tmp_path, monkeypatch):
+def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank.ntk.plan, "_BLOCK_ROWS", 20)  # several steps
+    run(tmp_path / "whole")
     workdir = tmp_path / "run"
     usual, steps = rank._Rank._save, []
 
     def save_then_stop(self, step):
         usual(self, step)
         steps.append(step.done)
-        if step.done == 1:
+        if step.done == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(rank._Rank, "_save", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
         run(workdir, minutes=0.0)
-    assert steps == [1]
+    assert steps == [1, 2, 3]
     monkeypatch.setattr(rank._Rank, "_save", lambda self, step: steps.append(step.done))
+    with monkeypatch.context() as context:
+        context.setattr(rank.ntk.plan, "_BLOCK_ROWS", 40)  # as another version might
+        with pytest.raises(RunDirectoryError, match="divided into 5 steps, not 3"):
+            run(workdir, minutes=0.0)
     run(workdir, minutes=0.0)
-    assert len(steps) > 1
     assert steps == list(range(1, len(steps) + 1))
-    np.testing.assert_array_equal(singular_values(workdir), singular_values(finished[0]))
+    np.testing.assert_array_equal(singular_values(workdir), singular_values(tmp_path / "whole"))
 
 
 def test_precision_float64_changes_nothing_but_rounding(finished, tmp_path):

@@ -259,7 +259,7 @@ def test_goes_on_after_any_step(share, rng):
         model,
         x,
         memory_gib=budget,
-        after_step=lambda s: steps.append(ntk.Partial(s.done, s.gram.copy(), budget)),
+        after_step=lambda s: steps.append(ntk.Partial(s.done, s.total, s.gram.copy(), budget)),
     )
     assert [s.done for s in steps] == list(range(1, len(steps) + 1))
     for partial in steps[:: max(1, len(steps) // 3)]:
