@@ -1,0 +1,1 @@
+"""Facts in rows: architectures, datasets, the paper's hyperparameters. Imports nothing else."""

@@ -1,0 +1,68 @@
+"""The built-in architectures: a row each. Another one is a file in `ntk_tf.models` and a row here."""
+
+import dataclasses
+import re
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What is known of an architecture without building it.
+
+    Attributes:
+        name: on the command line.
+        title: for readers; the linearization is called Lin<title>.
+        function: `module:function` that builds it.
+        smallest_side: the smallest side of a picture that leaves a position before every layer.
+        usual_side: side that pictures are resized to by default; None for their own.
+        channels: that it takes, a single one being repeated; None for the pictures' own.
+        dataset: the one that it is trained on by default; None for an architecture of the user's.
+        takes_vectors: whether its inputs may be vectors.
+    """
+
+    name: str
+    title: str
+    function: str
+    smallest_side: int = 1
+    usual_side: int | None = None
+    channels: int | None = None
+    dataset: str | None = None
+    takes_vectors: bool = False
+
+
+_ROWS = (
+    # Figures 2 to 4 use LeNet on MNIST and CIFAR-10, Figures 1 and 6 AlexNet on ImageNet snakes;
+    # Krizhevsky (2014) crops 224 pixels.
+    Architecture("lenet", "LeNet", "ntk_tf.models.lenet:lenet", 16, dataset="mnist"),
+    Architecture(
+        "alexnet", "AlexNet", "ntk_tf.models.alexnet:alexnet", 63, 224, 3, "imagenet_snakes"
+    ),
+)
+ARCHITECTURES = {row.name: row for row in _ROWS}
+
+#: How a function of the user's is named.
+_OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def is_own(name: str) -> bool:
+    """Whether a name has the form `PACKAGE.MODULE:FUNCTION` of a user's architecture."""
+    return _OWN.fullmatch(name) is not None
+
+
+def find(name: str) -> Architecture:
+    """The row of an architecture; for one of the user's it is made from the name.
+
+    Args:
+        name: a key of `ARCHITECTURES`, or `PACKAGE.MODULE:FUNCTION`.
+
+    Raises:
+        ValueError: for any other name.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    if is_own(name):
+        return Architecture(name, name.partition(":")[2], name, takes_vectors=True)
+    raise ValueError(f"arch={name!r}: must be {ALLOWED}")
+
+
+#: What an architecture may be called, for error messages.
+ALLOWED = f"one of {', '.join(ARCHITECTURES)}, or PACKAGE.MODULE:FUNCTION of your own"
