@@ -4,9 +4,12 @@ import sys
 
 from rich.console import Console
 
-from ntk_tf import cli, runs, signals, startup
-from ntk_tf.experiments import widths
-from ntk_tf.rules import SettingError
+from ntk_tf import cli, runs
+from ntk_tf.data import DataError
+from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.process import memory, signals, startup
+from ntk_tf.settings import SettingError
+from ntk_tf.sweeps import widths
 
 
 def main() -> int:
@@ -20,7 +23,7 @@ def main() -> int:
     signals.listen()
     try:
         return _main()
-    except (SettingError, runs.RunDirectoryError) as error:
+    except (SettingError, DataError, runs.RunDirectoryError) as error:
         return _refuse(error)
     except signals.Interrupted as stop:
         print(f"{stop}; the same command goes on where this one was", file=sys.stderr)
@@ -30,46 +33,60 @@ def main() -> int:
 def _main() -> int:
     console = Console()
     command = cli.parse(sys.argv)
+    config, options = command.config, command.options
     if command.prepare_data:
         return _carry_out(command, console)
     if command.widths:
-        return widths.run(command.config, command.options, command.widths, command.dry_run)
-    runs.check_workdir(command.options.workdir, command.config.to_dict())
-    keep = command.options.resume and not command.dry_run
-    if keep and runs.is_finished(command.options.workdir):
-        runs.describe(command.options.workdir, console.print)
+        return widths.run(config, options, command.widths, command.dry_run)
+    runs.check_workdir(options.workdir, config.to_dict(), config.added())
+    if options.resume and not command.dry_run and runs.is_finished(options.workdir):
+        _describe(command, console)
         return 0
     return _carry_out(command, console)
 
 
 def _carry_out(command: cli.Command, console: Console) -> int:
     """Run, now with TensorFlow."""
-    startup.import_tensorflow(command.config.small)
-    from ntk_tf import data, experiments
-    from ntk_tf.experiments import estimate
-
     config, options = command.config, command.options
+    startup.import_tensorflow(config.small, getattr(config, "precision", None) == "tf32")
+    from ntk_tf.experiments import inputs, size
+
     try:
-        place = data.find_for(config, options)
+        place = inputs.find(config, options)
         if command.prepare_data:
-            data.prepare_for(config, options)
-            console.print(f"{config.dataset} is at hand", highlight=False)
+            inputs.prepare(config, options)
+            _say(console, f"{config.dataset} is at hand")
         elif command.dry_run:
-            estimate.describe(config, options, place, console)
+            size.describe(config, options, place, console)
         else:
-            experiments.run(config, options, console)
-            runs.describe(options.workdir, console.print)
-    except data.DataError as error:
-        return _refuse(error)
+            EXPERIMENTS[config.experiment].load().run(config, options, console)
+            _describe(command, console)
     except Exception as error:
-        if not estimate.is_out_of_memory(error):
+        if not memory.is_out_of_memory(error):
             raise
-        return _refuse(estimate.out_of_memory(config, options, error))
+        return _refuse(size.out_of_memory(config, options, error))
     return 0
 
 
+def _describe(command: cli.Command, console: Console) -> None:
+    """Show a finished run's result and where it is."""
+    workdir = command.options.workdir
+    result = runs.read_result(workdir)
+    summary = EXPERIMENTS[command.config.experiment].summary(result, workdir / "result.json")
+    if result["status"] == "diverged":
+        at, rate = (result[f"diverged_at_{name}"] for name in ("step", "learning_rate"))
+        summary = f"diverged at update {at} (learning rate {rate})"
+    updates = "" if result["steps"] is None else f"{result['steps']:,} updates, "
+    _say(console, f"{summary}  ({updates}{result['seconds'] or 0:.0f} s)")
+    _say(console, f"run directory {workdir}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
 def _refuse(error: Exception | str) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {cli.in_flags(error)}", file=sys.stderr)
     return 2
 
 

@@ -6,9 +6,10 @@ import sys
 
 from rich.console import Console
 
-from ntk_tf import cli, runs, startup
+from ntk_tf import cli, runs
+from ntk_tf.process import startup
 from ntk_tf.reporting import summary, write
-from ntk_tf.rules import SettingError
+from ntk_tf.settings import SettingError
 
 
 def main() -> int:
@@ -25,7 +26,7 @@ def main() -> int:
             return _write(runs_dir, output_dir, console)
         console.print(summary.summary(summary.find_runs(runs_dir)))
     except (SettingError, runs.RunDirectoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {cli.in_flags(error)}", file=sys.stderr)
         return 2
     console.print(f"curves: {_tensorboard()} --logdir={runs_dir}", highlight=False, soft_wrap=True)
     return 0

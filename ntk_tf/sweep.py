@@ -4,8 +4,10 @@ import sys
 
 from rich.console import Console
 
-from ntk_tf import cli, runs, startup
-from ntk_tf.rules import SettingError
+from ntk_tf import cli, runs
+from ntk_tf.data import DataError
+from ntk_tf.process import startup
+from ntk_tf.settings import SettingError
 from ntk_tf.sweeps import launch, slurm
 
 
@@ -19,8 +21,8 @@ def main() -> int:
     startup.prepare_streams()
     try:
         return launch.run(cli.parse_sweep(sys.argv), Console())
-    except (SettingError, runs.RunDirectoryError, slurm.SlurmError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (SettingError, DataError, runs.RunDirectoryError, slurm.SlurmError) as error:
+        print(f"error: {cli.in_flags(error)}", file=sys.stderr)
         return 2
 
 

@@ -1,4 +1,4 @@
-"""The built-in architectures: a row each. Another one is a file in `ntk_tf.models` and a row here."""
+"""The built-in architectures: a row each. Another is a file in `ntk_tf.models` and a row here."""
 
 import dataclasses
 import re
@@ -17,6 +17,8 @@ class Architecture:
         channels: that it takes, a single one being repeated; None for the pictures' own.
         dataset: the one that it is trained on by default; None for an architecture of the user's.
         takes_vectors: whether its inputs may be vectors.
+        one_thread_width: up to this width, in batches of 32, each operation of a training step is
+            too small to be split over threads: measured.
     """
 
     name: str
@@ -27,12 +29,15 @@ class Architecture:
     channels: int | None = None
     dataset: str | None = None
     takes_vectors: bool = False
+    one_thread_width: int = 0
 
 
 _ROWS = (
     # Figures 2 to 4 use LeNet on MNIST and CIFAR-10, Figures 1 and 6 AlexNet on ImageNet snakes;
     # Krizhevsky (2014) crops 224 pixels.
-    Architecture("lenet", "LeNet", "ntk_tf.models.lenet:lenet", 16, dataset="mnist"),
+    Architecture(
+        "lenet", "LeNet", "ntk_tf.models.lenet:lenet", 16, dataset="mnist", one_thread_width=2
+    ),
     Architecture(
         "alexnet", "AlexNet", "ntk_tf.models.alexnet:alexnet", 63, 224, 3, "imagenet_snakes"
     ),

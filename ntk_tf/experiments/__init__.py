@@ -1,30 +1,12 @@
-"""What `--experiment` names: each is a module with a `run` that composes the floors below."""
+"""What `--experiment` names; importing this imports no TensorFlow.
 
-import importlib
-from typing import Any
+Another experiment is a folder here and its name in `EXPERIMENTS`.
+"""
 
-from rich.console import Console
+from ntk_tf.experiments.baseline import BASELINE
+from ntk_tf.experiments.pretrained import PRETRAINED
+from ntk_tf.experiments.rank import RANK
+from ntk_tf.experiments.train import TRAIN
+from ntk_tf.experiments.trajectory import TRAJECTORY
 
-from ntk_tf.config import Config, Options
-
-
-def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
-    """Carry out an experiment in its run directory, or go on with it.
-
-    Args:
-        config: what to run; `options.workdir` must have passed `runs.check_workdir`.
-        options: where and how.
-        console: for progress and the result.
-
-    Returns:
-        The content of result.json.
-
-    Raises:
-        DataError: if the data cannot be had.
-        RunDirectoryError: if the run directory cannot be used.
-    """
-    import tensorflow as tf
-
-    tf.config.experimental.enable_tensor_float_32_execution(config.precision == "tf32")
-    experiment = importlib.import_module(f"ntk_tf.experiments.{config.experiment}")
-    return experiment.run(config, options, console)
+EXPERIMENTS = {e.name: e for e in (TRAIN, TRAJECTORY, RANK, BASELINE, PRETRAINED)}

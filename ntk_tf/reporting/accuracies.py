@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from ntk_tf.reporting import figures
-from ntk_tf.reporting.figures import plt
+from ntk_tf import plots
+from ntk_tf.plots import plt
 from ntk_tf.reporting.paper import SPLITS, Curve
 from ntk_tf.reporting.studies import Point
 from ntk_tf.reporting.tables import Table
@@ -25,7 +25,7 @@ def draw_widths(shown: Sequence[Point], path: pathlib.Path) -> None:
         path: of the files, without ending.
     """
     curves = list({point.curve.key: point.curve for point in shown}.values())
-    with plt.rc_context(figures.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharey=True, layout="constrained")
         for axis, split in zip(axes, SPLITS, strict=True):
             for curve, look in zip(curves, LOOKS, strict=False):
@@ -36,7 +36,7 @@ def draw_widths(shown: Sequence[Point], path: pathlib.Path) -> None:
         axes[0].set_ylabel("accuracy in percent")
         _mark_divergence(axes, shown, curves)
         _draw_legend(figure, curves, shown)
-        figures.save(figure, path)
+        plots.save(figure, path)
 
 
 def _draw_curve(
@@ -108,7 +108,7 @@ def draw_bars(table: Table, path: pathlib.Path) -> None:
         table: with columns `test`, `train`, `paper_test` and `paper_train`.
         path: of the files, without ending.
     """
-    with plt.rc_context(figures.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
         for i, (split, (colour, marker)) in enumerate(zip(SPLITS, LOOKS, strict=False)):
             for x, row in enumerate(table.rows):
@@ -127,4 +127,4 @@ def draw_bars(table: Table, path: pathlib.Path) -> None:
         axis.set_ylim(0, 105)
         axis.set_ylabel("accuracy in percent")
         figure.legend(loc="outside lower center", ncols=2)
-        figures.save(figure, path)
+        plots.save(figure, path)

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ntk_tf import runs
-from ntk_tf.choices import defaults
-from ntk_tf.config import Config
-from ntk_tf.rules import SettingError, check
+from ntk_tf.experiments.resolving import from_json
+from ntk_tf.settings import Config, SettingError
 
 #: What may differ between the runs of one study: the rest makes another study.
 _WITHIN = ("width", "linearized", "seed", "learning_rate", "weight_decay")
@@ -59,31 +58,16 @@ class Record:
 
 
 def read_config(path: pathlib.Path) -> Config:
-    """The settings in a config.json, which may be another version's.
-
-    What this version does not know is passed over, and what is missing takes its default.
+    """The settings in a config.json, which may be another version's; see `resolving.from_json`.
 
     Raises:
         RunDirectoryError: if the file cannot be read or holds no valid settings.
     """
-    known = {field.name for field in dataclasses.fields(Config)}
-    content = {name: value for name, value in runs.read_json(path).items() if name in known}
-    if isinstance(content.get("examples"), list):
-        content["examples"] = tuple(content["examples"])
-    names = ("experiment", "arch", "dataset")
     try:
-        for name in (*names, *content):
-            if name in names or content[name] is not None:
-                check(name, content.get(name))
-        model = bool(content.get("linearized"))
-        usual = defaults(*(content[name] for name in names), model)
-        for name in usual.keys() & content.keys():
-            if content[name] is None and usual[name] is not None:
-                check(name, None)
+        return from_json(runs.read_json(path))
     except (SettingError, TypeError, OverflowError) as error:
         reason = str(error).removeprefix("--")
         raise runs.RunDirectoryError(f"{path}: is no run's settings ({reason})") from error
-    return Config(**(usual | content))
 
 
 def read(runs_dir: pathlib.Path) -> list[Record]:
@@ -105,7 +89,7 @@ def read(runs_dir: pathlib.Path) -> list[Record]:
         record = Record(path.parent, config, runs.read_result(path.parent))
         found.setdefault(str(sorted(config.to_dict().items())), record)
     if not found:
-        raise runs.RunDirectoryError(f"--runs_dir={runs_dir}: holds no finished run")
+        raise runs.RunDirectoryError(f"runs_dir={runs_dir}: holds no finished run")
     return list(found.values())
 
 
@@ -231,9 +215,4 @@ def studies(records: Iterable[Record]) -> list[Study]:
 
 def differences(config: Config) -> dict[str, Any]:
     """The settings that are not the paper's, besides those that a study varies."""
-    usual = defaults(config.experiment, config.arch, config.dataset, bool(config.linearized))
-    return {
-        name: getattr(config, name)
-        for name, value in usual.items()
-        if name not in _WITHIN and getattr(config, name) != value
-    }
+    return {name: value for name, value in config.changed().items() if name not in _WITHIN}

@@ -7,31 +7,29 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ntk_tf.catalogue import architectures, datasets
+
 SPLITS = ("test", "train")
-_ARCH_NAMES = {
-    "lenet": "LeNet",
-    "alexnet": "AlexNet",
+#: Architectures of others that the paper's Table 1 quotes.
+_QUOTED = {
     "vgg11": "VGG-11",
     "resnet18": "ResNet-18",
     "cnn_v_21": "CNN-V, 21 layers",
     "cnn_gap_21": "CNN-GAP, 21 layers",
 }
-_DATASET_NAMES = {
-    "mnist": "MNIST",
-    "cifar10": "CIFAR-10",
-    "imagenet_snakes": "ImageNet snakes",
-    "digits": "digits",
-}
 
 
 def arch_name(arch: str) -> str:
     """An architecture's name for readers."""
-    return _ARCH_NAMES.get(arch, arch)
+    if arch in _QUOTED:
+        return _QUOTED[arch]
+    known = arch in architectures.ARCHITECTURES or architectures.is_own(arch)
+    return architectures.find(arch).title if known else arch
 
 
 def dataset_name(dataset: str) -> str:
     """A dataset's name for readers."""
-    return _DATASET_NAMES.get(dataset, dataset)
+    return datasets.DATASETS[dataset].title if dataset in datasets.DATASETS else dataset
 
 
 @functools.cache

@@ -6,8 +6,8 @@ from typing import Any
 from rich.table import Table
 
 from ntk_tf import runs
-from ntk_tf.config import run_name
 from ntk_tf.reporting import collect
+from ntk_tf.settings import run_name
 
 
 def find_runs(runs_dir: pathlib.Path) -> dict[str, dict[bool, dict[str, Any]]]:
@@ -27,10 +27,10 @@ def find_runs(runs_dir: pathlib.Path) -> dict[str, dict[bool, dict[str, Any]]]:
     for path in sorted(runs_dir.glob("*/result.json")):
         config = collect.read_config(path.parent / "config.json")
         if config.experiment == "train":
-            name = run_name(config).removeprefix("lin")
+            name = run_name(config, linearized="")
             found.setdefault(name, {})[config.linearized] = runs.read_result(path.parent)
     if not found:
-        raise runs.RunDirectoryError(f"--runs_dir={runs_dir}: holds no finished training run")
+        raise runs.RunDirectoryError(f"runs_dir={runs_dir}: holds no finished training run")
     return found
 
 

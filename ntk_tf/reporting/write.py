@@ -1,6 +1,5 @@
 """A report: tables, figures and a page, out of run directories."""
 
-import importlib
 import pathlib
 import re
 from collections.abc import Sequence
@@ -45,7 +44,7 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
                     table.write(output_dir / "tables")
         page.write(output_dir / "index.html", runs_dir, sections, collect.unfinished(runs_dir))
     except OSError as error:
-        raise runs.RunDirectoryError(f"--output_dir={output_dir}: {error}") from error
+        raise runs.RunDirectoryError(f"output_dir={output_dir}: {error}") from error
     return [section.table for section in sections]
 
 
@@ -91,7 +90,9 @@ def _study_section(study: Study, output_dir: pathlib.Path) -> Section:
 
 
 def _draw_widths(shown: Sequence[Point], path: pathlib.Path) -> None:
-    importlib.import_module("ntk_tf.reporting.accuracies").draw_widths(shown, path)
+    from ntk_tf.reporting import accuracies  # matplotlib takes its time
+
+    accuracies.draw_widths(shown, path)
 
 
 def _figure1_section(
@@ -102,7 +103,9 @@ def _figure1_section(
     if all(row.get("test") is None and not row.get("remark") for row in table.rows):
         return []
     path = output_dir / "figures" / studies.FIGURE1
-    importlib.import_module("ntk_tf.reporting.accuracies").draw_bars(table, path)
+    from ntk_tf.reporting import accuracies
+
+    accuracies.draw_bars(table, path)
     return [Section(table.title, table, path.with_suffix(".png"))]
 
 

@@ -4,15 +4,16 @@ import dataclasses
 import itertools
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ntk_tf import config as settings
-from ntk_tf.config import Config, Options
-from ntk_tf.rules import SettingError
+from ntk_tf import settings
+from ntk_tf.catalogue.datasets import Card
+from ntk_tf.experiments.resolving import resolve
+from ntk_tf.settings import Config, Options, SettingError
 
-#: The settings that a sweep varies, outermost first; None stands for the default.
-AXES = ("width", "linearized", "loss", "learning_rate", "weight_decay", "seed")
+#: The axes that vary slowest and fastest; the others lie between, in the order of declaration.
+_OUTERMOST, _INNERMOST = ("width", "linearized", "loss"), ("seed",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,25 +70,30 @@ class Sweep:
 
 
 def combine(
-    common: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], options: Options
+    common: Mapping[str, Any],
+    axes: Mapping[str, Sequence[Any]],
+    options: Options,
+    card_of: Callable[[str], Card] | None = None,
 ) -> tuple[Run, ...]:
     """The runs of a grid.
 
     Args:
         common: settings that all runs share.
-        axes: values of those of `AXES` that vary; absent ones take their default.
+        axes: the values of each setting that varies.
         options: of all runs; `workdir` is the parent of the run directories.
+        card_of: see `resolve`.
 
     Returns:
-        The runs, in the order of `AXES`, the last varying fastest.
+        The runs, the seed varying fastest.
 
     Raises:
         SettingError: if settings are not valid together, or two runs would be the same.
     """
     runs: dict[str, Run] = {}
-    values = [axes.get(name) or (None,) for name in AXES]
-    for point in itertools.product(*values):
-        config = settings.resolve(**common, **dict(zip(AXES, point, strict=True)))
+    between = [name for name in axes if name not in _OUTERMOST + _INNERMOST]
+    names = [name for name in (*_OUTERMOST, *between, *_INNERMOST) if name in axes]
+    for point in itertools.product(*(axes[name] for name in names)):
+        config = resolve(card_of, **common, **dict(zip(names, point, strict=True)))
         name = settings.run_name(config)
         if name in runs:
             raise SettingError(f"--experiment={config.experiment}: the grid holds {name} twice")

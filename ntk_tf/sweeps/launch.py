@@ -7,15 +7,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from ntk_tf import runs, signals
+from ntk_tf import runs
+from ntk_tf.process import signals
 from ntk_tf.sweeps import devices, listing, process, slurm
 from ntk_tf.sweeps.display import Display
 from ntk_tf.sweeps.grid import Run, Sweep
 from ntk_tf.sweeps.local import Runner
 from ntk_tf.sweeps.state import DONE, FAILED, WAITING, Entry
-
-#: Embedded in a package, hence always at hand.
-EMBEDDED = ("digits",)
 
 
 def run(sweep: Sweep, console: Console) -> int:
@@ -40,7 +38,7 @@ def run(sweep: Sweep, console: Console) -> int:
     if sweep.prepare_data:
         return prepare(sweep.runs)
     for each in sweep.runs:
-        runs.check_workdir(each.options.workdir, each.config.to_dict())
+        runs.check_workdir(each.options.workdir, each.config.to_dict(), each.config.added())
     gpus = devices.gpus()
     jobs = sweep.jobs or max(1, len(gpus))
     if sweep.dry_run:
@@ -75,7 +73,7 @@ def prepare(missing: Sequence[Run]) -> int:
     Returns:
         0, or the exit code of the process, which has said on standard error what is wrong.
     """
-    if not missing or missing[0].config.dataset in EMBEDDED:
+    if not missing or missing[0].config.card.embedded:
         return 0
     command = [*missing[0].command, "--prepare_data"]
     child = subprocess.Popen(command, start_new_session=True)

@@ -1,7 +1,5 @@
 """`--dry_run` and `--emit_commands` of a sweep: what would run, and how large it is."""
 
-import importlib
-import math
 import shlex
 from collections.abc import Sequence
 
@@ -9,18 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ntk_tf import runs
+from ntk_tf.process import startup
 from ntk_tf.sweeps import devices
 from ntk_tf.sweeps.display import duration
 from ntk_tf.sweeps.grid import Run, Sweep
-
-#: Training pictures of each dataset.
-PICTURES = {"digits": 1437, "mnist": 60_000, "cifar10": 50_000, "imagenet_snakes": 13_000}
-#: Floating-point operations a second that training attains: measured with LeNet on a core of a
-#: server's CPU; for a GPU a cautious guess, a tenth of a recent one's float32 peak.
-SPEED = {"core": 1.5e10, "gpu": 5e12}
-#: Seconds of an update that no operation accounts for, and of a process's start.
-OVERHEAD = {"core": 5e-4, "gpu": 1e-3}
-START = 12.0
 
 
 def commands(runs: Sequence[Run]) -> list[str]:
@@ -37,8 +27,9 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
         gpus: what they may use.
         console: where to print.
     """
-    importlib.import_module("ntk_tf.startup").import_tensorflow()
-    estimate = importlib.import_module("ntk_tf.experiments.estimate").estimate
+    startup.import_tensorflow()
+    from ntk_tf.experiments.size import estimate, run_seconds
+
     table = Table("run", "parameters", "memory", "time", "", box=None, pad_edge=False)
     table.columns[0].overflow = "fold"
     for column in table.columns[1:4]:
@@ -48,7 +39,7 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
     for run in sweep.runs:
         size = estimate(run.config, run.options.cache_decoded)
         finished = runs.is_finished(run.options.workdir)
-        seconds = run_seconds(run, devices.cores() / jobs, bool(gpus))
+        seconds = run_seconds(run.config, devices.cores() / jobs, bool(gpus))
         total += 0 if finished or seconds is None else seconds
         memory = max(memory, size.memory)
         table.add_row(
@@ -78,45 +69,3 @@ def _warn(needed: float, available: float, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
-
-
-def run_seconds(run: Run, cores: float, gpu: bool) -> float | None:
-    """Estimate the time of a training run from its number of operations.
-
-    A forward pass takes two operations a weight and place where it is applied; a step of the
-    network costs three passes, one of the linearization five.
-
-    Args:
-        run: what is estimated.
-        cores: of the CPU, that it may use.
-        gpu: whether it has a GPU.
-
-    Returns:
-        Seconds, or None for experiments that do not train one model.
-    """
-    config = run.config
-    if config.experiment != "train":
-        return None
-    pictures = config.train_examples or PICTURES[config.dataset]
-    per_epoch = -(-pictures // config.batch_size)
-    updates = min(config.epochs * per_epoch, config.max_steps or math.inf)
-    passes = 5 if config.linearized else 3
-    operations = passes * config.batch_size * forward_operations(config)
-    kind = "gpu" if gpu else "core"
-    speed = SPEED[kind] * (1 if gpu else cores)
-    return START + updates * (OVERHEAD[kind] + operations / speed)
-
-
-def forward_operations(config) -> int:
-    """Floating-point operations of the network's forward pass on one picture, from its layers."""
-    models = importlib.import_module("ntk_tf.models")
-    with models.shapes_only():
-        model = models.build(
-            config.arch, config.width, config.num_classes, config.input_shape, config.seed or 0
-        )
-    total = 0
-    for layer in model.layers:
-        kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
-        places = math.prod(layer.output.shape[1:-1])
-        total += sum(2 * math.prod(kernel.shape) * places for kernel in kernels)
-    return total

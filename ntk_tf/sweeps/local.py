@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from ntk_tf import runs, signals
+from ntk_tf import runs
+from ntk_tf.process import signals
 from ntk_tf.sweeps import process
 from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entry
 

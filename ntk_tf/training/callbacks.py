@@ -1,23 +1,16 @@
-"""What happens between updates: records, checkpoints, progress, and the stop at divergence."""
+"""What happens between updates: stop at divergence, checkpoints, speed, a profile."""
 
-import contextlib
 import pathlib
-import resource
-import shutil
-import sys
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ntk_tf import runs, signals
+from ntk_tf.process.memory import peak_memory
+from ntk_tf.runs.saving import SaveWhenDue
 from ntk_tf.training.loop import Plan
-from ntk_tf.training.state import History
 
 
 class StopAtDivergence(keras.callbacks.Callback):
@@ -44,130 +37,16 @@ class StopAtDivergence(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-class Record(keras.callbacks.Callback):
-    """Writes a row of metrics.csv and the same scalars for TensorBoard after every epoch.
-
-    What cannot be written, as on a full disk, is written after the next epoch.
+def divergence(step: int, plan: Plan, learning_rate_in: Callable[[int], float]) -> dict[str, Any]:
+    """What result.json says of a divergence.
 
     Args:
-        workdir: the run directory.
-        history: what is recorded already; rows are added to it.
-        plan: tells where training starts.
+        step: number of the update before which the outputs were not finite.
+        plan: tells the epoch of that.
         learning_rate_in: maps an epoch, counted from 0, to its learning rate.
     """
-
-    def __init__(
-        self,
-        workdir: pathlib.Path,
-        history: History,
-        plan: Plan,
-        learning_rate_in: Callable[[int], float],
-    ):
-        super().__init__()
-        self.metrics_path = workdir / "metrics.csv"
-        self.tensorboard = workdir / "tensorboard"
-        self.history = history
-        self.rows = history.table("metrics")
-        self.learning_rate_in = learning_rate_in
-        self.step = plan.start_step
-
-    def on_train_begin(self, logs=None):
-        """Bring both records to the state that training starts from."""
-        self.written = runs.attempt(self._write)
-        self.events = EventFiles(self.tensorboard, ("",), self._show_all)
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Remember the number of updates done."""
-        self.step = batch
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Add the epoch's row."""
-        row = {
-            "epoch": epoch + 1,
-            "step": self.step,
-            "learning_rate": self.learning_rate_in(epoch),
-            "running_train_loss": logs["loss"],
-            "running_train_accuracy": logs["accuracy"],
-            "test_loss": logs.get("test_loss"),
-            "test_accuracy": logs.get("test_accuracy"),
-            "seconds": round(self.history.elapsed(), 3),
-        }
-        self.rows.append(row)
-        self.written = runs.attempt(self._write)
-        self.events.write(lambda writers: self._show(writers[""], row))
-
-    def on_train_end(self, logs=None):
-        """Close the event file."""
-        self.events.close()
-
-    def complete(self) -> None:
-        """Write metrics.csv, if that did not work the last time.
-
-        Raises:
-            WriteError: if it does not work now either.
-        """
-        if not self.written:
-            self._write()
-
-    def _write(self) -> None:
-        runs.write_table(self.metrics_path, runs.METRICS_COLUMNS, self.rows)
-
-    def _show_all(self, writers: Mapping[str, tf.summary.SummaryWriter]) -> None:
-        for row in self.rows:
-            self._show(writers[""], row)
-
-    def _show(self, writer: tf.summary.SummaryWriter, row: dict[str, Any]) -> None:
-        with writer.as_default(step=row["step"]):
-            for name, value in row.items():
-                if name not in ("epoch", "step") and value is not None:
-                    tf.summary.scalar(name, value)
-
-
-class EventFiles:
-    """TensorBoard's files, which a run can do without: after a failure they are made anew.
-
-    Args:
-        folder: of the files; what is there goes.
-        names: of the folders in it, one a TensorBoard run; `""` for the folder itself.
-        show_all: writes all that is known so far; gets the writers by name.
-    """
-
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        names: Sequence[str],
-        show_all: Callable[[Mapping[str, tf.summary.SummaryWriter]], None],
-    ):
-        self.folder, self.names, self.show_all = folder, names, show_all
-        self.writers: dict[str, tf.summary.SummaryWriter] = {}
-        self.write(lambda writers: None)
-
-    def write(self, show: Callable[[Mapping[str, tf.summary.SummaryWriter]], None]) -> None:
-        """Write what is new; if that or an earlier time fails, all of it at the next call."""
-        try:
-            if not self.writers:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                for name in self.names:
-                    path = str(self.folder / name)
-                    self.writers[name] = tf.summary.create_file_writer(path)
-                show = self.show_all
-            show(self.writers)
-            for writer in self.writers.values():
-                writer.flush()
-        except tf.errors.OpError as error:
-            self.close()
-            self.writers = {}
-            reason = error.message.split("; ")[-1].splitlines()[0]
-            warnings.warn(
-                f"{self.folder}: cannot be written ({reason}); the run goes on and will try again",
-                stacklevel=2,
-            )
-
-    def close(self) -> None:
-        """Close the files."""
-        for writer in self.writers.values():
-            with contextlib.suppress(tf.errors.OpError):
-                writer.close()
+    rate = learning_rate_in((step - 1) // plan.steps_per_epoch)
+    return {"status": "diverged", "diverged_at_step": step, "diverged_at_learning_rate": rate}
 
 
 class Save(keras.callbacks.Callback):
@@ -190,13 +69,11 @@ class Save(keras.callbacks.Callback):
         epoch_seconds: float = 10.0,
     ):
         super().__init__()
-        self.write = write
+        self.save = SaveWhenDue(write)
         self.plan = plan
         self.minutes = minutes
         self.epoch_seconds = min(epoch_seconds, 60 * minutes)
         self.step = plan.start_step
-        self.saved = time.monotonic()
-        self.failed = False
 
     def on_train_batch_end(self, batch, logs=None):
         """Save in the middle of an epoch, if it is time and all is well."""
@@ -214,17 +91,12 @@ class Save(keras.callbacks.Callback):
         Raises:
             WriteError: if it does not work now either.
         """
-        if self.failed:
-            self.write(self.step)
+        self.save.complete(self.step)
 
     def _save_after(self, seconds: float) -> None:
         """Save if the last save is so long ago; at once if a signal has come, and obey it."""
-        if self.model.stop_training:
-            return
-        if signals.pending() or time.monotonic() - self.saved > seconds:
-            self.failed = not runs.attempt(lambda: self.write(self.step))
-            self.saved = time.monotonic()
-        signals.obey()
+        if not self.model.stop_training:
+            self.save.after(self.step, seconds)
 
 
 class Speed(keras.callbacks.Callback):
@@ -263,15 +135,6 @@ class Speed(keras.callbacks.Callback):
         }
 
 
-def peak_memory() -> int:
-    """The most bytes that this process has held, on the GPUs where there are any."""
-    gpus = tf.config.list_logical_devices("GPU")
-    if gpus:
-        return max(tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
 class Profile(keras.callbacks.Callback):
     """Writes TensorFlow's profile of some updates, for TensorBoard.
 
@@ -294,70 +157,3 @@ class Profile(keras.callbacks.Callback):
         """Stop, if it is time."""
         if batch == self.end or (batch > self.start and self.model.stop_training):
             tf.profiler.experimental.stop()
-
-
-class ShowProgress(keras.callbacks.Callback):
-    """A progress bar with the time left; a line now and then where output is no terminal.
-
-    Use as a context manager around training, so that the bar goes however that ends.
-
-    Args:
-        title: names the run.
-        plan: tells how far it goes.
-        console: where to write.
-        line_seconds: least time between two lines.
-    """
-
-    def __init__(self, title: str, plan: Plan, console: Console, line_seconds: float = 10.0):
-        super().__init__()
-        self.title = title
-        self.plan = plan
-        self.console = console
-        self.line_seconds = line_seconds
-
-    def __enter__(self) -> "ShowProgress":
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            console=self.console,
-            disable=not self.console.is_terminal,
-            transient=True,
-        )
-        self.task = self.progress.add_task(
-            self.title, total=self.plan.total_steps, completed=self.plan.start_step
-        )
-        self.test = ""
-        self.started = self.printed = time.monotonic()
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.progress.stop()
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Move the bar."""
-        epoch = -(-batch // self.plan.steps_per_epoch)
-        self.text = (
-            f"{self.title}  epoch {epoch}/{self.plan.epochs}"
-            f"  loss {logs['loss']:.4f}  train {logs['accuracy']:.1%}"
-        )
-        self.progress.update(self.task, completed=batch, description=self.text + self.test)
-        self.step = batch
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Show the test accuracy."""
-        if "test_accuracy" in logs:
-            self.test = f"  test {logs['test_accuracy']:.1%}"
-        self.progress.update(self.task, description=self.text + self.test)
-        now = time.monotonic()
-        if not self.console.is_terminal and now - self.printed >= self.line_seconds:
-            rate = (self.step - self.plan.start_step) / (now - self.started)
-            left = (self.plan.total_steps - self.step) / rate
-            self.console.print(
-                f"{self.text}{self.test}  {left:.0f} s left", highlight=False, soft_wrap=True
-            )
-            self.printed = now

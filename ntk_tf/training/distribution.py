@@ -9,8 +9,6 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from ntk_tf.rules import SettingError
-
 
 def strategy(name: str) -> tf.distribute.Strategy:
     """A distribution strategy by its name in the options.
@@ -19,14 +17,14 @@ def strategy(name: str) -> tf.distribute.Strategy:
         name: `one_device`, or `mirrored` for all GPUs, or all logical CPUs where there is no GPU.
 
     Raises:
-        SettingError: if there is only one device to mirror.
+        ValueError: if there is only one device to mirror.
     """
     if name == "one_device":
         return tf.distribute.get_strategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) < 2:
-        raise SettingError(
-            f"--strategy={name}: there is one device here, {devices[0].name}; it takes several GPUs"
+        raise ValueError(
+            f"strategy={name}: there is one device here, {devices[0].name}; it takes several GPUs"
         )
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
@@ -40,12 +38,12 @@ def check_batches(examples: int, batch_size: int, replicas: int) -> None:
         replicas: number of devices.
 
     Raises:
-        SettingError: if there are such batches.
+        ValueError: if there are such batches.
     """
     last = examples % batch_size or batch_size
     if min(last, batch_size) < replicas:
-        raise SettingError(
-            f"--batch_size={batch_size}: leaves a batch of {min(last, batch_size)} pictures for"
+        raise ValueError(
+            f"batch_size={batch_size}: leaves a batch of {min(last, batch_size)} pictures for"
             f" {replicas} devices; each batch must have at least {replicas}"
         )
 

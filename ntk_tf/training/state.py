@@ -1,39 +1,14 @@
 """The state of a run: what a checkpoint holds, saved and restored as one."""
 
-import dataclasses
 import pathlib
-import time
 import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from ntk_tf.runs import RunDirectoryError
-from ntk_tf.training import checkpoint
-
-
-@dataclasses.dataclass
-class History:
-    """What a run has recorded so far.
-
-    Attributes:
-        tables: rows by the name of the table that they belong to.
-        seconds: spent by earlier processes.
-    """
-
-    tables: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
-    _started: float = dataclasses.field(default_factory=time.monotonic)
-
-    def table(self, name: str) -> list[dict[str, Any]]:
-        """The rows of a table, to read and to add to."""
-        return self.tables.setdefault(name, [])
-
-    def elapsed(self) -> float:
-        """Seconds spent on the run by all its processes."""
-        return self.seconds + time.monotonic() - self._started
+from ntk_tf.runs import History, RunDirectoryError, checkpoint
 
 
 class State:
@@ -61,9 +36,7 @@ class State:
         self.variables = [*variables, *records]
         self._live = len(variables)
         self.history = History()
-        self._fingerprint = 0
-        for variable in fixed:
-            self._fingerprint = zlib.crc32(variable.numpy().tobytes(), self._fingerprint)
+        self._fingerprint = fingerprint(fixed)
 
     def save(self, step: int) -> None:
         """Write a checkpoint of the state after so many updates, if it is finite.
@@ -74,7 +47,7 @@ class State:
         Raises:
             WriteError: if it cannot be written.
         """
-        arrays = checkpoint.values(self.variables)
+        arrays = values(self.variables)
         if not all(np.isfinite(a).all() for a in list(arrays.values())[: self._live]):
             return
         meta = {
@@ -93,22 +66,25 @@ class State:
         Raises:
             RunDirectoryError: if the checkpoint is of another model or initialization.
         """
-        found = checkpoint.restore(self.directory)
+        found = checkpoint.restore(self.directory, ("fingerprint", "tables", "seconds"))
         if found is None:
             return 0
-        if not {"fingerprint", "tables", "seconds"} <= found.meta.keys():
-            raise RunDirectoryError(
-                f"{self.directory}: made by another version of ntk_tf; finish the run with that one"
-                " or remove the folder to start anew"
-            )
         if found.meta["fingerprint"] != self._fingerprint:
             raise RunDirectoryError(
                 f"{self.directory}: made from another initialization, by another version of"
                 " TensorFlow or Keras; finish the run with that one or remove the folder"
             )
-        checkpoint.assign(self.variables, found.arrays, self.directory)
+        assign(self.variables, found.arrays, self.directory)
         self.history = History(found.meta["tables"], found.meta["seconds"])
         return found.step
+
+
+def fingerprint(variables: Sequence[keras.Variable]) -> int:
+    """A checksum of the variables' values."""
+    found = 0
+    for variable in variables:
+        found = zlib.crc32(variable.numpy().tobytes(), found)
+    return found
 
 
 def changing_variables(model: keras.Model, fixed: Sequence[keras.Variable]) -> list[keras.Variable]:
@@ -127,3 +103,39 @@ def changing_variables(model: keras.Model, fixed: Sequence[keras.Variable]) -> l
     left_out = {id(variable) for variable in fixed}
     unique = {id(variable): variable for variable in candidates}
     return [variable for key, variable in unique.items() if key not in left_out]
+
+
+def values(variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
+    """The variables' values by position and path: views, to be read before the next update."""
+    return {
+        _key(i, variable): np.asarray(tf.convert_to_tensor(variable.value))
+        for i, variable in enumerate(variables)
+    }
+
+
+def assign(
+    variables: Sequence[keras.Variable], arrays: Mapping[str, np.ndarray], place: pathlib.Path
+) -> None:
+    """Set variables to values that `values` returned for variables like these.
+
+    Args:
+        variables: what to set.
+        arrays: values by position and path.
+        place: where they come from, for the error message.
+
+    Raises:
+        RunDirectoryError: if the values are of other variables.
+    """
+    expected = {_key(i, variable): variable for i, variable in enumerate(variables)}
+    if expected.keys() != arrays.keys() or any(
+        tuple(variable.shape) != arrays[key].shape for key, variable in expected.items()
+    ):
+        raise RunDirectoryError(
+            f"{place}: the checkpoint is of another model; remove the folder to start anew"
+        )
+    for key, variable in expected.items():
+        variable.assign(arrays[key])
+
+
+def _key(position: int, variable: keras.Variable) -> str:
+    return f"{position:04d}/{variable.path}"

@@ -1,16 +1,14 @@
 """`--widths`: one experiment at several widths, one process each, and one figure of all."""
 
 import dataclasses
-import importlib
 import subprocess
 import sys
 from collections.abc import Sequence
 
-from ntk_tf import runs, signals
-from ntk_tf.config import Config, Options, flags_of
-
-#: What draws an experiment's figure: a module of `reporting` with `draw(run_dirs, output_dir)`.
-FIGURES = {"trajectory": "trajectories", "rank": "rank"}
+from ntk_tf import runs
+from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.process import signals
+from ntk_tf.settings import Config, Options, flags_of
 
 
 def run(config: Config, options: Options, widths: Sequence[int], dry_run: bool) -> int:
@@ -36,15 +34,15 @@ def run(config: Config, options: Options, widths: Sequence[int], dry_run: bool) 
         for width in widths
     ]
     for part, place in parts:
-        runs.check_workdir(place.workdir, part.to_dict())
+        runs.check_workdir(place.workdir, part.to_dict(), part.added())
     for part, place in parts:
         command = [sys.executable, "-m", "ntk_tf.main", *flags_of(part, place)]
         code = _wait(subprocess.Popen([*command, "--dry_run"] if dry_run else command))
         if code:
             return code
     if not dry_run:
-        figure = importlib.import_module(f"ntk_tf.reporting.{FIGURES[config.experiment]}")
-        figure.draw([place.workdir for _, place in parts], options.workdir)
+        folders = [place.workdir for _, place in parts]
+        EXPERIMENTS[config.experiment].draw(folders, options.workdir)
         print(f"figure in {options.workdir}")
     return 0
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ntk_tf import runs
-from ntk_tf.reporting import figures
-from ntk_tf.reporting.figures import plt
+from ntk_tf import plots, runs
+from ntk_tf.plots import plt
 
 RESULT = "rank.json"
 COLUMNS = (
@@ -36,7 +35,7 @@ def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
         output_dir: where `spectra.png` and `.pdf`, `effective_rank.png`, `.pdf` and `.csv` go.
     """
     contents = sorted((_read(run_dir) for run_dir in run_dirs), key=lambda c: c["width"])
-    with plt.rc_context(figures.STYLE):
+    with plt.rc_context(plots.STYLE):
         _draw_spectra(contents, output_dir / "spectra")
         if len(contents) > 1:
             _draw_ranks(contents, output_dir / "effective_rank")
@@ -74,14 +73,14 @@ def _draw_spectra(contents: list[dict[str, Any]], path: pathlib.Path) -> None:
     axis.set_xlabel("number of the singular value")
     axis.set_ylabel("singular value / largest")
     axis.legend(fontsize=8)
-    figures.save(figure, path)
+    plots.save(figure, path)
 
 
 def _draw_ranks(contents: list[dict[str, Any]], path: pathlib.Path) -> None:
     figure, axis = plt.subplots(figsize=(4.5, 3), layout="constrained")
     widths = [content["width"] for content in contents]
     ranks = [content["effective_rank"] for content in contents]
-    axis.plot(widths, ranks, marker="o", color=figures.DARK[0])
+    axis.plot(widths, ranks, marker="o", color=plots.DARK[0])
     axis.set_ylim(0, 1.08 * max(ranks))
     axis.set_xticks(widths)
     axis.set_xlabel("width factor")
@@ -89,4 +88,4 @@ def _draw_ranks(contents: list[dict[str, Any]], path: pathlib.Path) -> None:
     rows = {content["rows"] for content in contents}
     if len(rows) == 1:
         axis.set_title(f"of at most {rows.pop():,}")
-    figures.save(figure, path)
+    plots.save(figure, path)

@@ -9,14 +9,12 @@ import dataclasses
 import json
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from ntk_tf.runs import RunDirectoryError, WriteError, atomic_write, read_arrays
+from ntk_tf.runs.files import RunDirectoryError, WriteError, atomic_write, read_arrays
 
 KEEP = 2
 _META = "meta"
@@ -60,14 +58,31 @@ def save(directory: pathlib.Path, checkpoint: Checkpoint) -> None:
         raise WriteError(path, error.strerror or str(error)) from error
 
 
-def restore(directory: pathlib.Path) -> Checkpoint | None:
+def restore(directory: pathlib.Path, needed: Collection[str] = ()) -> Checkpoint | None:
     """Read the newest checkpoint that is whole.
 
     A damaged one is passed over with a warning that names the file.
 
+    Args:
+        directory: of the checkpoints.
+        needed: names that its `meta` must have.
+
     Returns:
         The checkpoint, or None where there is none.
+
+    Raises:
+        RunDirectoryError: if it lacks one of those names.
     """
+    found = _newest(directory)
+    if found is not None and not set(needed) <= found.meta.keys():
+        raise RunDirectoryError(
+            f"{directory}: made by another version of ntk_tf; finish the run with that one or"
+            " remove the folder to start anew"
+        )
+    return found
+
+
+def _newest(directory: pathlib.Path) -> Checkpoint | None:
     for path in sorted(directory.glob("step-*.npz"), reverse=True):
         try:
             arrays = read_arrays(path)
@@ -77,39 +92,3 @@ def restore(directory: pathlib.Path) -> Checkpoint | None:
             reason = str(error).removeprefix(f"{path}: ")
             warnings.warn(f"{path} is damaged and is passed over ({reason})", stacklevel=2)
     return None
-
-
-def values(variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
-    """The variables' values by position and path: views, to be read before the next update."""
-    return {
-        _key(i, variable): np.asarray(tf.convert_to_tensor(variable.value))
-        for i, variable in enumerate(variables)
-    }
-
-
-def assign(
-    variables: Sequence[keras.Variable], arrays: Mapping[str, np.ndarray], place: pathlib.Path
-) -> None:
-    """Set variables to values that `values` returned for variables like these.
-
-    Args:
-        variables: what to set.
-        arrays: values by position and path.
-        place: where they come from, for the error message.
-
-    Raises:
-        RunDirectoryError: if the values are of other variables.
-    """
-    expected = {_key(i, variable): variable for i, variable in enumerate(variables)}
-    if expected.keys() != arrays.keys() or any(
-        tuple(variable.shape) != arrays[key].shape for key, variable in expected.items()
-    ):
-        raise RunDirectoryError(
-            f"{place}: the checkpoint is of another model; remove the folder to start anew"
-        )
-    for key, variable in expected.items():
-        variable.assign(arrays[key])
-
-
-def _key(position: int, variable: keras.Variable) -> str:
-    return f"{position:04d}/{variable.path}"

@@ -32,12 +32,12 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """
     readers = {".pth": _read_torch, ".safetensors": _read_safetensors, ".npz": _read_numpy}
     if path.suffix not in readers:
-        raise WeightsError(f"--weights={path}: must end in {', '.join(readers)}")
+        raise WeightsError(f"weights={path}: must end in {', '.join(readers)}")
     if not path.is_file():
-        raise WeightsError(f"--weights={path}: there is no such file")
+        raise WeightsError(f"weights={path}: there is no such file")
     tensors = readers[path.suffix](path)
     if not tensors or not all(_is_tensor(value) for value in tensors.values()):
-        raise WeightsError(f"--weights={path}: holds something else than named tensors of numbers")
+        raise WeightsError(f"weights={path}: holds something else than named tensors of numbers")
     return tensors
 
 
@@ -50,7 +50,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise WeightsError(
-            f"--weights={path}: a .pth file needs PyTorch: pip install 'ntk_tf[torch]', or convert"
+            f"weights={path}: a .pth file needs PyTorch: pip install 'ntk_tf[torch]', or convert"
             " it to .safetensors or .npz where PyTorch is installed"
         ) from error
     try:
@@ -73,12 +73,12 @@ def _read_numpy(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return runs.read_arrays(path)
     except runs.RunDirectoryError as error:
-        raise WeightsError(f"--weights={error}") from error
+        raise WeightsError(f"weights={error}") from error
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> WeightsError:
     reason = " ".join(str(error).split())[:200]
-    return WeightsError(f"--weights={path}: cannot be read ({type(error).__name__}: {reason})")
+    return WeightsError(f"weights={path}: cannot be read ({type(error).__name__}: {reason})")
 
 
 def kernels_and_biases(
@@ -107,12 +107,12 @@ def kernels_and_biases(
         pairs = [(layers[name]["weight"], layers[name]["bias"]) for name in order]
         if any(kernel.ndim not in (2, 4) or bias.ndim != 1 for kernel, bias in pairs):
             raise WeightsError(
-                f"--weights={path}: kernels must have 2 or 4 dimensions and biases one"
+                f"weights={path}: kernels must have 2 or 4 dimensions and biases one"
             )
         return pairs
     except (KeyError, ValueError) as error:
         raise WeightsError(
-            f"--weights={path}: its tensors must be named as torchvision's AlexNet names them,"
+            f"weights={path}: its tensors must be named as torchvision's AlexNet names them,"
             f" features.0.weight, features.0.bias, ..., classifier.6.bias;"
             f" found {', '.join(list(tensors)[:4])}"
         ) from error
@@ -139,8 +139,7 @@ def assign(
     places = [layer for layer in model.layers if layer.weights]
     if len(places) != len(layers):
         raise WeightsError(
-            f"--weights={path}: has {len(layers)} layers with weights; {model.name} has"
-            f" {len(places)}"
+            f"weights={path}: has {len(layers)} layers with weights; {model.name} has {len(places)}"
         )
     flattened = None
     for before, layer in zip(model.layers, model.layers[1:], strict=False):
@@ -152,7 +151,7 @@ def assign(
         expected = tuple(place.kernel.shape), tuple(place.bias.shape)
         if (converted.shape, bias.shape) != expected:
             raise WeightsError(
-                f"--weights={path}: {place.name} of {model.name} has kernel and bias of shapes"
+                f"weights={path}: {place.name} of {model.name} has kernel and bias of shapes"
                 f" {expected[0]} and {expected[1]}, the file {converted.shape} and {bias.shape}"
             )
         place.set_weights([converted, bias])

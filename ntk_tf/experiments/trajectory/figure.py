@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ntk_tf import runs
-from ntk_tf.reporting import figures
-from ntk_tf.reporting.figures import DARK, LIGHT, plt
+from ntk_tf import plots, runs
+from ntk_tf.plots import DARK, LIGHT, plt
 
 
 def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
@@ -22,7 +21,7 @@ def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
     contents = [_read(run_dir) for run_dir in run_dirs]
     with_kernel = any(content["kernel"] for content in contents)
     rows = 2 if with_kernel else 1
-    with plt.rc_context(figures.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(
             rows,
             len(contents),
@@ -42,7 +41,7 @@ def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
             axes[1, 0].set_ylabel("kernel")
             axes[1, 0].legend(loc="lower right", fontsize=8)
         _draw_legend(figure, contents)
-        figures.save(figure, output_dir / "trajectories")
+        plots.save(figure, output_dir / "trajectories")
 
 
 def _read(run_dir: pathlib.Path) -> dict[str, Any]:

@@ -3,38 +3,38 @@
 Multinomial, by L-BFGS, with scikit-learn's usual L2 penalty (C = 1).
 """
 
+import math
 import time
 import warnings
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from ntk_tf import data, runs
-from ntk_tf.config import Config, Options
-from ntk_tf.data import pipeline
+from ntk_tf import runs
+from ntk_tf.experiments import size
+from ntk_tf.experiments.baseline import Baseline
+from ntk_tf.experiments.inputs import Inputs
+from ntk_tf.settings import Options
 
 #: Iterations of L-BFGS unless `--max_steps` says otherwise: scikit-learn's default.
 ITERATIONS = 100
 
 
-def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
-    """Fit and evaluate; see `experiments.run`."""
+def run(config: Baseline, options: Options, console: Console) -> dict[str, Any]:
+    """Fit and evaluate; see `experiments.Experiment`."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     started = time.monotonic()
-    source = data.load_for(config, options)
-    runs.open_workdir(options.workdir, config.to_dict(), options.resume, source.classes)
+    inputs = Inputs(config, options)
+    inputs.open_workdir()
+    splits = {"train": inputs.source.train, "test": inputs.source.test}
     model = LogisticRegression(max_iter=config.max_steps or ITERATIONS)
     with console.status("logistic regression"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        pixels = {split: inputs(config, source, split) for split in ("train", "test")}
-        model.fit(pixels["train"], source.train.labels)
-        accuracy = {
-            split: float(model.score(pixels[split], getattr(source, split).labels))
-            for split in pixels
-        }
+        pixels = {name: inputs.arrays(s).reshape(len(s), -1) for name, s in splits.items()}
+        model.fit(pixels["train"], splits["train"].labels)
+        accuracy = {name: float(model.score(pixels[name], splits[name].labels)) for name in splits}
     iterations = int(model.n_iter_.max())
     result = {
         "status": "completed",
@@ -51,18 +51,11 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
     return result
 
 
-def inputs(config: Config, source: data.Source, split: str) -> np.ndarray:
-    """The pixels of a split's pictures as the network sees them: float32 `[n, h * w * c]`."""
-    preprocess = pipeline.preprocessing(
-        source, config.image_size, config.padding, config.input_shape[-1]
-    )
-    pictures = getattr(source, split)
-    rows = np.empty((len(pictures), *config.input_shape), np.float32)
-    size = pipeline.evaluation_batch_size(config.input_shape)
-    batches = pipeline.evaluation_batches(pictures, preprocess, config.num_classes, size)
-    for i, (x, _) in enumerate(batches):
-        rows[i * size : i * size + len(x)] = x
-    return rows.reshape(len(rows), -1)
+def memory(config: Baseline) -> tuple[int, float]:
+    """Parameters of a logistic regression, and bytes of its inputs, twice while it is fitted."""
+    features = math.prod(config.input_shape)
+    examples = config.train_examples or config.card.train
+    return (features + 1) * config.num_classes, size.FLOAT * 2 * features * examples
 
 
 def _version() -> str:

@@ -8,11 +8,14 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from ntk_tf import data, models, runs
-from ntk_tf.choices import SNAKE_SYNSETS
-from ntk_tf.config import Config, Options
-from ntk_tf.data import pipeline
-from ntk_tf.models import weights
+from ntk_tf import models, runs
+from ntk_tf.catalogue.datasets import SNAKE_SYNSETS
+from ntk_tf.data import DataError
+from ntk_tf.data.pipeline import evaluation_batch_size
+from ntk_tf.experiments import size
+from ntk_tf.experiments.inputs import Inputs
+from ntk_tf.experiments.pretrained import Pretrained, torch_weights
+from ntk_tf.settings import Options
 
 #: Classes of ILSVRC 2012, and the position of the first snake among them.
 OUTPUTS, FIRST_SNAKE = 1000, 52
@@ -20,8 +23,8 @@ OUTPUTS, FIRST_SNAKE = 1000, 52
 CHANNELS = 64
 
 
-def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
-    """Evaluate; see `experiments.run`.
+def run(config: Pretrained, options: Options, console: Console) -> dict[str, Any]:
+    """Evaluate; see `experiments.Experiment`.
 
     The result's `test_accuracy` counts a picture as right if its class is the largest of all 1,000
     outputs, `test_accuracy_among_snakes` if it is the largest of those of the chosen snakes.
@@ -31,20 +34,22 @@ def run(config: Config, options: Options, console: Console) -> dict[str, Any]:
     """
     started = time.monotonic()
     try:
-        model = network(pathlib.Path(config.weights), config.input_shape)
-    except weights.WeightsError as error:
-        raise data.DataError(str(error)) from error
-    source = data.load_for(config, options)
-    runs.open_workdir(options.workdir, config.to_dict(), options.resume, source.classes)
+        model = network(pathlib.Path(config.weights).expanduser(), config.input_shape)
+    except torch_weights.WeightsError as error:
+        raise DataError(str(error)) from error
+    inputs = Inputs(config, options)
+    inputs.open_workdir()
+    test = inputs.source.test
     with console.status("evaluating"):
-        outputs = predictions(model, config, source)
-    accuracy = accuracies(outputs, source.test.labels, source.classes)
+        batches = inputs.evaluation_batches(test)
+        outputs = model.predict(batches.map(lambda x, _: x), verbose=0)
+    accuracy = accuracies(outputs, test.labels, inputs.source.classes)
     result = {
         "status": "completed",
         "train_accuracy": None,
         "test_accuracy": accuracy[0],
         "test_accuracy_among_snakes": accuracy[1],
-        "test_examples": len(source.test),
+        "test_examples": len(test),
         "parameters": int(model.count_params()),
         "seconds": round(time.monotonic() - started, 3),
         "versions": runs.versions(),
@@ -58,7 +63,7 @@ def network(path: pathlib.Path, input_shape: tuple[int, int, int]) -> keras.Mode
     """AlexNet with the weights of a file, as wide as they are.
 
     Args:
-        path: of the weights, in PyTorch's layouts; see `models.weights`.
+        path: of the weights, in PyTorch's layouts; see `torch_weights`.
         input_shape: (height, width, channels) of a picture.
 
     Returns:
@@ -67,26 +72,26 @@ def network(path: pathlib.Path, input_shape: tuple[int, int, int]) -> keras.Mode
     Raises:
         WeightsError: if the file holds something else.
     """
-    layers = weights.kernels_and_biases(weights.read(path), path)
+    layers = torch_weights.kernels_and_biases(torch_weights.read(path), path)
     if not len(layers[0][1]):
-        raise weights.WeightsError(f"--weights={path}: the first layer has no channels")
+        raise torch_weights.WeightsError(f"weights={path}: the first layer has no channels")
     if len(layers[-1][1]) != OUTPUTS:
-        raise weights.WeightsError(
-            f"--weights={path}: the network has {len(layers[-1][1])} outputs; one trained on all of"
+        raise torch_weights.WeightsError(
+            f"weights={path}: the network has {len(layers[-1][1])} outputs; one trained on all of"
             f" ImageNet has {OUTPUTS:,}"
         )
     width = len(layers[0][1]) / CHANNELS
     model = models.build("alexnet", width, OUTPUTS, input_shape)
-    weights.assign(model, layers, path)
+    torch_weights.assign(model, layers, path)
     return model
 
 
-def predictions(model: keras.Model, config: Config, source: data.Source) -> np.ndarray:
-    """The outputs `[n, L]` for the test pictures."""
-    preprocess = pipeline.preprocessing(source, config.image_size, 0, config.input_shape[-1])
-    size = pipeline.evaluation_batch_size(config.input_shape)
-    batches = pipeline.evaluation_batches(source.test, preprocess, config.num_classes, size)
-    return model.predict(batches.map(lambda x, _: x), verbose=0)
+def memory(config: Pretrained) -> tuple[int, float]:
+    """Parameters of torchvision's AlexNet, and bytes of them in the file's and Keras' layout."""
+    with models.shapes_only():
+        model = models.build(config.arch, 1, OUTPUTS, config.input_shape)
+    activations = models.activations(model) * evaluation_batch_size(config.input_shape)
+    return model.count_params(), size.FLOAT * (2 * model.count_params() + activations)
 
 
 def accuracies(

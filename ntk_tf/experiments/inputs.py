@@ -1,0 +1,112 @@
+"""Where settings meet the data: found, read, and turned into what the network sees."""
+
+import numpy as np
+import tensorflow as tf
+
+from ntk_tf import data, runs
+from ntk_tf.data import pipeline
+from ntk_tf.data.source import Source, Split
+from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.settings import Config, Options
+
+
+def find(config: Config, options: Options) -> str:
+    """Say where a run's data would come from; see `data.find`."""
+    return data.find(config.dataset, options.data_dir, options.manual_dir, **_choice(config))
+
+
+def prepare(config: Config, options: Options) -> None:
+    """See that a run's data is on this machine; see `data.prepare`."""
+    data.prepare(config.dataset, options.data_dir, options.manual_dir, **_choice(config))
+
+
+def _choice(config: Config) -> dict[str, object]:
+    """Which pictures of the dataset are wanted."""
+    return {"synsets": config.synsets, "skip_corrupt_images": config.skip_corrupt_images}
+
+
+class Inputs:
+    """A run's pictures, as they are on disk and as the network sees them.
+
+    JPEG files are decoded here once and for all if `options.cache_decoded` says so.
+
+    Args:
+        config: the run's settings.
+        options: where the data is.
+
+    Attributes:
+        source: the pictures in their fixed order.
+        preprocess: maps them to inputs.
+
+    Raises:
+        DataError: if the data cannot be had.
+    """
+
+    def __init__(self, config: Config, options: Options):
+        self.config, self.options = config, options
+        source = data.load(
+            config.dataset,
+            options.data_dir,
+            options.manual_dir,
+            getattr(config, "train_examples", None),
+            getattr(config, "test_examples", None),
+            normalization=config.normalization,
+            **_choice(config),
+        )
+        if source.train.encoded:
+            from ntk_tf.data import decode
+
+            source = decode.cached(source, config.image_size, options.cache_decoded)
+        self.source: Source = source
+        augment = getattr(config, "augment", "none")
+        channels = config.input_shape[-1]
+        self.preprocess = pipeline.preprocessing(
+            source, config.image_size, config.padding, channels, augment
+        )
+
+    def open_workdir(self) -> None:
+        """Take the run directory; see `runs.open_workdir`."""
+        config = self.config
+        runs.open_workdir(
+            self.options.workdir,
+            config.to_dict(),
+            self.options.resume,
+            self.source.classes,
+            added=config.added(),
+            files=EXPERIMENTS[config.experiment].files,
+        )
+
+    def training_batches(self, start_step: int) -> tf.data.Dataset:
+        """The run's training batches from an update on; see `pipeline.training_batches`."""
+        config = self.config
+        return pipeline.training_batches(
+            self.source.train,
+            self.preprocess,
+            config.num_classes,
+            config.batch_size,
+            config.seed,
+            start_step,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of training batches in an epoch."""
+        return pipeline.steps_per_epoch(len(self.source.train), self.config.batch_size)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Pictures a batch in passes that only evaluate."""
+        return pipeline.evaluation_batch_size(self.config.input_shape)
+
+    def evaluation_batches(self, split: Split, size: int | None = None) -> tf.data.Dataset:
+        """Every picture of a split once: `(x [b, ...], y [b, L])`."""
+        size = size or self.evaluation_batch
+        return pipeline.evaluation_batches(split, self.preprocess, self.config.num_classes, size)
+
+    def arrays(self, split: Split) -> np.ndarray:
+        """A split as the network sees it, float32 `[n, ...]`."""
+        size = self.evaluation_batch
+        result = np.empty((len(split), *self.config.input_shape), np.float32)
+        for i, (x, _) in enumerate(self.evaluation_batches(split)):
+            result[i * size : i * size + len(x)] = x
+        return result

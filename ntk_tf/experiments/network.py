@@ -1,0 +1,111 @@
+"""Where settings meet the network: built, with the weights of a run, linearized, compiled."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ntk_tf import models
+from ntk_tf.catalogue import architectures
+from ntk_tf.experiments import trained_weights
+from ntk_tf.linearization import LinearizedModel
+from ntk_tf.settings import Config, SettingError
+from ntk_tf.training import TorchSGD, step_schedule
+from ntk_tf.training.metrics import FirstNonFinite, loss_function
+
+
+def build(config: Any) -> tuple[keras.Model, int]:
+    """The network of a configuration's `Network` settings, with the weights that it starts from.
+
+    Returns:
+        The network, and the number of updates that its weights have seen.
+
+    Raises:
+        SettingError: if the architecture cannot be built for these pictures.
+        DataError: if `from_run` holds no weights for it.
+    """
+    model, step = _build(config), 0
+    if config.from_run is not None:
+        step = trained_weights.load(model, config)
+    if not config.train_biases:
+        models.freeze_biases(model)
+    return model, step
+
+
+def outline(config: Any) -> keras.Model:
+    """The same network without values, for its shapes; see `models.shapes_only`.
+
+    Raises:
+        SettingError: if the architecture cannot be built for these pictures.
+    """
+    with models.shapes_only():
+        model = _build(config)
+        if not config.train_biases:
+            models.freeze_biases(model)
+    return model
+
+
+def _build(config: Any) -> keras.Model:
+    try:
+        return models.build(
+            config.arch,
+            config.width,
+            config.num_classes,
+            config.input_shape,
+            config.seed,
+            **config.arguments,
+        )
+    except models.ArchitectureError as error:
+        raise SettingError(f"--arch={config.arch}: {error}") from error
+    except models.ArgumentError as error:
+        raise SettingError(f"--arch_args={config.arch_args}: {error}") from error
+
+
+def in_float64(model: keras.Model, config: Any) -> keras.Model:
+    """The same network with the same weights, computing in float64."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        precise = _build(config)
+    finally:
+        keras.config.set_dtype_policy(before)
+    for variable, source in zip(precise.variables, model.variables, strict=True):
+        variable.assign(tf.cast(source.value, tf.float64))
+    if not config.train_biases:
+        models.freeze_biases(precise)
+    return precise
+
+
+def compiled(config: Any, steps_per_epoch: int, linearized: bool) -> keras.Model:
+    """The network or its linearization, ready to train.
+
+    Args:
+        config: the run's settings.
+        steps_per_epoch: updates an epoch, for the schedule of the learning rate.
+        linearized: which of the two.
+
+    Returns:
+        A compiled model whose optimizer is built.
+    """
+    model, _ = build(config)
+    offsets = None
+    if linearized:
+        if config.decay_toward == "zero":
+            offsets = model.trainable_variables
+        model = LinearizedModel(model)
+    rate = step_schedule(
+        config.learning_rate, config.lr_drop_every * steps_per_epoch, config.lr_drop_factor
+    )
+    model.compile(
+        optimizer=TorchSGD(rate, config.momentum, config.weight_decay, offsets),
+        loss=loss_function(config.loss),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), FirstNonFinite()],
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def title(config: Config) -> str:
+    """The run's name on the screen, such as `LinLeNet x5 on mnist`."""
+    lin = "Lin" if getattr(config, "linearized", False) else ""
+    return f"{lin}{architectures.find(config.arch).title} x{config.width} on {config.dataset}"

@@ -1,0 +1,68 @@
+"""`--experiment=rank`: singular values of a network's output gradients, their effective rank."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ntk_tf.experiments.experiment import Experiment, accuracies
+from ntk_tf.runs import number
+from ntk_tf.settings import groups
+from ntk_tf.settings.setting import (
+    TRUE_OR_FALSE,
+    Condition,
+    integer,
+    one_of,
+    optional,
+    real,
+    setting,
+)
+
+_REGRESSION = Condition("--kernel_regression", lambda config: config.kernel_regression)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rank(groups.Network, groups.Data):
+    """The settings of a spectrum."""
+
+    examples: int = setting(
+        600, integer(1), "first so many training pictures; Figure 5 takes 600 (default: 600)"
+    )
+    precision: str = setting(
+        "float32",
+        one_of("float32", "float64"),
+        "of the Gram's products, and for float64 of the network too (default: float32)",
+    )
+    kernel_regression: bool = setting(
+        False, TRUE_OR_FALSE, "also solve the regression with the kernel (default: off)"
+    )
+    ridge: float = setting(
+        0.0,
+        real("of at least 0", lambda value: value >= 0),
+        "weight decay of the kernel regression (default: 0)",
+        when=_REGRESSION,
+    )
+    test_examples: int | None = setting(
+        None,
+        optional(integer(1)),
+        "use only the first so many test pictures (default: all)",
+        when=_REGRESSION,
+    )
+
+
+def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
+    """The effective rank in words, and the accuracies of the regression."""
+    rank, rows = (number(result, name, path) for name in ("effective_rank", "rows"))
+    known = rank is not None and rows is not None
+    text = f"effective rank {rank:.1f} of {rows:,}  " if known else ""
+    return (text + accuracies(result, path)).rstrip()
+
+
+RANK = Experiment(
+    "rank",
+    Rank,
+    "ntk_tf.experiments.rank.run",
+    summary,
+    files=("rank.json", "spectrum.npz", "spectra.*", "effective_rank.*"),
+    figure="ntk_tf.experiments.rank.figure",
+)

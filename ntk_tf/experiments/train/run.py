@@ -1,0 +1,143 @@
+"""Training from the first update to the result."""
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+from rich.console import Console
+
+from ntk_tf import runs
+from ntk_tf.data.source import Split
+from ntk_tf.experiments import network, size
+from ntk_tf.experiments.inputs import Inputs
+from ntk_tf.experiments.network import title
+from ntk_tf.experiments.train import Train
+from ntk_tf.models import step_flops
+from ntk_tf.process import signals
+from ntk_tf.settings import Options, SettingError
+from ntk_tf.training import distribution
+from ntk_tf.training.callbacks import Profile, Save, Speed, StopAtDivergence, divergence
+from ntk_tf.training.loop import Plan, evaluation_function, train
+from ntk_tf.training.progress import ShowProgress
+from ntk_tf.training.records import Record
+from ntk_tf.training.state import State, changing_variables
+
+#: Updates before a profile begins.
+WARM_UP_STEPS = 10
+
+
+def run(config: Train, options: Options, console: Console) -> dict[str, Any]:
+    """Train to the end, from where an earlier process stopped; see `experiments.Experiment`.
+
+    Raises:
+        SettingError: if the batches cannot be split over the devices.
+    """
+    inputs = Inputs(config, options)
+    try:
+        strategy = distribution.strategy(options.strategy)
+        replicas = strategy.num_replicas_in_sync
+        distribution.check_batches(len(inputs.source.train), config.batch_size, replicas)
+    except ValueError as error:
+        raise SettingError(f"--{error}") from error
+    with strategy.scope():
+        model = network.compiled(config, inputs.steps_per_epoch, config.linearized)
+    inputs.open_workdir()
+    result = _Training(config, options, inputs, model, console).run()
+    path = options.workdir / "result.json"
+    runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)
+    return result
+
+
+def memory(config: Train) -> tuple[int, float]:
+    """Parameters, and bytes; see `size.training_memory`."""
+    buffers, copies = (5, 3) if config.linearized else (4, 2)
+    return size.training_memory(config, buffers, copies)
+
+
+def _profiled(steps: int | None, start: int, total: int) -> tuple[int, ...]:
+    """The updates after which a profile begins and ends; nothing where there is to be none.
+
+    It leaves out the first updates, and is shorter where there are fewer left.
+    """
+    left = total - start
+    if not steps or not left:
+        return ()
+    begin = start + min(WARM_UP_STEPS, left // 2)
+    return begin, min(begin + steps, total)
+
+
+class _Training:
+    """One run: its data, model and state put together."""
+
+    def __init__(
+        self, config: Train, options: Options, inputs: Inputs, model: keras.Model, console: Console
+    ):
+        self.config, self.options, self.inputs, self.console = config, options, inputs, console
+        self.model = model
+        self.test_batches = self._evaluation_batches(inputs.source.test)
+        distribution.build_metrics(model, config.num_classes)
+        self.evaluate = evaluation_function(model)
+        fixed = model.base.variables if config.linearized else []
+        variables = changing_variables(model, fixed)
+        self.state = State(options.workdir / "checkpoint", variables, fixed)
+        per_epoch = inputs.steps_per_epoch
+        total = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
+        start = self.state.restore()
+        self.profiled = _profiled(options.profile, start, total)
+        self.plan = Plan(per_epoch, total, start, frozenset(self.profiled))
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, then evaluate."""
+        config, plan = self.config, self.plan
+        batches = self.inputs.training_batches(plan.start_step)
+        minutes = self.options.checkpoint_minutes
+        stop = StopAtDivergence(plan)
+        record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
+        save = Save(self.state.save, plan, minutes)
+        network = self.model.base if config.linearized else self.model
+        self.speed = Speed(config.batch_size, step_flops(network, config.linearized))
+        with signals.deferred(), ShowProgress(title(config), plan, self.console) as progress:
+            callbacks = [stop, record, save, progress, self.speed]
+            if self.profiled:
+                callbacks.append(Profile(self.options.workdir / "tensorboard", *self.profiled))
+            step = train(self.model, batches, plan, self._test, callbacks)
+        runs.insist(record.complete, minutes)
+        runs.insist(save.complete, minutes)
+        return self._result(step, stop.step)
+
+    def _result(self, step: int, diverged_at: int | None) -> dict[str, Any]:
+        """The content of result.json."""
+        if diverged_at is None:
+            with self.console.status("evaluating on the training set"):
+                train_logs = self.evaluate(self._evaluation_batches(self.inputs.source.train))
+            test_logs = self.evaluate(self.test_batches)
+            if not math.isfinite(train_logs["loss"] + test_logs["loss"]):
+                diverged_at = step
+        result = {"status": "completed"}
+        if diverged_at is not None:
+            train_logs = test_logs = {"accuracy": None, "loss": None}
+            result = divergence(diverged_at, self.plan, self.config.learning_rate_in)
+        return result | {
+            "train_accuracy": train_logs["accuracy"],
+            "test_accuracy": test_logs["accuracy"],
+            "train_loss": train_logs["loss"],
+            "test_loss": test_logs["loss"],
+            "epochs": len(self.state.history.table("metrics")),
+            "steps": step,
+            "parameters": sum(math.prod(w.shape) for w in self.model.trainable_weights),
+            "seed": self.config.seed,
+            "learning_rate": self.config.learning_rate,
+            "seconds": round(self.state.history.elapsed(), 3),
+            "performance": self.speed.result(),
+            "versions": runs.versions(),
+        }
+
+    def _evaluation_batches(self, split: Split) -> tf.data.Dataset:
+        replicas = self.model.distribute_strategy.num_replicas_in_sync
+        even = distribution.even_size(len(split), self.inputs.evaluation_batch, replicas)
+        return self.inputs.evaluation_batches(split, even)
+
+    def _test(self) -> dict[str, float]:
+        logs = self.evaluate(self.test_batches)
+        return {"test_loss": logs["loss"], "test_accuracy": logs["accuracy"]}

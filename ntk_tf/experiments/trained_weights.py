@@ -1,0 +1,75 @@
+"""Weights of a finished or running training run, for experiments on trained networks."""
+
+import pathlib
+from typing import Any
+
+import keras
+
+from ntk_tf import runs
+from ntk_tf.data import DataError
+from ntk_tf.runs import checkpoint
+from ntk_tf.training import state
+
+#: What must agree for a run's weights to fit and to mean the same.
+_SAME = (
+    *("arch", "arch_args", "width", "dataset", "data", "image_size", "padding", "normalization"),
+    "snake_synsets",
+)
+
+
+def load(model: keras.Model, config: Any) -> int:
+    """Give a network the weights of the newest checkpoint in `config.from_run`.
+
+    Args:
+        model: the network at its initialization.
+        config: of the experiment that uses it.
+
+    Returns:
+        The number of updates that the weights have seen.
+
+    Raises:
+        DataError: if the folder holds no fitting run of a network with a checkpoint.
+    """
+    folder = pathlib.Path(config.from_run).expanduser()
+    said = f"from_run={config.from_run}"
+    _check(folder, config, said)
+    found = checkpoint.restore(folder / "checkpoint")
+    if found is None:
+        raise DataError(f"{said}: holds no checkpoint")
+    wanted = state.values(model.variables)
+    by_path = {_path(name): array for name, array in found.arrays.items()}
+    missing = [name for name in wanted if _path(name) not in by_path]
+    if missing:
+        raise DataError(f"{said}: its checkpoint lacks {missing[0]}")
+    arrays = {name: by_path[_path(name)] for name in wanted}
+    state.assign(model.variables, arrays, folder)
+    return found.step
+
+
+def _check(folder: pathlib.Path, config: Any, said: str) -> None:
+    """Refuse a folder whose run is of something else.
+
+    Raises:
+        DataError: if it is.
+    """
+    try:
+        settings = runs.read_json(folder / "config.json")
+    except runs.RunDirectoryError as error:
+        raise DataError(f"{said}: must be a directory of --experiment=train ({error})") from error
+    if settings.get("experiment") != "train" or settings.get("linearized"):
+        raise DataError(
+            f"{said}: must hold --experiment=train of a network; the kernel of a linearization is"
+            " that of its initialization"
+        )
+    here = config.to_dict()
+    settings = {name: value for name, value in config.added().items() if name in _SAME} | settings
+    for name in _SAME:
+        if settings.get(name) != here.get(name):
+            raise DataError(
+                f"{said}: has --{name}={settings.get(name)}, and this run --{name}={here.get(name)}"
+            )
+
+
+def _path(name: str) -> str:
+    """A variable's path without its position, which depends on whether biases were trained."""
+    return name.partition("/")[2]

@@ -1,0 +1,61 @@
+"""`--experiment=trajectory`: a network and its linearization side by side, update by update."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ntk_tf.experiments.experiment import Experiment
+from ntk_tf.runs import number
+from ntk_tf.settings import groups
+from ntk_tf.settings.setting import integer, optional, positions, setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trajectory(
+    groups.Network,
+    groups.Training,
+    groups.TestSubset,
+    groups.TrainSubset,
+    groups.Data,
+):
+    """The settings of a trajectory."""
+
+    examples: int | tuple[int, ...] = setting(
+        3,
+        positions(),
+        "test pictures whose outputs are recorded: how many, one of each class, or their positions"
+        " (default: 3)",
+    )
+    record_every: int = setting(
+        1, integer(1), "updates between records of the outputs (default: 1)"
+    )
+    distance_every: int = setting(
+        50, integer(1), "updates between measurements of the distance (default: 50)"
+    )
+    distance_examples: int = setting(
+        200, integer(1), "first so many test pictures for the distance (default: 200)"
+    )
+    kernel_every: int | None = setting(
+        None, optional(integer(1)), "updates between measurements of the kernel (default: never)"
+    )
+    kernel_examples: int = setting(
+        50, integer(2), "first so many test pictures for the kernel (default: 50)"
+    )
+
+
+def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
+    """The last distance in words."""
+    distance = number(result, "relative_distance", path)
+    return "" if distance is None else f"relative distance {distance:.3f}"
+
+
+TRAJECTORY = Experiment(
+    "trajectory",
+    Trajectory,
+    "ntk_tf.experiments.trajectory.run",
+    summary,
+    files=("trajectories.*", "trajectory.json", "kernel.csv"),
+    figure="ntk_tf.experiments.trajectory.figure",
+    keeps_inputs=True,
+)

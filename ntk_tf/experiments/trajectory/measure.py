@@ -1,0 +1,99 @@
+"""What is measured at chosen updates: the distance of the two models, the kernel's movement."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ntk_tf import ntk
+from ntk_tf.experiments.trajectory.pair import Pair, relative_distance
+from ntk_tf.ntk.movement import kernel_movement
+from ntk_tf.training.loop import Plan
+
+
+class Measurement(Protocol):
+    """Something that is measured every so many updates, and after the last."""
+
+    every: int
+    rows: list[dict[str, Any]]
+
+    def prepare(self) -> None:
+        """Called before training, which may go on in the middle."""
+
+    def measure(self, step: int) -> dict[str, float] | None:
+        """The measured values after so many updates; None if there is nothing to measure."""
+
+
+class Distance:
+    """The distance between the network and its linearization; see `pair.relative_distance`."""
+
+    def __init__(self, pair: Pair, pictures: tf.Tensor, every: int, rows: list[dict[str, Any]]):
+        self.pair, self.pictures, self.every, self.rows = pair, pictures, every, rows
+
+    def prepare(self) -> None:
+        """Nothing."""
+
+    def measure(self, step: int) -> dict[str, float] | None:
+        """The distance; none before the first update, when there is no movement."""
+        return relative_distance(self.pair, self.pictures) if step else None
+
+
+class KernelMovement:
+    """How far the network's kernel has moved; see `ntk.movement.kernel_movement`."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        pictures: np.ndarray,
+        targets: np.ndarray,
+        every: int,
+        rows: list[dict[str, Any]],
+    ):
+        self.pair, self.pictures, self.targets = pair, pictures, targets
+        self.every, self.rows = every, rows
+
+    def prepare(self) -> None:
+        """Compute the kernel at the start: the base is at w0 also when a run goes on."""
+        self.kernel = ntk.GramFunction(self.pair.standard)
+        self.at_start = ntk.gram(self.pair.linearized.base, self.pictures)
+
+    def measure(self, step: int) -> dict[str, float]:
+        """The kernel now, compared with that at the start."""
+        return kernel_movement(self.kernel(self.pictures), self.at_start, self.targets)
+
+
+class Measure(keras.callbacks.Callback):
+    """Records the last outputs and measures at the plan's pauses.
+
+    Args:
+        pair: both models.
+        measurements: what is measured.
+        plan: tells start and end.
+    """
+
+    def __init__(self, pair: Pair, measurements: Sequence[Measurement], plan: Plan):
+        super().__init__()
+        self.pair, self.measurements, self.plan = pair, measurements, plan
+
+    def on_train_begin(self, logs=None):
+        """Record the start."""
+        for measurement in self.measurements:
+            measurement.prepare()
+        self.pair.record()
+        if self.plan.start_step == 0:
+            self._measure(0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Measure, if it is time; `batch` is the number of updates done."""
+        self.pair.record()
+        if not self.model.stop_training:
+            self._measure(batch)
+
+    def _measure(self, step: int) -> None:
+        for measurement in self.measurements:
+            if step % measurement.every == 0 or step == self.plan.total_steps:
+                values = measurement.measure(step)
+                if values is not None:
+                    measurement.rows.append({"step": step} | values)

@@ -1,0 +1,204 @@
+"""A network and its linearization side by side, update by update.
+
+Both start from the same weights and see the same minibatches; before the first update and after
+every `record_every`-th, the outputs of both on a few test pictures are recorded inside the compiled
+graph (Figure 2 of Samarin et al. 2020). At chosen updates the distance between the two on more test
+pictures is measured, and on request the movement of the network's kernel.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+from ntk_tf import runs
+from ntk_tf.data import DataError
+from ntk_tf.experiments import network, size
+from ntk_tf.experiments.inputs import Inputs
+from ntk_tf.experiments.network import title
+from ntk_tf.experiments.trajectory import Trajectory, figure
+from ntk_tf.experiments.trajectory.measure import Distance, KernelMovement, Measure
+from ntk_tf.experiments.trajectory.pair import Pair
+from ntk_tf.experiments.trajectory.show import Show
+from ntk_tf.process import signals
+from ntk_tf.settings import Options
+from ntk_tf.training import distribution
+from ntk_tf.training.callbacks import Save, StopAtDivergence, divergence
+from ntk_tf.training.loop import Plan, train
+from ntk_tf.training.progress import ShowProgress
+from ntk_tf.training.state import State, changing_variables
+
+KERNEL_COLUMNS = ("step", "relative_change", "cosine", "label_alignment")
+
+
+def run(config: Trajectory, options: Options, console: Console) -> dict[str, Any]:
+    """Train both models and record their trajectories; see `experiments.Experiment`."""
+    inputs = Inputs(config, options)
+    chosen = choose_examples(inputs.source.test.labels, config.examples)
+    trajectory = _Trajectory(config, options, inputs, chosen, console)
+    inputs.open_workdir()
+    result = trajectory.run()
+
+    def finish() -> None:
+        figure.draw([options.workdir], options.workdir)
+        runs.write_json(options.workdir / "result.json", result)
+
+    runs.insist(finish, options.checkpoint_minutes)
+    return result
+
+
+def memory(config: Trajectory) -> tuple[int, float]:
+    """Parameters, and bytes of both models; see `size.training_memory`."""
+    return size.training_memory(config, 8, 5)
+
+
+def choose_examples(labels: np.ndarray, examples: tuple[int, ...] | int) -> np.ndarray:
+    """Positions of the test pictures to record, int64 `[E]`.
+
+    Args:
+        labels: of all test pictures.
+        examples: the positions, or how many to take: the first ones of distinct classes.
+
+    Returns:
+        The positions in the order of the pictures, or as given.
+
+    Raises:
+        DataError: if there are not so many classes or pictures.
+    """
+    if isinstance(examples, tuple):
+        if max(examples) >= len(labels):
+            raise DataError(
+                f"examples={','.join(map(str, examples))}: there are {len(labels)} test"
+                f" pictures, counted from 0"
+            )
+        return np.array(examples)
+    first = np.sort(np.unique(labels, return_index=True)[1])
+    if examples > len(first):
+        raise DataError(
+            f"examples={examples}: the test pictures are of {len(first)} classes, and one of"
+            " each is taken; name pictures by their positions, comma-separated, to take others"
+        )
+    return first[:examples]
+
+
+class _Trajectory:
+    """One run: two models, what is recorded of them, and where it goes."""
+
+    def __init__(
+        self,
+        config: Trajectory,
+        options: Options,
+        inputs: Inputs,
+        chosen: np.ndarray,
+        console: Console,
+    ):
+        self.config, self.options, self.inputs, self.console = config, options, inputs, console
+        self.chosen, self.labels = chosen, inputs.source.test.labels[chosen]
+        self.total = config.max_steps or inputs.steps_per_epoch
+        self.pair = self._build_pair()
+        fixed = self.pair.linearized.base.variables
+        variables = [
+            *changing_variables(self.pair.standard, []),
+            *changing_variables(self.pair.linearized, fixed),
+        ]
+        place = options.workdir / "checkpoint"
+        self.state = State(place, variables, fixed, [self.pair.records])
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end and write everything down."""
+        start, pauses = self.state.restore(), self._pauses()
+        plan = Plan(self.inputs.steps_per_epoch, self.total, start, pauses)
+        minutes = self.options.checkpoint_minutes
+        stop = StopAtDivergence(plan)
+        save = Save(self.save, plan, min(1.0, minutes))
+        folder, history = self.options.workdir / "tensorboard", self.state.history
+        show = Show(folder, self.pair, self.chosen, self.labels, history, plan.start_step)
+        name = f"{title(self.config)} and its linearization"
+        with signals.deferred(), ShowProgress(name, plan, self.console) as progress:
+            callbacks = [stop, self._measure(plan), show, save, progress]
+            batches = self.inputs.training_batches(plan.start_step)
+            step = train(self.pair, batches, plan, dict, callbacks)
+        runs.insist(save.complete, minutes)
+        # What was recorded before a divergence is a result too, and a process may have ended
+        # between its last checkpoint and these files.
+        runs.insist(lambda: self.write_files(step), minutes)
+        return self._result(step, plan, stop.step)
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint, and what has been recorded so far where users look for it."""
+        self.state.save(step)
+        self.write_files(step)
+
+    def write_files(self, step: int) -> None:
+        """Write trajectories.npz and the tables up to an update."""
+        workdir, every = self.options.workdir, self.config.record_every
+        records = self.pair.records.numpy()[: step // every + 1]
+        with runs.atomic_write(workdir / "trajectories.npz", "wb") as file:
+            np.savez(
+                file,
+                step=np.arange(len(records)) * every,
+                standard=records[:, 0],
+                linearized=records[:, 1],
+                label=self.labels,
+                index=self.chosen,
+            )
+        history = self.state.history
+        content = {"width": self.config.width, "seed": self.config.seed, "steps": step}
+        runs.write_json(
+            workdir / "trajectory.json", content | {"distances": history.table("distance")}
+        )
+        if self.config.kernel_every:
+            runs.write_table(workdir / "kernel.csv", KERNEL_COLUMNS, history.table("kernel"))
+
+    def _pictures(self, positions: np.ndarray | slice) -> tf.Tensor:
+        """Test pictures as the networks see them, `[n, h, w, c]`."""
+        split = self.inputs.source.test.take(positions)
+        return next(iter(self.inputs.evaluation_batches(split, len(split))))[0]
+
+    def _build_pair(self) -> Pair:
+        """Both models from the same initialization, and the buffer of their outputs."""
+        config = self.config
+        standard, linearized = (
+            network.compiled(config, self.inputs.steps_per_epoch, linearized)
+            for linearized in (False, True)
+        )
+        for model in (standard, linearized):
+            distribution.build_metrics(model, config.num_classes)
+        count = self.total // config.record_every + 1
+        return Pair(standard, linearized, self._pictures(self.chosen), count, config.record_every)
+
+    def _pauses(self) -> frozenset[int]:
+        """Updates after which something is measured between the graph's executions."""
+        every = filter(None, (self.config.distance_every, self.config.kernel_every))
+        return frozenset({self.total}.union(*(range(0, self.total, n) for n in every)))
+
+    def _measure(self, plan: Plan) -> Measure:
+        """What is measured at the pauses."""
+        config, table = self.config, self.state.history.table
+        pictures = self._pictures(slice(0, config.distance_examples))
+        found = [Distance(self.pair, pictures, config.distance_every, table("distance"))]
+        if config.kernel_every:
+            first = slice(0, config.kernel_examples)
+            targets = np.eye(config.num_classes)[self.inputs.source.test.labels[first]]
+            pictures = self._pictures(first).numpy()
+            found.append(
+                KernelMovement(self.pair, pictures, targets, config.kernel_every, table("kernel"))
+            )
+        return Measure(self.pair, found, plan)
+
+    def _result(self, step: int, plan: Plan, diverged_at: int | None) -> dict[str, Any]:
+        """The content of result.json."""
+        result = {"status": "completed"}
+        if diverged_at is not None:
+            result = divergence(diverged_at, plan, self.config.learning_rate_in)
+        distances = self.state.history.table("distance")
+        return result | {
+            "relative_distance": distances[-1]["relative_distance"] if distances else None,
+            "steps": step,
+            "parameters": int(self.pair.standard.count_params()),
+            "seed": self.config.seed,
+            "learning_rate": self.config.learning_rate,
+            "seconds": round(self.state.history.elapsed(), 3),
+            "versions": runs.versions(),
+        }

@@ -1,0 +1,1 @@
+"""The process itself: signals, start, memory. Knows nothing of runs."""

@@ -1,0 +1,46 @@
+"""A run directory: its files, its owner, its result, its checkpoints. Imports no TensorFlow.
+
+- `config.json`: every resolved setting, and the classes where the data decided on them
+- `metrics.csv`: a row per epoch, `METRICS_COLUMNS`
+- `result.json`: written last; its presence means that the run is finished
+- `tensorboard/`: event files, the rows of metrics.csv as scalars
+- `checkpoint/`: the newest complete states
+- `.lock`: held by the process at work there
+"""
+
+from ntk_tf.runs.directory import check_workdir, is_owned, open_workdir, own
+from ntk_tf.runs.files import (
+    RunDirectoryError,
+    WriteError,
+    atomic_write,
+    attempt,
+    insist,
+    read_arrays,
+    read_json,
+    write_json,
+    write_table,
+)
+from ntk_tf.runs.history import History
+from ntk_tf.runs.result import METRICS_COLUMNS, is_finished, number, read_result, versions
+
+__all__ = [
+    "METRICS_COLUMNS",
+    "History",
+    "RunDirectoryError",
+    "WriteError",
+    "atomic_write",
+    "attempt",
+    "check_workdir",
+    "insist",
+    "is_finished",
+    "is_owned",
+    "number",
+    "open_workdir",
+    "own",
+    "read_arrays",
+    "read_json",
+    "read_result",
+    "versions",
+    "write_json",
+    "write_table",
+]

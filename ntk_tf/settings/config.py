@@ -1,0 +1,177 @@
+"""The settings of a run: frozen, complete, and what is written down of them.
+
+An experiment's settings are a dataclass that inherits from `Config` and from the groups that it
+reads, so that a setting of another experiment is not an attribute at all.
+"""
+
+import dataclasses
+import pathlib
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from ntk_tf.catalogue.datasets import Card
+from ntk_tf.settings.options import Options
+from ntk_tf.settings.setting import Declaration, declarations, setting, shown, text
+
+#: What config.json holds besides settings: facts of the data.
+FACTS = ("data", "classes")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every setting that a run's numbers depend on.
+
+    Attributes:
+        experiment: what is run.
+        card: what is known of the dataset.
+    """
+
+    experiment: str = setting(
+        "train", text("the name of an experiment", placeholder="NAME"), "what to run", named=False
+    )
+    card: Card
+
+    def check(self, given: dict[str, Any]) -> None:
+        """Refuse settings that do not go together; groups add what they know.
+
+        Args:
+            given: the settings that were not left to their defaults.
+
+        Raises:
+            SettingError: naming the flag, its value and what is allowed.
+        """
+
+    @property
+    def small(self) -> bool:
+        """Whether each operation is too small to be split over threads."""
+        return False
+
+    def read(self) -> dict[str, Declaration]:
+        """The settings that these settings let the experiment read."""
+        return {name: d for name, d in declarations(self).items() if d.read_by(self)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Those settings' values by name, and facts of a user's data, ready for JSON."""
+        values = {name: getattr(self, name) for name in self.read()}
+        content = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return content | ({"data": facts(self.card)} if self.card.fingerprint else {})
+
+    def added(self) -> dict[str, Any]:
+        """What the config.json of an earlier version lacks, with the values it stands for."""
+        return {
+            name: declaration.default_for(self)
+            for name, declaration in self.read().items()
+            if declaration.since != "0.1"
+        }
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not their default."""
+        values = {name: getattr(self, name) for name in self.read()}
+        usual = {name: d.default_for(self) for name, d in self.read().items()}
+        return {name: value for name, value in values.items() if value != usual[name]}
+
+
+def facts(card: Card) -> dict[str, Any]:
+    """What config.json says of a user's data."""
+    names = ("shape", "classes", "train", "test", "fingerprint")
+    values = {name: getattr(card, name) for name in names}
+    return values | {"shape": list(card.shape)}
+
+
+def run_name(config: Config, **instead: str) -> str:
+    """A readable name, unique and safe in a shell: model and data, then what is no default.
+
+    Args:
+        config: the run's settings.
+        **instead: what to write in place of a setting's value: `width="1-3"` for several widths,
+            `linearized=""` for a network and its linearization together.
+
+    Returns:
+        For example `linlenet_x60_mnist_seed0` or `lenet_x1_digits_seed3_epochs5`.
+    """
+    lin = instead.get("linearized", "lin" if getattr(config, "linearized", False) else "")
+    arch, dataset = _word(config.arch), _dataset_word(config)
+    if hasattr(config, "width"):
+        width = instead.get("width", config.width)
+        name = f"{lin}{arch}_x{width}_{dataset}_seed{config.seed}"
+    elif hasattr(config, "weights"):
+        name = f"{dataset}_{_file_word(config.weights)}"
+    else:
+        name = f"{dataset}_for_{arch}"
+    prefix = "" if config.experiment == "train" else f"{config.experiment}_"
+    parts = [_part(key, value) for key, value in config.changed().items() if _named(config, key)]
+    if getattr(config, "from_run", None):
+        parts.append(f"_from-{_file_word(config.from_run)}")
+    return prefix + name + "".join(parts)
+
+
+def _named(config: Config, key: str) -> bool:
+    return declarations(config)[key].named
+
+
+def _part(key: str, value: Any) -> str:
+    """A setting in a run's name; long ones are shortened to a checksum."""
+    if key == "snake_synsets":  # up to 17 names are too long for a folder's
+        return f"_{key}{value.count(',') + 1}-{zlib.crc32(value.encode()):08x}"
+    if key == "arch_args":
+        return "_" + _word(value.replace("=", ""))
+    return f"_{key}{_word(shown(value))}"
+
+
+def _word(value: str) -> str:
+    """A value with nothing in it that means something to a shell or a path."""
+    return re.sub(r"[^\w.,+-]", ".", value)
+
+
+def _file_word(path: str) -> str:
+    """A file's or folder's name, and a checksum of where it is."""
+    place = pathlib.Path(path).expanduser().absolute()
+    return f"{_word(place.stem)}-{zlib.crc32(str(place).encode()):08x}"
+
+
+def _dataset_word(config: Config) -> str:
+    card = config.card
+    if not config.dataset.endswith(".npz"):
+        return _word(config.dataset.replace(":", "-"))
+    return f"{_word(pathlib.Path(config.dataset).stem)}-{card.fingerprint}"
+
+
+def flags_of(config: Config, options: Options) -> list[str]:
+    """The command line that resolves to these settings: only what differs from the defaults.
+
+    Args:
+        config: a run's settings.
+        options: how and where it is carried out.
+
+    Returns:
+        Arguments of `python -m ntk_tf.main`.
+    """
+    named = ("experiment", "arch", "width", "dataset")
+    chosen = {name: getattr(config, name) for name in named if hasattr(config, name)}
+    return [_flag(n, v) for n, v in (chosen | config.changed() | options.changed()).items()]
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    return f"--{name}={shown(value)}"
+
+
+def read_facts(content: Mapping[str, Any], known: Card) -> Card:
+    """A user's data as a config.json describes it, whether or not it is still there.
+
+    Args:
+        content: of `data` in the config.json.
+        known: its name and title.
+
+    Raises:
+        TypeError: if the content is of another form.
+        ValueError: likewise.
+    """
+    values = {name: int(content[name]) for name in ("classes", "train", "test")}
+    shape = tuple(int(side) for side in content["shape"])
+    return dataclasses.replace(
+        known, shape=shape, fingerprint=str(content["fingerprint"]), **values
+    )

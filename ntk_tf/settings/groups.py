@@ -1,0 +1,401 @@
+"""Settings that several experiments share, in groups that they inherit.
+
+Their order is that of run names, `config.json`, `--help` and the README.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ntk_tf.catalogue import architectures, datasets, paper
+from ntk_tf.settings.config import Config
+from ntk_tf.settings.setting import (
+    TRUE_OR_FALSE,
+    Condition,
+    Rule,
+    SettingError,
+    integer,
+    one_of,
+    optional,
+    real,
+    setting,
+    text,
+)
+
+_ABOVE_0 = real("above 0", lambda value: value > 0)
+_AT_LEAST_0 = real("of at least 0", lambda value: value >= 0)
+_PAPER = "default: the paper's for the architecture and dataset"
+
+SNAKES = Condition("--dataset=imagenet_snakes", lambda c: c.dataset == "imagenet_snakes")
+LINEARIZED = Condition(
+    "--linearized (in a sweep, --models=linearized)", lambda c: getattr(c, "linearized", True)
+)
+
+
+def _paper(name: str) -> Callable[[Any], Any]:
+    """The paper's value for a run, or the general one where it has none."""
+
+    def value(config: Any) -> Any:
+        linearized = bool(getattr(config, "linearized", False))
+        return paper.training(config.arch, config.dataset, linearized)[name]
+
+    return value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Epochs(Config):
+    """How long to train."""
+
+    epochs: int = setting(_paper("epochs"), integer(1), f"passes over the training set ({_PAPER})")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Descent(Config):
+    """Stochastic gradient descent."""
+
+    batch_size: int = setting(
+        _paper("batch_size"),
+        integer(1),
+        f"pictures an update; the last batch of an epoch may be smaller ({_PAPER})",
+    )
+    learning_rate: float = setting(
+        _paper("learning_rate"),
+        _ABOVE_0,
+        f"SGD's step size at the start ({_PAPER})",
+        plural="learning_rates",
+    )
+    momentum: float = setting(
+        _paper("momentum"),
+        real("of at least 0 and below 1", lambda value: 0 <= value < 1),
+        f"SGD's momentum ({_PAPER})",
+    )
+    weight_decay: float = setting(
+        _paper("weight_decay"),
+        _AT_LEAST_0,
+        f"coupled decay, added to the gradient as PyTorch does ({_PAPER})",
+        plural="weight_decays",
+    )
+    lr_drop_every: int = setting(
+        _paper("lr_drop_every"),
+        integer(0),
+        f"epochs between drops of the learning rate, 0 for constant ({_PAPER})",
+    )
+    lr_drop_factor: float = setting(
+        _paper("lr_drop_factor"), _ABOVE_0, f"a drop divides the learning rate by this ({_PAPER})"
+    )
+
+    def learning_rate_in(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        drops = epoch // self.lr_drop_every if self.lr_drop_every else 0
+        return self.learning_rate / self.lr_drop_factor**drops
+
+
+def _dataset(config: Any) -> str:
+    return architectures.find(config.arch).dataset or "mnist"
+
+
+def _image_size(config: Any) -> int | None:
+    """The architecture's side, the dataset's, or None for pictures of the user's as they are."""
+    usual = architectures.find(config.arch).usual_side or datasets.USUAL_SIDE.get(config.dataset)
+    if usual is None and not datasets.is_own(config.dataset):
+        usual = config.card.shape[0]
+    return usual if len(config.card.shape) == 3 else None
+
+
+def _is_arch(value: str) -> bool:
+    return value in architectures.ARCHITECTURES or architectures.is_own(value)
+
+
+def _is_dataset(value: str) -> bool:
+    return value in datasets.DATASETS or datasets.is_own(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pictures(Config):
+    """What the network sees."""
+
+    arch: str = setting(
+        "lenet",
+        text(architectures.ALLOWED, _is_arch, "NAME"),
+        f"architecture: {architectures.ALLOWED} (default: lenet)",
+        named=False,
+    )
+    dataset: str = setting(
+        _dataset,
+        text(datasets.ALLOWED, _is_dataset, "NAME"),
+        f"pictures: {datasets.ALLOWED} (default: the paper's for the architecture)",
+        named=False,
+    )
+    image_size: int | None = setting(
+        _image_size,
+        optional(integer(1)),
+        "pictures are resized to this side (default: the architecture's or the dataset's)",
+    )
+    padding: int = setting(0, integer(0), "pixels of black border added on each side (default: 0)")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what the network sees, (height, width, channels) or `(d,)`."""
+        if len(self.card.shape) == 1:
+            return self.card.shape
+        height, width, channels = self.card.shape
+        if self.image_size is not None:
+            height = width = self.image_size
+        border = 2 * self.padding
+        wanted = architectures.find(self.arch).channels or channels
+        return height + border, width + border, wanted
+
+    @property
+    def num_classes(self) -> int:
+        """Number L of outputs."""
+        return len(self.synsets) if self.synsets else self.card.classes
+
+    @property
+    def synsets(self) -> tuple[str, ...] | None:
+        """The chosen classes of `imagenet_snakes`; None for its default."""
+        chosen = getattr(self, "snake_synsets", None)
+        return tuple(chosen.split(",")) if chosen else None
+
+    def check(self, given: dict[str, Any]) -> None:
+        """Refuse pictures that the architecture cannot take.
+
+        Raises:
+            SettingError: naming the flag, its value and what is allowed.
+        """
+        super().check(given)
+        arch = architectures.find(self.arch)
+        shape = "x".join(map(str, self.card.shape))
+        if len(self.card.shape) == 1:
+            if not arch.takes_vectors:
+                raise SettingError(
+                    f"--dataset={self.dataset}: has vectors of {shape} numbers; --arch={self.arch}"
+                    " takes pictures"
+                )
+            for name in ("image_size", "padding", "augment"):
+                if name in given:
+                    raise SettingError(
+                        f"--{name}={given[name]}: --dataset={self.dataset} has vectors"
+                    )
+            return
+        *sides, channels = self.input_shape
+        if self.card.shape[-1] not in (1, channels):
+            raise SettingError(
+                f"--dataset={self.dataset}: has pictures of {shape}; --arch={self.arch} takes"
+                f" {channels} channels"
+            )
+        if min(sides) < arch.smallest_side:
+            size = f"image_size={self.image_size}" if self.image_size else f"dataset={self.dataset}"
+            raise SettingError(
+                f"--{size}: with --padding={self.padding} the input of {self.arch} is"
+                f" {min(sides)} pixels wide; it must be at least {arch.smallest_side}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective(Config):
+    """What is minimized, and for how many updates."""
+
+    loss: str = setting(
+        "l2",
+        one_of("l2", "cross_entropy"),
+        "l2 is the mean over batch and outputs (default: l2)",
+        plural="losses",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaxSteps(Config):
+    """An early end."""
+
+    max_steps: int | None = setting(
+        None, optional(integer(1)), "stop after so many updates (default: all epochs)"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSubset(Config):
+    """How many of the training pictures."""
+
+    train_examples: int | None = setting(
+        None, optional(integer(1)), "use only the first so many training pictures (default: all)"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TestSubset(Config):
+    """How many of the test pictures."""
+
+    test_examples: int | None = setting(
+        None, optional(integer(1)), "use only the first so many test pictures (default: all)"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augmentation(Config):
+    """Random changes of the training pictures."""
+
+    augment: str = setting(
+        "none",
+        one_of("none", "flip_crop"),
+        "of training pictures: flip_crop for a random resized crop and flip (default: none)",
+    )
+
+
+def _are_snakes(value: str) -> bool:
+    names = value.split(",")
+    return 2 <= len(names) == len(set(names)) and set(names) <= set(datasets.SNAKE_SYNSETS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Snakes(Config):
+    """Which of ImageNet's snakes."""
+
+    snake_synsets: str | None = setting(
+        None,
+        optional(
+            text(
+                f"at least two different ones of {', '.join(datasets.SNAKE_SYNSETS)}, separated by"
+                " commas",
+                _are_snakes,
+                "SYNSET,SYNSET...",
+            )
+        ),
+        "classes of imagenet_snakes (default: the first ten that have 1,300 training pictures)",
+        when=SNAKES,
+    )
+    skip_corrupt_images: bool = setting(
+        False,
+        TRUE_OR_FALSE,
+        "prepare imagenet_snakes without pictures that cannot be decoded (default: off)",
+        when=SNAKES,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecayToward(Config):
+    """Where weight decay pulls a linearization."""
+
+    decay_toward: str = setting(
+        "initialization",
+        one_of("initialization", "zero"),
+        "weight decay of a linearization acts on u, or toward zero on its weights w0 + u, as on a"
+        " network's (default: initialization)",
+        when=LINEARIZED,
+        since="0.1.1",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Precision(Config):
+    """Of matrix products and convolutions while training."""
+
+    precision: str = setting(
+        "float32",
+        one_of("float32", "tf32"),
+        "of matrix products: tf32 rounds factors to 10 bits on NVIDIA GPUs and is faster (default:"
+        " float32)",
+    )
+
+
+def _arguments() -> Rule:
+    """Keyword arguments `name=value,...`; values are numbers, true, false, none or words."""
+    form = re.compile(r"[A-Za-z_]\w*=[^,=]+(,[A-Za-z_]\w*=[^,=]+)*")
+
+    def accepts(value: str) -> bool:
+        names = [part.partition("=")[0] for part in value.split(",")]
+        return form.fullmatch(value) is not None and len(set(names)) == len(names)
+
+    allowed = "different name=value pairs separated by commas, such as kernel_size=3"
+    return text(allowed, accepts, "NAME=VALUE,...")
+
+
+def _value(word: str) -> Any:
+    constants = {"true": True, "false": False, "none": None}
+    if word.lower() in constants:
+        return constants[word.lower()]
+    for convert in (int, float):
+        try:
+            return convert(word)
+        except ValueError:
+            pass
+    return word
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network(Config):
+    """The network and where its weights start."""
+
+    width: int = setting(
+        1,
+        integer(1),
+        "width factor k: multiplies channels and hidden units (default: 1)",
+        plural="widths",
+        named=False,
+    )
+    seed: int = setting(
+        0,
+        integer(0, 2**32 - 1),
+        "fixes initialization and data order (default: 0)",
+        plural="seeds",
+        named=False,
+    )
+    train_biases: bool = setting(
+        True,
+        TRUE_OR_FALSE,
+        "train the biases; without, they stay at their initialization and a linearization has no u"
+        " for them (default: on)",
+        since="0.1.1",
+    )
+    from_run: str | None = setting(
+        None,
+        optional(text("a run directory", placeholder="DIR")),
+        "training run whose newest weights the network starts from (default: initialization)",
+        since="0.2",
+        named=False,
+    )
+    arch_args: str | None = setting(
+        None,
+        optional(_arguments()),
+        "keyword arguments of the architecture, such as kernel_size=3 for lenet (default: none)",
+        since="0.2",
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments in `arch_args`."""
+        parts = self.arch_args.split(",") if self.arch_args else []
+        pairs = (part.split("=") for part in parts)
+        return {name: _value(word) for name, word in pairs}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Normalization(Config):
+    """How pixels become inputs."""
+
+    normalization: str = setting(
+        "standard",
+        one_of("standard", "half", "unit"),
+        "of pixels x in [0, 1]: standard, by each channel's mean and standard deviation; half,"
+        " (x - .5) / .5; unit, x itself (default: standard)",
+        since="0.2",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data(Normalization, Snakes, Pictures):
+    """What every experiment has: pictures, as a network sees them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(Precision, DecayToward, Augmentation, MaxSteps, Objective, Descent):
+    """What training by SGD takes, but for how long."""
+
+    @property
+    def small(self) -> bool:
+        """Whether each operation of a training step is too small to be split over threads.
+
+        Measured with LeNet in batches of 32: one thread for each is faster up to width 2.
+        """
+        limit = architectures.find(self.arch).one_thread_width
+        return self.width**2 * self.batch_size <= 32 * limit**2

@@ -1,0 +1,111 @@
+"""How and where a run is carried out: declared as settings are; its numbers do not depend on it."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from ntk_tf.settings.setting import (
+    TRUE_OR_FALSE,
+    Condition,
+    SettingError,
+    declarations,
+    integer,
+    one_of,
+    optional,
+    real,
+    setting,
+    text,
+)
+
+_TRAIN = Condition("--experiment=train", lambda config: config.experiment == "train")
+_ABOVE_0 = real("above 0", lambda value: value > 0)
+_FOLDER = optional(text("a folder", placeholder="DIR"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How and where a run is carried out.
+
+    Attributes:
+        workdir: the run directory.
+    """
+
+    workdir: pathlib.Path
+    data_dir: str | None = setting(
+        None, _FOLDER, "where TFDS keeps prepared datasets (default: TFDS' own)"
+    )
+    manual_dir: str | None = setting(
+        None, _FOLDER, "folder of original data files, only read (default: none)"
+    )
+    resume: bool = setting(
+        True, TRUE_OR_FALSE, "go on with an unfinished run and keep a finished one (default: on)"
+    )
+    checkpoint_minutes: float = setting(
+        10.0,
+        _ABOVE_0,
+        "between saves within a long epoch; so long a full disk is waited for (default: 10)",
+    )
+    cache_decoded: bool | None = setting(
+        None,
+        optional(TRUE_OR_FALSE),
+        "keep JPEG files decoded in memory (default: where that is smaller)",
+    )
+    strategy: str = setting(
+        "one_device",
+        one_of("one_device", "mirrored"),
+        "mirrored splits each batch over the GPUs of one machine (default: one_device)",
+        when=_TRAIN,
+    )
+    profile: int | None = setting(
+        None,
+        optional(integer(1)),
+        "write a TensorBoard profile of so many updates (default: none)",
+        when=_TRAIN,
+    )
+    memory_gib: float | None = setting(
+        None,
+        optional(_ABOVE_0),
+        "memory for the Gram, itself included (default: half of what is free)",
+    )
+
+    def changed(self) -> dict[str, Any]:
+        """The options that are not their default, the run directory first."""
+        found = {
+            name: getattr(self, name)
+            for name, declaration in declarations(self).items()
+            if getattr(self, name) != declaration.default
+        }
+        return {"workdir": self.workdir} | found
+
+
+def options(workdir: pathlib.Path | str, **given: Any) -> Options:
+    """Complete and validate the options that are given.
+
+    Args:
+        workdir: the run directory.
+        **given: attributes of `Options`; those absent or None take their default.
+
+    Raises:
+        SettingError: if one has a value that it cannot take.
+    """
+    values = {name: d.default for name, d in declarations(Options).items()}
+    for name, value in given.items():
+        if value is not None:
+            declarations(Options)[name].check(name, value)
+            values[name] = value
+    for name in ("data_dir", "manual_dir"):
+        if values[name] is not None:
+            values[name] = str(pathlib.Path(values[name]).expanduser())
+    return Options(workdir=pathlib.Path(workdir).expanduser(), **values)
+
+
+def check_for(config: Any, chosen: Options) -> None:
+    """Refuse options that an experiment does not read.
+
+    Raises:
+        SettingError: naming the flag, its value and what is allowed.
+    """
+    for name, value in chosen.changed().items():
+        declaration = declarations(Options).get(name)
+        if declaration and not declaration.read_by(config):
+            raise SettingError(f"--{name}={value}: read only with {declaration.when.flags}")
