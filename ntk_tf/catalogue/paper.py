@@ -46,10 +46,6 @@ def training(arch: str, dataset: str, linearized: bool) -> Mapping[str, Any]:
         linearized: whether the linearization is trained.
     """
     for (its_arch, its_dataset, its_model), values in _TRAINING.items():
-        if (
-            its_arch == arch
-            and its_dataset in (None, dataset)
-            and its_model in (None, linearized)
-        ):
+        if its_arch == arch and its_dataset in (None, dataset) and its_model in (None, linearized):
             return values
     return GENERAL
