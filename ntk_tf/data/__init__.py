@@ -1,13 +1,14 @@
 """The datasets by name: `find` says where one would come from, `load` reads it.
 
-Every dataset is a module with `find(origin) -> str` and `load(origin) -> Source`.
+Every dataset is a module with `find(origin) -> str`, `prepare(origin)` and `load(origin) ->
+Source`; those of the user's, `own_file` and `own_tfds`, also have `card(name, data_dir) -> Card`.
 """
 
 import dataclasses
 import importlib
 from types import ModuleType
 
-from ntk_tf.choices import DATASETS
+from ntk_tf.catalogue.datasets import ALLOWED, DATASETS, TFDS, Card, is_own
 from ntk_tf.config import Config, Options
 from ntk_tf.data.source import DataError, Origin, Source, Split
 
@@ -16,27 +17,61 @@ __all__ = [
     "Origin",
     "Source",
     "Split",
+    "card",
     "find",
     "find_for",
     "load",
     "load_for",
+    "prepare",
     "prepare_for",
 ]
+
+
+def card(name: str, data_dir: str | None = None) -> Card:
+    """What is known of a dataset without reading its pictures.
+
+    Args:
+        name: one of `ntk_tf.catalogue.datasets.DATASETS`, `tfds:NAME` or `FILE.npz`; TensorFlow is
+            not imported for a file.
+        data_dir: where TFDS keeps prepared datasets; None for its own default.
+
+    Returns:
+        The dataset's row of the catalogue, or one made of what TFDS or the file says. Numbers of
+        pictures are 0 where TFDS learns them by preparing the data.
+
+    Raises:
+        DataError: if there is no such dataset, or it is not one of labelled pictures or vectors.
+    """
+    return DATASETS[name] if name in DATASETS else _module(name).card(name, data_dir)
 
 
 def find(name: str, data_dir: str | None = None, manual_dir: str | None = None, **choice) -> str:
     """Say where a dataset would come from, reading no pictures and writing nothing.
 
     Args:
-        name: one of `ntk_tf.choices.DATASETS`.
+        name: as for `card`.
         data_dir: where TFDS keeps prepared datasets; None for its own default.
         manual_dir: folder of the original files, or None.
         **choice: the other attributes of `Origin`.
 
     Returns:
-        `embedded`, `prepared`, `manual_dir` or `download`.
+        `embedded`, `file`, `prepared`, `manual_dir` or `download`.
     """
-    return _module(name).find(Origin(data_dir, manual_dir, **choice))
+    return _module(name).find(Origin(data_dir, manual_dir, name=name, **choice))
+
+
+def prepare(
+    name: str, data_dir: str | None = None, manual_dir: str | None = None, **choice
+) -> None:
+    """Bring a dataset's files into the form that `load` reads, without reading them into memory.
+
+    Args:
+        name: as for `card`.
+        data_dir: where TFDS keeps prepared datasets; None for its own default.
+        manual_dir: folder of the original files, or None.
+        **choice: the other attributes of `Origin`.
+    """
+    _module(name).prepare(Origin(data_dir, manual_dir, name=name, **choice))
 
 
 def load(
@@ -45,16 +80,19 @@ def load(
     manual_dir: str | None = None,
     train_examples: int | None = None,
     test_examples: int | None = None,
+    normalization: str = "standard",
     **choice,
 ) -> Source:
     """Read a dataset into memory.
 
     Args:
-        name: one of `ntk_tf.choices.DATASETS`.
+        name: as for `card`.
         data_dir: where TFDS keeps prepared datasets; None for its own default.
         manual_dir: folder of the original files, or None.
         train_examples: keep only the first so many training pictures; None keeps all.
         test_examples: keep only the first so many test pictures; None keeps all.
+        normalization: `standard`, by mean and standard deviation of each channel of the whole
+            training set; `half`, (x - 1/2) / (1/2); or `unit`, x in [0, 1].
         **choice: the other attributes of `Origin`.
 
     Returns:
@@ -63,12 +101,15 @@ def load(
     Raises:
         DataError: if there are fewer pictures than asked for, or the data is missing or damaged.
     """
-    source = _module(name).load(Origin(data_dir, manual_dir, **choice))
+    from ntk_tf.data.normalization import normalized
+
+    source = _module(name).load(Origin(data_dir, manual_dir, name=name, **choice))
+    source = normalized(source, normalization)
     wanted = {"train": train_examples, "test": test_examples}
     for split, count in wanted.items():
         available = len(getattr(source, split))
         if count is not None and count > available:
-            raise DataError(f"--{split}_examples={count}: {name} has {available} {split} pictures")
+            raise DataError(f"{split}_examples={count}: {name} has {available} {split} pictures")
     return dataclasses.replace(
         source, train=source.train.first(train_examples), test=source.test.first(test_examples)
     )
@@ -108,6 +149,7 @@ def _choice(config: Config) -> dict[str, object]:
     return {
         "synsets": config.synsets,
         "skip_corrupt_images": bool(config.skip_corrupt_images),
+        "image_size": config.image_size,
     }
 
 
@@ -115,8 +157,12 @@ def _module(name: str) -> ModuleType:
     """A dataset's module, imported only now: some need TFDS, which takes its time.
 
     Raises:
-        ValueError: for an unknown name.
+        DataError: for an unknown name.
     """
-    if name not in DATASETS:
-        raise ValueError(f"dataset={name!r}: must be one of {', '.join(DATASETS)}")
-    return importlib.import_module(f"ntk_tf.data.{name}")
+    if name in DATASETS:
+        module = DATASETS[name].module
+    elif is_own(name):
+        module = "ntk_tf.data.own_tfds" if name.startswith(TFDS) else "ntk_tf.data.own_file"
+    else:
+        raise DataError(f"dataset={name}: must be {ALLOWED}")
+    return importlib.import_module(module)

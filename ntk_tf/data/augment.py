@@ -12,21 +12,22 @@ RATIO = (3 / 4, 4 / 3)
 CANDIDATES = 10
 
 
-def boxes(count: int | tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """Random crops of square pictures, half of them flipped from left to right.
+def boxes(count: int | tf.Tensor, key: tf.Tensor, aspect: float = 1.0) -> tf.Tensor:
+    """Random crops, half of them flipped from left to right.
 
     Args:
         count: number of pictures b.
         key: int64 `[2]`; the same key gives the same boxes.
+        aspect: width / height of the pictures.
 
     Returns:
-        float32 `[b, 4]`: top, left, bottom, right as fractions of the side; flipped boxes have
+        float32 `[b, 4]`: top, left, bottom, right as fractions of the sides; flipped boxes have
         left > right.
     """
     draws = tf.random.stateless_uniform([count, 2 * CANDIDATES + 3], key)
     area = AREA[0] + (AREA[1] - AREA[0]) * draws[:, :CANDIDATES]
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
-    ratio = tf.exp(low + (high - low) * draws[:, CANDIDATES : 2 * CANDIDATES])
+    ratio = tf.exp(low + (high - low) * draws[:, CANDIDATES : 2 * CANDIDATES]) / aspect
     width, height = tf.sqrt(area * ratio), tf.sqrt(area / ratio)
     fits = tf.cast((width <= 1) & (height <= 1), tf.int32)
     first = tf.argmax(fits, axis=1)
@@ -42,25 +43,25 @@ def boxes(count: int | tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     return tf.stack([top, left, top + height, right], axis=1)
 
 
-def flip_crop(images: tf.Tensor, side: int, key: tf.Tensor) -> tf.Tensor:
-    """Crop square pictures at random, resize bilinearly, and flip half of them.
+def flip_crop(images: tf.Tensor, size: tuple[int, int], key: tf.Tensor) -> tf.Tensor:
+    """Crop pictures at random, resize bilinearly, and flip half of them.
 
     Args:
-        images: `[b, h, h, c]`.
-        side: of the result.
+        images: `[b, h, w, c]`.
+        size: (height, width) of the result.
         key: int64 `[2]`; the same key gives the same crops.
 
     Returns:
-        float32 `[b, side, side, c]`, in the range of the pictures.
+        float32 `[b, *size, c]`, in the range of the pictures.
     """
     count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-    box = boxes(count, key)
+    box = boxes(count, key, width / height)
     # `crop_and_resize` samples from a first to a last pixel's centre, both included; a pixel of the
-    # result covers (bottom - top) / side of the picture. At the picture's edge that may be half a
+    # result covers (bottom - top) / height of the picture. At the picture's edge that may be half a
     # pixel beyond the outermost centre: hence the border.
-    half = (box[:, 2:] - box[:, :2]) / (2 * side)
+    half = (box[:, 2:] - box[:, :2]) / (2 * tf.constant(size, tf.float32))
     edges = tf.concat([box[:, :2] + half, box[:, 2:] - half], axis=1)
-    size = tf.constant([height, width] * 2, tf.float32)
+    sides = tf.constant([height, width] * 2, tf.float32)
     bordered = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
-    centres = (edges * size + 0.5) / (size + 1)
-    return tf.image.crop_and_resize(bordered, centres, tf.range(count), (side, side))
+    centres = (edges * sides + 0.5) / (sides + 1)
+    return tf.image.crop_and_resize(bordered, centres, tf.range(count), size)

@@ -4,8 +4,12 @@ from ntk_tf.data import tfds_files
 from ntk_tf.data.source import Origin, Source
 
 #: Krizhevsky's archive of the binary version; TFDS records its SHA-256.
-FILES = ("cifar-10-binary.tar.gz",)
-HOST = "https://www.cs.toronto.edu"
+PUBLISHED = tfds_files.Published(
+    "cifar10",
+    "cifar10",
+    files=("cifar-10-binary.tar.gz",),
+    host="https://www.cs.toronto.edu",
+)
 
 #: Of the 50,000 original training pictures / 255, per channel, over all pixels: the customary
 #: constants. `tests/data/test_cifar10.py` computes them anew where the pictures are at hand.
@@ -15,10 +19,15 @@ STD = (0.2470, 0.2435, 0.2616)
 
 def find(origin: Origin) -> str:
     """Say where the data would come from, without reading it; see `tfds_files.find`."""
-    return tfds_files.find("cifar10", FILES, HOST, origin)
+    return tfds_files.find(PUBLISHED, origin)
+
+
+def prepare(origin: Origin) -> None:
+    """Prepare the dataset where that has not been done; see `tfds_files.prepare`."""
+    tfds_files.prepare(PUBLISHED, origin)
 
 
 def load(origin: Origin) -> Source:
     """Read CIFAR-10, preparing it first where that has not been done; see `tfds_files.load`."""
-    train, test = tfds_files.load("cifar10", FILES, HOST, origin)
+    train, test = tfds_files.load(PUBLISHED, origin)
     return Source(train, test, MEAN, STD)

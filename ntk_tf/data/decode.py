@@ -43,6 +43,15 @@ def decode(file: tf.Tensor, side: int) -> tf.Tensor:
     pixels = tf.image.decode_and_crop_jpeg(
         file, tf.stack([top, left, short, short]), channels=3, dct_method="INTEGER_ACCURATE"
     )
+    return square(pixels, side)
+
+
+def square(pixels: tf.Tensor, side: int) -> tf.Tensor:
+    """The central square of a picture uint8 `[h, w, c]`, resized to uint8 `[side, side, c]`."""
+    height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
+    short = tf.minimum(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    pixels = pixels[top : top + short, left : left + short]
     pixels = tf.image.resize(pixels, (side, side), antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
 

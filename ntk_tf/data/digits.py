@@ -17,6 +17,10 @@ def find(origin: Origin) -> str:
     return "embedded"
 
 
+def prepare(origin: Origin) -> None:
+    """There is nothing to prepare."""
+
+
 def load(origin: Origin) -> Source:
     """Read the digits; the 16 grey levels are brought to 0..255."""
     from sklearn.datasets import load_digits

@@ -3,19 +3,27 @@
 from ntk_tf.data import tfds_files
 from ntk_tf.data.source import Origin, Source
 
-#: The original files, under the names that LeCun, Cortes and Burges published them with.
-FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
+#: Under the names that LeCun, Cortes and Burges published the files with.
+PUBLISHED = tfds_files.Published(
+    "mnist",
+    "mnist",
+    files=(
+        "train-images-idx3-ubyte.gz",
+        "train-labels-idx1-ubyte.gz",
+        "t10k-images-idx3-ubyte.gz",
+        "t10k-labels-idx1-ubyte.gz",
+    ),
 )
-HOST = "https://storage.googleapis.com"
 
 
 def find(origin: Origin) -> str:
     """Say where the data would come from, without reading it; see `tfds_files.find`."""
-    return tfds_files.find("mnist", FILES, HOST, origin)
+    return tfds_files.find(PUBLISHED, origin)
+
+
+def prepare(origin: Origin) -> None:
+    """Prepare the dataset where that has not been done; see `tfds_files.prepare`."""
+    tfds_files.prepare(PUBLISHED, origin)
 
 
 def load(origin: Origin) -> Source:
@@ -23,5 +31,5 @@ def load(origin: Origin) -> Source:
 
     Mean and standard deviation of the training pixels are the customary .1307 and .3081.
     """
-    train, test = tfds_files.load("mnist", FILES, HOST, origin)
+    train, test = tfds_files.load(PUBLISHED, origin)
     return Source(train, test, mean=(0.1307,), std=(0.3081,))

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ntk_tf.data import augment, decode
-from ntk_tf.data.source import Source, Split
+from ntk_tf.data.source import DataError, Source, Split
 
 #: Training inputs that take no more bytes than this are made once and kept, as float32.
 KEPT_BYTES = 2**30
@@ -23,78 +23,122 @@ EVALUATION_BYTES = 2**25
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Turns pictures into what a network sees.
+    """Turns pictures into what a network sees; `preprocessing` makes one for a source.
 
-    JPEG files are decoded into squares (see `decode`). Pictures are cropped to `image_size`
-    centrally if the source wants that, and otherwise resized to it bilinearly; then padded with
-    `padding` black pixels on each side, scaled to [0, 1] and normalized to (x - mean) / std per
-    channel; a single channel is repeated where the network wants more.
+    JPEG files are decoded into squares (see `decode`). Pictures are cropped to `size` centrally if
+    the source wants that, and otherwise resized to it bilinearly; then padded with `padding` black
+    pixels on each side, divided by `scale` and normalized to (x - mean) / std per channel; a single
+    channel is repeated where the network wants more. Vectors are pictures without height and width.
 
     Attributes:
         mean: per channel of the pictures.
         std: per channel of the pictures.
-        image_size: side of the resized square.
+        size: (height, width) of the resized picture; () for vectors.
         padding: border on each side, in pixels.
         channels: channels of the result.
         crop: whether to crop rather than resize.
-        augmentation: one of `ntk_tf.choices.AUGMENTATIONS`, for training pictures.
+        augmentation: `none` or `flip_crop`, for training pictures.
+        scale: what white is.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    image_size: int
+    size: tuple[int, ...]
     padding: int
     channels: int
     crop: bool = False
     augmentation: str = "none"
+    scale: float = 255.0
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape (height, width, channels) of an input."""
-        side = self.image_size + 2 * self.padding
-        return side, side, self.channels
+    def shape(self) -> tuple[int, ...]:
+        """Shape (height, width, channels) of an input, or (d,) of a vector."""
+        return *(side + 2 * self.padding for side in self.size), self.channels
 
     def __call__(self, images: tf.Tensor, key: tf.Tensor | None = None) -> tf.Tensor:
-        """Map uint8 `[b, h, w, c]` or JPEG files `[b]` to float32 `[b, side, side, channels]`.
+        """Map pictures `[b, h, w, c]`, vectors `[b, d]` or files `[b]` to float32 `[b, *shape]`.
 
         With a key, int64 `[2]`, the pictures are augmented as it determines.
         """
         if images.dtype == tf.string:
-            images = decode.decode_batch(images, decode.square_side(self.image_size))
+            images = decode.decode_batch(images, decode.square_side(self.size[0]))
         pixels = self._sized(images, key)
         if self.padding:
             border = [self.padding, self.padding]
             pixels = tf.pad(pixels, [[0, 0], border, border, [0, 0]])
         std = tf.constant(self.std)
-        pixels = pixels * (1 / (255 * std)) - tf.constant(self.mean) / std
+        pixels = pixels * (1 / (self.scale * std)) - tf.constant(self.mean) / std
         if pixels.shape[-1] != self.channels:
-            pixels = tf.repeat(pixels, self.channels // pixels.shape[-1], axis=-1)
+            pixels = tf.repeat(pixels, self.channels, axis=-1)
         return pixels
 
     def _sized(self, images: tf.Tensor, key: tf.Tensor | None) -> tf.Tensor:
-        """Bring pictures `[b, h, w, c]` to `image_size`, as float32 from 0 to 255."""
+        """Bring pictures `[b, h, w, c]` to `size`, as float32 in their own range."""
         if key is not None and self.augmentation == "flip_crop":
-            return augment.flip_crop(images, self.image_size, key)
+            return augment.flip_crop(images, self.size, key)
         if self.crop:
-            start = (images.shape[1] - self.image_size) // 2
-            end = start + self.image_size
+            start = (images.shape[1] - self.size[0]) // 2
+            end = start + self.size[0]
             images = images[:, start:end, start:end]
         pixels = tf.cast(images, tf.float32)
-        if pixels.shape[1:3] != (self.image_size, self.image_size):
-            pixels = tf.image.resize(pixels, (self.image_size, self.image_size), antialias=True)
+        if pixels.shape[1:-1] != self.size:
+            pixels = tf.image.resize(pixels, self.size, antialias=True)
         return pixels
 
 
 def preprocessing(
-    source: Source, image_size: int, padding: int, channels: int, augmentation: str = "none"
+    source: Source,
+    image_size: int | None,
+    padding: int,
+    channels: int,
+    augmentation: str = "none",
 ) -> Preprocessing:
-    """The preprocessing of a source's pictures for a network's input."""
+    """The preprocessing of a source's pictures for a network's input.
+
+    Args:
+        source: the pictures, or vectors.
+        image_size: side of the square that pictures are resized to; None leaves them as they are.
+        padding: border on each side, in pixels.
+        channels: that the network wants: the pictures' own, or any number for pictures of one.
+        augmentation: `none` or `flip_crop`.
+
+    Returns:
+        The preprocessing.
+
+    Raises:
+        DataError: if the pictures have another number of channels, photographs get no size, or
+            vectors are to be treated as pictures.
+    """
+    shape = source.train.images.shape[1:]
+    if len(shape) == 1:
+        _insist_on_vectors(image_size, padding, augmentation)
+    elif image_size is None and source.crop:
+        raise DataError("image_size=None: photographs of many sizes need one")
+    found = len(source.mean)
+    if channels != found and (found != 1 or len(shape) == 1):
+        raise DataError(f"channels={channels}: the data has {found}")
+    size = tuple(shape[:-1]) if image_size is None else (image_size, image_size)
     return Preprocessing(
-        source.mean, source.std, image_size, padding, channels, source.crop, augmentation
+        *(source.mean, source.std, size, padding, channels, source.crop, augmentation, source.scale)
     )
 
 
-def evaluation_batch_size(input_shape: tuple[int, int, int]) -> int:
+def _insist_on_vectors(image_size: int | None, padding: int, augmentation: str) -> None:
+    """Refuse what only pictures have.
+
+    Raises:
+        DataError: naming the argument.
+    """
+    for argument, value, allowed in (
+        ("image_size", image_size, None),
+        ("padding", padding, 0),
+        ("augmentation", augmentation, "none"),
+    ):
+        if value != allowed:
+            raise DataError(f"{argument}={value}: must be {allowed} for vectors")
+
+
+def evaluation_batch_size(input_shape: tuple[int, ...]) -> int:
     """So many pictures of this shape that a batch of them stays small."""
     return max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (4 * math.prod(input_shape))))
 
@@ -128,14 +172,14 @@ def training_batches(
 
     Args:
         split: the n training pictures.
-        preprocess: maps uint8 pictures to inputs.
+        preprocess: maps pictures to inputs.
         num_classes: L.
         batch_size: pictures a batch, B; the last of an epoch has n mod B where B does not divide n.
         seed: fixes the order, together with the epoch's number.
         start_step: number of batches to leave out, as after so many updates.
 
     Returns:
-        A dataset of `(x [B, h, w, c], y [B, L])`, float32, y one-hot.
+        A dataset of `(x [B, h, w, c] or [B, d], y [B, L])`, float32, y one-hot.
     """
     examples = len(split)
     first_epoch, offset = divmod(start_step, steps_per_epoch(examples, batch_size))
@@ -157,20 +201,20 @@ def training_batches(
     return _fetch(indices.enumerate(start_step), split, see, num_classes)
 
 
-def kept_bytes(examples: int, shape: tuple[int, int, int], augmentation: str) -> int:
+def kept_bytes(examples: int, shape: tuple[int, ...], augmentation: str) -> int:
     """Bytes of training inputs that are made once and kept; 0 where every batch is made anew.
 
     Args:
         examples: training pictures; not JPEG files, whose batches are always made anew.
-        shape: (height, width, channels) of an input.
-        augmentation: one of `ntk_tf.choices.AUGMENTATIONS`.
+        shape: (height, width, channels) of an input, or (d,) of a vector.
+        augmentation: `none` or `flip_crop`.
     """
     size = 4 * examples * math.prod(shape)
     return size if augmentation == "none" and size <= KEPT_BYTES else 0
 
 
 def _inputs(split: Split, preprocess: Preprocessing) -> np.ndarray:
-    """All of the network's inputs, float32 `[n, h, w, c]`."""
+    """All of the network's inputs, float32 `[n, h, w, c]` or `[n, d]`."""
     size = evaluation_batch_size(preprocess.shape)
     inputs = np.empty((len(split), *preprocess.shape), np.float32)
     for start in range(0, len(split), size):

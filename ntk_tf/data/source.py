@@ -22,12 +22,16 @@ class Origin:
         manual_dir: folder of the original files, only read; None if there is none.
         synsets: classes of `imagenet_snakes`; None for its default.
         skip_corrupt_images: leave out pictures that cannot be decoded, in place of failing.
+        name: of a dataset of the user's: `tfds:NAME` or `FILE.npz`.
+        image_size: what photographs of the user's, which have many sizes, are read for.
     """
 
     data_dir: str | None = None
     manual_dir: str | None = None
     synsets: tuple[str, ...] | None = None
     skip_corrupt_images: bool = False
+    name: str = ""
+    image_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Split:
     """Pictures and labels in a fixed order.
 
     Attributes:
-        images: uint8 array `[n, height, width, channels]`, or a string tensor `[n]` of JPEG files.
+        images: array, uint8 or float32, `[n, height, width, channels]`, or `[n, d]` of vectors; or
+            a string tensor `[n]` of JPEG files.
         labels: int64 `[n]`, from 0.
     """
 
@@ -71,10 +76,11 @@ class Source:
     Attributes:
         train: training pictures.
         test: test pictures.
-        mean: mean of each channel of the training set's pixels / 255.
+        mean: mean of each channel (of vectors, each entry) of the training set's pixels / `scale`.
         std: standard deviation of each channel, likewise.
         crop: whether pictures are larger than what a network sees, and cropped for it.
         classes: what the labels stand for, where a setting decides that; otherwise None.
+        scale: what pixels are divided by: 255, or 1 for pictures of floats.
     """
 
     train: Split
@@ -83,3 +89,4 @@ class Source:
     std: tuple[float, ...]
     crop: bool = False
     classes: tuple[str, ...] | None = None
+    scale: float = 255.0

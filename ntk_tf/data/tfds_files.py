@@ -4,11 +4,13 @@ The order of the pictures is TFDS': fixed by its own shuffle when it prepares a 
 """
 
 import contextlib
+import dataclasses
+import difflib
 import hashlib
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import filelock
@@ -16,14 +18,46 @@ import numpy as np
 
 from ntk_tf.data.source import DataError, Origin, Split
 
+#: Of the names like one that does not exist, an error tells so many.
+NAMED = 5
 
-def find(name: str, files: tuple[str, ...], host: str, origin: Origin) -> str:
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A dataset that TFDS knows.
+
+    Attributes:
+        name: that TFDS gives it.
+        dataset: that the user gives it.
+        files: names of the original files that `manual_dir` must hold; () where that is for TFDS
+            to say.
+        host: where they are downloaded from.
+    """
+
+    name: str
+    dataset: str
+    files: tuple[str, ...] = ()
+    host: str = "https://storage.googleapis.com"
+
+    def builder(self, data_dir: str | None) -> Any:
+        """Its TFDS builder.
+
+        Raises:
+            DataError: if TFDS knows no such dataset, or cannot read its folder.
+        """
+        import tensorflow_datasets as tfds
+
+        try:
+            return opened(self.name, data_dir, lambda: tfds.builder(self.name, data_dir=data_dir))
+        except tfds.core.DatasetNotFoundError as error:
+            raise DataError(f"dataset={self.dataset}: {_not_found(self.name)}") from error
+
+
+def find(published: Published, origin: Origin) -> str:
     """Say where the data would come from, without reading it.
 
     Args:
-        name: TFDS' name of the dataset.
-        files: names of the original files that `manual_dir` may hold.
-        host: where TFDS downloads from.
+        published: the dataset.
         origin: where its files are.
 
     Returns:
@@ -32,36 +66,47 @@ def find(name: str, files: tuple[str, ...], host: str, origin: Origin) -> str:
     Raises:
         DataError: if it can come from nowhere.
     """
-    builder = _builder(name, origin)
+    return _place(published, published.builder(origin.data_dir), origin.manual_dir)
+
+
+def _place(published: Published, builder, manual_dir: str | None) -> str:
     if builder.is_prepared():
         return "prepared"
-    if origin.manual_dir is not None:
-        folder = pathlib.Path(origin.manual_dir)
-        missing = [file for file in files if not (folder / file).is_file()]
-        if missing:
-            raise DataError(
-                f"--manual_dir={folder}: {name} needs the original files {', '.join(files)};"
-                f" missing: {', '.join(missing)}"
-            )
+    if manual_dir is not None:
+        _check_folder(published, pathlib.Path(manual_dir))
         return "manual_dir"
-    if not _reachable(host):
+    if not _reachable(published.host):
+        by_hand = f"put {', '.join(published.files)} into a folder and name it with manual_dir"
         raise DataError(
-            f"--dataset={name}: not prepared in {builder.data_dir}, and there is"
-            f" no network to download it; put {', '.join(files)} into a folder and name it with"
-            " --manual_dir, or use --dataset=digits, which needs no files"
+            f"dataset={published.dataset}: not prepared in {builder.data_dir}, and there is"
+            f" no network to download it;"
+            f" {by_hand if published.files else 'prepare it where there is one'},"
+            " or use dataset=digits, which needs no files"
         )
     return "download"
 
 
-def load(name: str, files: tuple[str, ...], host: str, origin: Origin) -> tuple[Split, Split]:
+def _check_folder(published: Published, folder: pathlib.Path) -> None:
+    """Refuse a folder without the original files.
+
+    Raises:
+        DataError: naming the files that are missing.
+    """
+    missing = [file for file in published.files if not (folder / file).is_file()]
+    if missing:
+        raise DataError(
+            f"manual_dir={folder}: {published.dataset} needs the original files"
+            f" {', '.join(published.files)}; missing: {', '.join(missing)}"
+        )
+    if not folder.is_dir():
+        raise DataError(f"manual_dir={folder}: no such folder")
+
+
+def load(published: Published, origin: Origin) -> tuple[Split, Split]:
     """Read the training and test pictures, preparing the dataset first where that is needed.
 
-    Processes that share a `data_dir` prepare it once: the others wait.
-
     Args:
-        name: TFDS' name of the dataset.
-        files: names of the original files that `manual_dir` may hold.
-        host: where TFDS downloads from.
+        published: the dataset.
         origin: where its files are.
 
     Returns:
@@ -70,14 +115,30 @@ def load(name: str, files: tuple[str, ...], host: str, origin: Origin) -> tuple[
     Raises:
         DataError: if the data cannot be found, prepared or read.
     """
-    builder = _builder(name, origin)
-    if find(name, files, host, origin) == "manual_dir":
-        _verify(builder, pathlib.Path(origin.manual_dir))
-    prepare(builder, origin.manual_dir)
+    builder = prepare(published, origin)
     return read(builder, "train"), read(builder, "test")
 
 
-def prepare(builder, manual_dir: str | None) -> None:
+def prepare(published: Published, origin: Origin) -> Any:
+    """Prepare a dataset, unless that has been done; see `prepared`.
+
+    Args:
+        published: the dataset.
+        origin: where its files are.
+
+    Returns:
+        The TFDS builder of what is prepared.
+
+    Raises:
+        DataError: if the data cannot be found or prepared.
+    """
+    builder = published.builder(origin.data_dir)
+    if _place(published, builder, origin.manual_dir) == "manual_dir":
+        _verify(builder, pathlib.Path(origin.manual_dir))
+    return prepared(builder, origin.manual_dir)
+
+
+def prepared(builder, manual_dir: str | None) -> Any:
     """Prepare a dataset, unless that has been done.
 
     TFDS writes into a folder of a temporary name and renames it at the end, so that a prepared
@@ -87,13 +148,16 @@ def prepare(builder, manual_dir: str | None) -> None:
         builder: a TFDS builder.
         manual_dir: folder of the original files, only read; None downloads.
 
+    Returns:
+        A builder of what is prepared.
+
     Raises:
         DataError: if it cannot be prepared.
     """
     import tensorflow_datasets as tfds
 
     if builder.is_prepared():
-        return
+        return builder
     place = pathlib.Path(builder.data_dir)
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     if not sys.stderr.isatty():
@@ -104,21 +168,28 @@ def prepare(builder, manual_dir: str | None) -> None:
         with filelock.FileLock(f"{place}.lock"):
             if not _again(builder).is_prepared():
                 builder.download_and_prepare(download_config=config)
+        return _again(builder)  # one that has just prepared the data may know too little of it
     except DataError:
         _remove(new)
         raise
     except Exception as error:
         _remove(new)
         raise DataError(
-            f"--dataset={builder.name}: cannot prepare {place} from"
+            f"dataset={builder.name}: cannot prepare {place} from"
             f" {manual_dir or 'its download'} ({_one_line(error)})"
         ) from error
 
 
+def root(builder) -> pathlib.Path:
+    """The folder of all of TFDS' datasets that a builder keeps its own in."""
+    below = builder.info.full_name.split("/")  # name, perhaps a configuration, and version
+    return pathlib.Path(builder.data_dir).parents[len(below) - 1]
+
+
 def _absent(builder) -> list[pathlib.Path]:
     """What a preparation would create beside the data, innermost first."""
-    place, root = pathlib.Path(builder.data_dir), pathlib.Path(builder._data_dir_root)
-    settings, downloads = root / builder.name / ".config", root / "downloads"
+    place, above = pathlib.Path(builder.data_dir), root(builder)
+    settings, downloads = above / builder.name / ".config", above / "downloads"
     paths = [pathlib.Path(f"{place}.lock"), settings / "metadata.json", settings]
     paths += [downloads / "extracted", downloads, *place.parents]
     return [path for path in paths if not path.exists()]
@@ -148,30 +219,42 @@ def read(builder, split: str, decode: bool = True) -> Split:
     import tensorflow_datasets as tfds
 
     decoders = None if decode else {"image": tfds.decode.SkipDecoding()}
-    try:
-        builder = _again(builder)  # one that has just prepared the data may know too little of it
+    with reading(builder):
         rows = builder.as_dataset(split=split, batch_size=-1, decoders=decoders)
         images = rows["image"].numpy() if decode else rows["image"]
         return Split(images, rows["label"].numpy().astype(np.int64))
+
+
+@contextlib.contextmanager
+def reading(builder) -> Iterator[None]:
+    """Explain what goes wrong in reading prepared files.
+
+    Args:
+        builder: of the dataset.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        DataError: if the prepared files cannot be read.
+    """
+    try:
+        yield
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(
-            f"--dataset={builder.name}: cannot read {builder.data_dir} ({_one_line(error)});"
+            f"dataset={builder.name}: cannot read {builder.data_dir} ({_one_line(error)});"
             " remove that folder to prepare it anew"
         ) from error
 
 
-def _builder(name: str, origin: Origin):
-    import tensorflow_datasets as tfds
-
-    return opened(name, origin, lambda: tfds.builder(name, data_dir=origin.data_dir))
-
-
-def opened(name: str, origin: Origin, builder: Callable[[], Any]) -> Any:
+def opened(name: str, data_dir: str | None, builder: Callable[[], Any]) -> Any:
     """A TFDS builder, which reads the descriptions in its folder when it is made.
 
     Args:
         name: TFDS' name of the dataset.
-        origin: where its files are.
+        data_dir: where TFDS keeps prepared datasets.
         builder: makes it.
 
     Returns:
@@ -179,21 +262,36 @@ def opened(name: str, origin: Origin, builder: Callable[[], Any]) -> Any:
 
     Raises:
         DataError: if the descriptions are damaged or the folder cannot be read.
+        DatasetNotFoundError: if TFDS knows no such dataset.
     """
+    import tensorflow_datasets as tfds
+
     try:
         return builder()
+    except tfds.core.DatasetNotFoundError:
+        raise
     except Exception as error:
-        folder = pathlib.Path(origin.data_dir or "~/tensorflow_datasets").expanduser() / name
+        folder = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser() / name
         raise DataError(
-            f"--dataset={name}: cannot read {folder} ({_one_line(error)});"
+            f"dataset={name}: cannot read {folder} ({_one_line(error)});"
             " remove that folder to prepare it anew"
         ) from error
+
+
+def _not_found(name: str) -> str:
+    import tensorflow_datasets as tfds
+
+    known = tfds.list_builders(with_community_datasets=False)
+    near = difflib.get_close_matches(name.partition("/")[0], known, NAMED, cutoff=0.5)
+    return f"TFDS knows no dataset {name}; " + (
+        f"the nearest names are {', '.join(near)}" if near else f"it knows {len(known)} others"
+    )
 
 
 def _again(builder):
     """A builder of the same dataset that looks at what is on disk now."""
     config = {} if builder.builder_config is None else {"config": builder.builder_config}
-    return type(builder)(data_dir=builder._data_dir_root, **config)
+    return type(builder)(data_dir=root(builder), version=str(builder.version), **config)
 
 
 def _verify(builder, folder: pathlib.Path) -> None:

@@ -120,9 +120,9 @@ def test_boxes_have_the_published_distribution():
 def test_a_box_of_the_whole_picture_is_a_resize_or_its_mirror(rng, monkeypatch):
     images = rng.integers(0, 256, (2, 16, 16, 3), np.uint8)
     whole = tf.constant([[0.0, 0, 1, 1], [0, 1, 1, 0]])
-    monkeypatch.setattr(augment, "boxes", lambda count, key: whole)
+    monkeypatch.setattr(augment, "boxes", lambda count, key, aspect: whole)
     for side in (16, 24):
-        result = augment.flip_crop(tf.constant(images), side, None).numpy()
+        result = augment.flip_crop(tf.constant(images), (side, side), None).numpy()
         expected = tf.image.resize(images, (side, side)).numpy()
         np.testing.assert_allclose(result[0], expected[0], atol=1e-3)
         np.testing.assert_allclose(result[1], expected[1, :, ::-1], atol=1e-3)

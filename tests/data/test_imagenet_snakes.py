@@ -12,11 +12,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ntk_tf import choices, data
+from ntk_tf import data
+from ntk_tf.catalogue.datasets import SNAKE_SYNSETS
 from ntk_tf.data import imagenet_snakes
 from ntk_tf.data.imagenet_snakes import builder, files
 
-TWO = choices.SNAKE_SYNSETS[3:5]
+TWO = SNAKE_SYNSETS[3:5]
 
 
 @pytest.fixture
@@ -96,14 +97,14 @@ def test_tfds_loads_it_by_name(content, tmp_path):
 def test_default_classes_are_the_first_with_the_right_count(rng, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PICTURES", 2)
     monkeypatch.setattr(files, "CLASSES", 10)
-    content = snake_files.make(rng, choices.SNAKE_SYNSETS[1:], train=2, validation=1)
-    for synset, more in ((choices.SNAKE_SYNSETS[2], 1), (choices.SNAKE_SYNSETS[5], -1)):
+    content = snake_files.make(rng, SNAKE_SYNSETS[1:], train=2, validation=1)
+    for synset, more in ((SNAKE_SYNSETS[2], 1), (SNAKE_SYNSETS[5], -1)):
         names = list(content["train"][synset])
         if more > 0:
             content["train"][synset]["another.JPEG"] = content["train"][synset][names[0]]
         else:
             del content["train"][synset][names[0]]
-    expected = tuple(s for i, s in enumerate(choices.SNAKE_SYNSETS) if i not in (0, 2, 5))[:10]
+    expected = tuple(s for i, s in enumerate(SNAKE_SYNSETS) if i not in (0, 2, 5))[:10]
     for write in (snake_files.write_archives, snake_files.write_folders):
         place = files.locate(write(tmp_path / write.__name__, content), "train")
         assert files.default_synsets(place) == expected
@@ -115,9 +116,7 @@ def test_default_classes_are_the_first_with_the_right_count(rng, tmp_path, monke
 
 def test_too_few_default_classes_are_counted(content, tmp_path):
     manual_dir = snake_files.write_archives(tmp_path / "files", content)
-    with pytest.raises(
-        data.DataError, match=r"img_train.tar: only 0 .*--snake_synsets.*n01729977 3"
-    ):
+    with pytest.raises(data.DataError, match=r"img_train.tar: only 0 .*with synsets.*n01729977 3"):
         load(tmp_path, manual_dir, synsets=None)
 
 
@@ -159,7 +158,7 @@ def test_truncated_pictures_are_named_and_counted(content, tmp_path):
         assert "2 pictures cannot be decoded" in message
         assert first in message
         assert second in message
-        assert "--skip_corrupt_images" in message
+        assert "with skip_corrupt_images" in message
         assert not (tmp_path / "tfds" / "imagenet_snakes").exists()
     source = load(tmp_path, manual_dir, skip_corrupt_images=True)
     assert (len(source.train), len(source.test)) == (5, 3)
@@ -248,14 +247,14 @@ def test_members_cannot_escape(content, tmp_path):
 def test_validation_labels_and_outputs_are_those_of_imagenet():
     labels = files.validation_labels()
     assert len(labels) == 50_000
-    assert {labels.count(synset) for synset in choices.SNAKE_SYNSETS} == {50}
+    assert {labels.count(synset) for synset in SNAKE_SYNSETS} == {50}
     names = tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split()
-    assert tuple(names[52:69]) == choices.SNAKE_SYNSETS
+    assert tuple(names[52:69]) == SNAKE_SYNSETS
     assert names == sorted(names)
 
 
 def test_without_files_the_error_says_what_is_needed(tmp_path):
-    with pytest.raises(data.DataError, match="--manual_dir a folder that holds ILSVRC2012_img_tr"):
+    with pytest.raises(data.DataError, match="manual_dir a folder that holds ILSVRC2012_img_tr"):
         data.find("imagenet_snakes", str(tmp_path))
     assert not list(tmp_path.iterdir())
 
@@ -266,7 +265,7 @@ def test_real_pictures(tmp_path, snake_pictures):
             place = tmp_path / "files" / split / path.name.split("_")[0]
             place.mkdir(parents=True)
             (place / path.name).write_bytes(path.read_bytes())
-    source = load(tmp_path, tmp_path / "files", synsets=choices.SNAKE_SYNSETS)
+    source = load(tmp_path, tmp_path / "files", synsets=SNAKE_SYNSETS)
     assert sorted(source.train.labels) == list(range(17))
     shapes = {tuple(tf.io.decode_jpeg(file).shape)[2] for file in source.train.images}
     assert shapes == {3}

@@ -20,7 +20,7 @@ def indices(batches, count):
     return [list(batch) for batch in found]
 
 
-IDENTITY = pipeline.Preprocessing((0.0,), (1.0,), 1, 0, 1)
+IDENTITY = pipeline.Preprocessing((0.0,), (1.0,), (1, 1), 0, 1)
 
 
 def training(seed=0, start=0, n=10, batch=4):
@@ -56,7 +56,7 @@ def test_batches_have_a_static_size_where_it_divides():
 @pytest.mark.parametrize("size", [12, 8])
 def test_inputs_kept_or_made_anew_are_the_same(size, monkeypatch, rng):
     split = Split(rng.integers(0, 256, (11, 8, 8, 1), dtype=np.uint8), np.arange(11) % 3)
-    preprocess = pipeline.Preprocessing((0.2,), (0.4,), size, 2, 3)
+    preprocess = pipeline.Preprocessing((0.2,), (0.4,), (size, size), 2, 3)
     kept = pipeline.training_batches(split, preprocess, 3, 4, seed=0)
     assert pipeline.kept_bytes(11, preprocess.shape, "none") == 4 * 11 * (size + 4) ** 2 * 3
     assert pipeline.kept_bytes(11, preprocess.shape, "flip_crop") == 0
@@ -77,7 +77,7 @@ def test_evaluation_sees_each_picture_once_in_order():
 
 def test_normalization_padding_and_channels(rng):
     images = rng.integers(0, 256, (3, 4, 4, 1), dtype=np.uint8)
-    result = pipeline.Preprocessing((0.25,), (0.5,), 4, 2, 3)(images).numpy()
+    result = pipeline.Preprocessing((0.25,), (0.5,), (4, 4), 2, 3)(images).numpy()
     expected = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0))) / 255
     expected = np.repeat((expected - 0.25) / 0.5, 3, axis=-1)
     np.testing.assert_allclose(result, expected, atol=1e-6)
@@ -86,13 +86,13 @@ def test_normalization_padding_and_channels(rng):
 def test_channels_are_normalized_apart(rng):
     images = rng.integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
-    result = pipeline.Preprocessing(mean, std, 5, 0, 3)(images)
+    result = pipeline.Preprocessing(mean, std, (5, 5), 0, 3)(images)
     np.testing.assert_allclose(result, (images / 255 - mean) / std, atol=1e-6)
 
 
 def test_resizing_keeps_constant_pictures():
     images = np.full((1, 8, 8, 1), 51, np.uint8)
-    result = pipeline.Preprocessing((0.0,), (1.0,), 28, 0, 1)(images)
+    result = pipeline.Preprocessing((0.0,), (1.0,), (28, 28), 0, 1)(images)
     assert result.shape == (1, 28, 28, 1)
     np.testing.assert_allclose(result, 0.2, rtol=1e-5)
 
@@ -134,7 +134,7 @@ def test_mnist_from_its_original_files(mnist_files, mnist_data_dir):
 
 def test_missing_mnist_is_explained(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_OFFLINE", "1")
-    with pytest.raises(data.DataError, match=r"t10k-labels-idx1-ubyte\.gz.*--dataset=digits"):
+    with pytest.raises(data.DataError, match=r"t10k-labels-idx1-ubyte\.gz.*dataset=digits"):
         data.find("mnist", data_dir=str(tmp_path))
     (tmp_path / "train-images-idx3-ubyte.gz").touch()
     with pytest.raises(data.DataError, match=r"missing: train-labels-idx1-ubyte\.gz"):

@@ -10,7 +10,7 @@ from ntk_tf.data.imagenet_snakes import files
 from ntk_tf.data.imagenet_snakes.builder import ImagenetSnakes, config_for
 from ntk_tf.data.source import DataError, Origin, Source
 
-__all__ = ["ImagenetSnakes", "find", "load"]
+__all__ = ["ImagenetSnakes", "find", "load", "prepare"]
 
 #: Of the training pictures of all of ILSVRC 2012, per channel: the customary constants, which
 #: torchvision's networks were trained with.
@@ -30,17 +30,37 @@ def find(origin: Origin) -> str:
     Raises:
         DataError: if it can come from nowhere.
     """
-    builder = _builder(origin)
+    return _place(_builder(origin), origin)
+
+
+def _place(builder: ImagenetSnakes, origin: Origin) -> str:
     if builder.is_prepared():
         return "prepared"
     if origin.manual_dir is None:
         raise DataError(
-            f"--dataset=imagenet_snakes: not prepared in {builder.data_dir}, and it cannot be"
-            f" downloaded; name with --manual_dir a folder that holds {files.LAYOUT}"
+            f"dataset=imagenet_snakes: not prepared in {builder.data_dir}, and it cannot be"
+            f" downloaded; name with manual_dir a folder that holds {files.LAYOUT}"
         )
     for split in files.SPLITS:
         files.locate(pathlib.Path(origin.manual_dir), split)
     return "manual_dir"
+
+
+def prepare(origin: Origin) -> ImagenetSnakes:
+    """Prepare the snakes' JPEG files, unless that has been done.
+
+    Args:
+        origin: where the files are, and which classes are wanted.
+
+    Returns:
+        The builder of what is prepared.
+
+    Raises:
+        DataError: if the data cannot be found or prepared.
+    """
+    builder = _builder(origin)
+    _place(builder, origin)
+    return tfds_files.prepared(builder, origin.manual_dir)
 
 
 def load(origin: Origin) -> Source:
@@ -55,10 +75,7 @@ def load(origin: Origin) -> Source:
     Raises:
         DataError: if the data cannot be found, prepared or read.
     """
-    builder = _builder(origin)
-    if find(origin) != "prepared":
-        tfds_files.prepare(builder, origin.manual_dir)
-        builder = _builder(origin)
+    builder = prepare(origin)
     train, test = (tfds_files.read(builder, split, decode=False) for split in files.SPLITS)
     classes = tuple(builder.info.features["label"].names)
     return Source(train, test, MEAN, STD, crop=True, classes=classes)
@@ -71,4 +88,4 @@ def _builder(origin: Origin) -> ImagenetSnakes:
     def build() -> ImagenetSnakes:
         return ImagenetSnakes(data_dir=origin.data_dir, config=known)
 
-    return tfds_files.opened("imagenet_snakes", origin, build)
+    return tfds_files.opened("imagenet_snakes", origin.data_dir, build)

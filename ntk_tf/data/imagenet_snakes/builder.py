@@ -151,7 +151,7 @@ class ImagenetSnakes(tfds.core.GeneratorBasedBuilder):
         count = len(self._corrupt)
         named = ", ".join(self._corrupt[:NAMED]) + ", ..." * (count > NAMED)
         return DataError(
-            f"--dataset=imagenet_snakes: {count} picture{'s' * (count != 1)} cannot be decoded:"
+            f"dataset=imagenet_snakes: {count} picture{'s' * (count != 1)} cannot be decoded:"
             f" {named}; get the files anew, or leave such pictures out with --skip_corrupt_images"
         )
 

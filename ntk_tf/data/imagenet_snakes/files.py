@@ -13,22 +13,24 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 
-from ntk_tf.choices import SNAKE_SYNSETS
+from ntk_tf.catalogue.datasets import SNAKE_SYNSETS
 from ntk_tf.data.source import DataError
 
 SPLITS = ("train", "validation")
 ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 FOLDERS = {"train": "train", "validation": "val"}
 LAYOUT = (
-    f"{ARCHIVES['train']} and {ARCHIVES['validation']} from image-net.org, or folders"
-    " train/n01728572/*.JPEG and val/n01728572/*.JPEG, one a class"
+    f"{ARCHIVES['train']} and {ARCHIVES['validation']} from image-net.org, or folders train and val"
+    " with a folder n01728572/*.JPEG a class, or as the archives unpack: train/n01728572.tar and"
+    " val/ILSVRC2012_val_*.JPEG"
 )
 
 #: The default classes: the first so many that have exactly so many training pictures.
 CLASSES, PICTURES = 10, 1300
 
-_SYNSET_ARCHIVE = re.compile(r"(?:.*/)?(n\d{8})\.tar")
+_SYNSET_ARCHIVE = re.compile(r"(?:.*/)?(n\d{8})\.tar", re.IGNORECASE)
 _VALIDATION_PICTURE = re.compile(r"(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
+_SYNSET = re.compile(r"n\d{8}(\.tar)?", re.IGNORECASE)
 _JPEG = (".jpeg", ".jpg")
 
 
@@ -66,7 +68,7 @@ def locate(manual_dir: pathlib.Path, split: str) -> pathlib.Path:
     if folder.is_dir():
         return folder
     raise DataError(
-        f"--manual_dir={manual_dir}: holds neither {archive.name} nor a folder {folder.name};"
+        f"manual_dir={manual_dir}: holds neither {archive.name} nor a folder {folder.name};"
         f" imagenet_snakes needs {LAYOUT}"
     )
 
@@ -95,7 +97,7 @@ def default_synsets(place: pathlib.Path) -> tuple[str, ...]:
     found = ", ".join(f"{synset} {count}" for synset, count in counts.items())
     raise DataError(
         f"{place}: only {len(chosen)} of the 17 snakes have exactly {PICTURES:,} training pictures"
-        f" and {CLASSES} are needed; name the classes with --snake_synsets (pictures: {found})"
+        f" and {CLASSES} are needed; name the classes with synsets (pictures: {found})"
     )
 
 
@@ -113,8 +115,8 @@ def pictures(place: pathlib.Path, split: str, synsets: tuple[str, ...]) -> Itera
     Raises:
         DataError: if the archive is another one, or a class has no pictures.
     """
-    if split == "validation" and place.is_file():
-        yield from _validation_archive(place, synsets)
+    if split == "validation" and _is_flat(place):
+        yield from _numbered(place, synsets)
         return
     with _training_members(place) as members:
         missing = [synset for synset in synsets if not members.holds(synset)]
@@ -130,22 +132,44 @@ def pictures(place: pathlib.Path, split: str, synsets: tuple[str, ...]) -> Itera
 
 
 def _remedy(split: str) -> str:
-    return f"get {ARCHIVES[split]} anew, or choose other classes with --snake_synsets"
+    return (
+        f"get {ARCHIVES[split]} anew, or choose other classes with synsets; manual_dir must hold"
+        f" {LAYOUT}"
+    )
+
+
+def _is_picture(name: str) -> bool:
+    """Whether a file's name is that of a picture, and not of what macOS keeps beside it."""
+    path = pathlib.PurePosixPath(name)
+    return path.suffix.lower() in _JPEG and not path.name.startswith(".")
 
 
 class _Folders:
-    """Folders of pictures named by synset."""
+    """Folders of pictures, or archives of them, that are named by synset."""
 
     def __init__(self, place: pathlib.Path):
         self.place = place
+        self.archives = {
+            found[1].lower(): path
+            for path in sorted(place.iterdir())
+            if (found := _SYNSET_ARCHIVE.fullmatch(path.name)) and path.is_file()
+        }
 
     def holds(self, synset: str) -> bool:
-        return (self.place / synset).is_dir()
+        return (self.place / synset).is_dir() or synset in self.archives
 
     def __call__(self, synset: str) -> Iterator[Picture]:
-        for path in sorted((self.place / synset).iterdir()):
-            if path.suffix.lower() in _JPEG:
-                yield Picture(path.name, synset, path.read_bytes)
+        folder = self.place / synset
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        paths = [path for path in paths if _is_picture(path.name) and path.is_file()]
+        if not paths and synset in self.archives:
+            yield from self._unpacked(synset)
+        for path in paths:
+            yield Picture(path.name, synset, path.read_bytes)
+
+    def _unpacked(self, synset: str) -> Iterator[Picture]:
+        with _opened(self.archives[synset]) as archive:
+            yield from _members(archive, synset, self.archives[synset])
 
 
 class _TrainingArchive:
@@ -158,7 +182,7 @@ class _TrainingArchive:
         for member in archive:
             names.append(member.name)
             if member.isfile() and (found := _SYNSET_ARCHIVE.fullmatch(member.name)):
-                self.members[found[1]] = member
+                self.members[found[1].lower()] = member
         if not self.members:
             _refuse(place, "archives such as n01728572.tar", names)
 
@@ -168,11 +192,15 @@ class _TrainingArchive:
     def __call__(self, synset: str) -> Iterator[Picture]:
         content = self.archive.extractfile(self.members[synset])
         with tarfile.open(fileobj=content, mode="r:") as inner:
-            for member in inner:
-                name = pathlib.PurePosixPath(member.name)
-                if member.isfile() and name.suffix.lower() in _JPEG:
-                    read = functools.partial(_read, inner, member, self.place)
-                    yield Picture(name.name, synset, read)
+            yield from _members(inner, synset, self.place)
+
+
+def _members(archive: tarfile.TarFile, synset: str, place: pathlib.Path) -> Iterator[Picture]:
+    """The pictures in the archive of a class."""
+    for member in archive:
+        if member.isfile() and _is_picture(member.name):
+            name = pathlib.PurePosixPath(member.name).name
+            yield Picture(name, synset, functools.partial(_read, archive, member, place))
 
 
 @contextlib.contextmanager
@@ -184,8 +212,16 @@ def _training_members(place: pathlib.Path) -> Iterator[_Folders | _TrainingArchi
         yield _TrainingArchive(archive, place)
 
 
-def _validation_archive(place: pathlib.Path, synsets: tuple[str, ...]) -> Iterator[Picture]:
-    """Pictures of an archive whose file names are numbers; TFDS knows their classes.
+def _is_flat(place: pathlib.Path) -> bool:
+    """Whether the validation pictures are numbered and without folders of their classes."""
+    if place.is_file():
+        return True
+    names = [path.name for path in place.iterdir()]
+    return any(map(_VALIDATION_PICTURE.fullmatch, names)) and not any(map(_SYNSET.fullmatch, names))
+
+
+def _numbered(place: pathlib.Path, synsets: tuple[str, ...]) -> Iterator[Picture]:
+    """Pictures whose file names are numbers; TFDS knows their classes.
 
     Raises:
         DataError: if a class has no pictures.
@@ -193,18 +229,16 @@ def _validation_archive(place: pathlib.Path, synsets: tuple[str, ...]) -> Iterat
     labels = validation_labels()
     names, seen = [], set()
     known = False
-    with _opened(place) as archive:
-        for member in archive:
-            names.append(member.name)
-            found = member.isfile() and _VALIDATION_PICTURE.fullmatch(member.name)
-            if not found or not 1 <= int(found[1]) <= len(labels):
-                continue
-            known = True
-            synset = labels[int(found[1]) - 1]
-            if synset in synsets:
-                seen.add(synset)
-                name = pathlib.PurePosixPath(member.name).name
-                yield Picture(name, synset, functools.partial(_read, archive, member, place))
+    for member, read in _archived(place) if place.is_file() else _loose(place):
+        names.append(member)
+        found = _VALIDATION_PICTURE.fullmatch(member)
+        if not found or not 1 <= int(found[1]) <= len(labels):
+            continue
+        known = True
+        synset = labels[int(found[1]) - 1]
+        if synset in synsets:
+            seen.add(synset)
+            yield Picture(pathlib.PurePosixPath(member).name, synset, read)
     if not known:
         _refuse(place, "pictures such as ILSVRC2012_val_00000001.JPEG", names)
     missing = [synset for synset in synsets if synset not in seen]
@@ -212,6 +246,21 @@ def _validation_archive(place: pathlib.Path, synsets: tuple[str, ...]) -> Iterat
         raise DataError(
             f"{place}: holds no pictures of {', '.join(missing)}; {_remedy('validation')}"
         )
+
+
+def _archived(place: pathlib.Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Names of an archive's files, and what reads them."""
+    with _opened(place) as archive:
+        for member in archive:
+            if member.isfile():
+                yield member.name, functools.partial(_read, archive, member, place)
+
+
+def _loose(place: pathlib.Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Names of a folder's files, and what reads them."""
+    for path in sorted(place.iterdir()):
+        if path.is_file():
+            yield path.name, path.read_bytes
 
 
 def validation_labels() -> list[str]:
@@ -274,7 +323,7 @@ def _refuse(place: pathlib.Path, expected: str, names: list[str]) -> None:
     Raises:
         DataError: always.
     """
-    found = f"its first member is {names[0]}" if names else "it is empty"
+    found = f"its first member is {names[0]}" if names else "it holds no files"
     raise DataError(
         f"{place}: is another archive: {expected} are expected in it and there are none ({found});"
         " get it from image-net.org"
