@@ -9,7 +9,6 @@ import importlib
 from types import ModuleType
 
 from ntk_tf.catalogue.datasets import ALLOWED, DATASETS, TFDS, Card, is_own
-from ntk_tf.config import Config, Options
 from ntk_tf.data.source import DataError, Origin, Source, Split
 
 __all__ = [
@@ -19,11 +18,8 @@ __all__ = [
     "Split",
     "card",
     "find",
-    "find_for",
     "load",
-    "load_for",
     "prepare",
-    "prepare_for",
 ]
 
 
@@ -113,44 +109,6 @@ def load(
     return dataclasses.replace(
         source, train=source.train.first(train_examples), test=source.test.first(test_examples)
     )
-
-
-def find_for(config: Config, options: Options) -> str:
-    """Say where a run's data would come from; see `find`."""
-    return find(config.dataset, options.data_dir, options.manual_dir, **_choice(config))
-
-
-def prepare_for(config: Config, options: Options) -> Source:
-    """Read a run's data as it is kept on disk, preparing it first where need be; see `load`."""
-    return load(
-        config.dataset,
-        options.data_dir,
-        options.manual_dir,
-        config.train_examples,
-        config.test_examples,
-        **_choice(config),
-    )
-
-
-def load_for(config: Config, options: Options) -> Source:
-    """Read a run's data; see `load`.
-
-    JPEG files are decoded here once and for all if `options.cache_decoded` says so.
-    """
-    source = prepare_for(config, options)
-    if not source.train.encoded:
-        return source
-    from ntk_tf.data import decode
-
-    return decode.cached(source, config.image_size, options.cache_decoded)
-
-
-def _choice(config: Config) -> dict[str, object]:
-    return {
-        "synsets": config.synsets,
-        "skip_corrupt_images": bool(config.skip_corrupt_images),
-        "image_size": config.image_size,
-    }
 
 
 def _module(name: str) -> ModuleType:

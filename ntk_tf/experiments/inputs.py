@@ -22,7 +22,11 @@ def prepare(config: Config, options: Options) -> None:
 
 def _choice(config: Config) -> dict[str, object]:
     """Which pictures of the dataset are wanted."""
-    return {"synsets": config.synsets, "skip_corrupt_images": config.skip_corrupt_images}
+    return {
+        "synsets": config.synsets,
+        "skip_corrupt_images": config.skip_corrupt_images,
+        "image_size": config.image_size,
+    }
 
 
 class Inputs:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from ntk_tf.catalogue.datasets import Card
+from ntk_tf.catalogue.datasets import Card, is_own
 from ntk_tf.settings.options import Options
 from ntk_tf.settings.setting import Declaration, declarations, setting, shown, text
 
@@ -56,7 +56,7 @@ class Config:
         """Those settings' values by name, and facts of a user's data, ready for JSON."""
         values = {name: getattr(self, name) for name in self.read()}
         content = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        return content | ({"data": facts(self.card)} if self.card.fingerprint else {})
+        return content | ({"data": facts(self.card)} if is_own(self.card.name) else {})
 
     def added(self) -> dict[str, Any]:
         """What the config.json of an earlier version lacks, with the values it stands for."""
@@ -75,9 +75,11 @@ class Config:
 
 def facts(card: Card) -> dict[str, Any]:
     """What config.json says of a user's data."""
-    names = ("shape", "classes", "train", "test", "fingerprint")
-    values = {name: getattr(card, name) for name in names}
-    return values | {"shape": list(card.shape)}
+    return {
+        "shape": list(card.shape),
+        "classes": card.classes,
+        "fingerprint": card.fingerprint,
+    }
 
 
 def run_name(config: Config, **instead: str) -> str:
@@ -170,8 +172,6 @@ def read_facts(content: Mapping[str, Any], known: Card) -> Card:
         TypeError: if the content is of another form.
         ValueError: likewise.
     """
-    values = {name: int(content[name]) for name in ("classes", "train", "test")}
     shape = tuple(int(side) for side in content["shape"])
-    return dataclasses.replace(
-        known, shape=shape, fingerprint=str(content["fingerprint"]), **values
-    )
+    classes, fingerprint = int(content["classes"]), content["fingerprint"]
+    return dataclasses.replace(known, shape=shape, classes=classes, fingerprint=fingerprint)

@@ -98,7 +98,7 @@ def _dataset(config: Any) -> str:
 def _image_size(config: Any) -> int | None:
     """The architecture's side, the dataset's, or None for pictures of the user's as they are."""
     usual = architectures.find(config.arch).usual_side or datasets.USUAL_SIDE.get(config.dataset)
-    if usual is None and not datasets.is_own(config.dataset):
+    if usual is None and (config.card.photographs or not datasets.is_own(config.dataset)):
         usual = config.card.shape[0]
     return usual if len(config.card.shape) == 3 else None
 
