@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from ntk_tf import data
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.resolving import all_declarations, readers, resolve
 from ntk_tf.settings import Config, Options, SettingError, check_for, options, run_name
-from ntk_tf.settings.setting import TRUE_OR_FALSE, Declaration, declarations, integer
+from ntk_tf.settings.setting import Declaration, declarations, integer
 from ntk_tf.sweeps import grid
 
 #: Flags that set no setting: name, placeholder or "" for on and off, help.
@@ -41,6 +42,18 @@ _REPORT = {
     "runs_dir": ("DIR", "parent of run directories (default: runs)"),
     "output_dir": ("DIR", "where tables, figures and a page go (default: only the screen)"),
 }
+#: Examples at the top of each program's help.
+_EXAMPLES = {
+    "main": (
+        "  python -m ntk_tf.main --arch=lenet --width=60 --linearized",
+        "  python -m ntk_tf.main --experiment=trajectory --widths=1,3,5,10 --max_steps=300",
+        "  python -m ntk_tf.main --arch=mynet:build --dataset=pictures.npz --linearized",
+    ),
+    "sweep": ("  python -m ntk_tf.sweep --flagfile=flags/smoke.flags --jobs=2",),
+    "report": ("  python -m ntk_tf.report --runs_dir=runs --output_dir=report",),
+}
+#: How the help of a flag begins that is off unless it is given.
+_ONCE = ("validate", "list the", "download", "print the", "show this")
 _NUMBERS = {"jobs": integer(1), "slurm_minutes": integer(1), "slurm_cpus": integer(1)}
 _NUMBERS |= {"slurm_gpus": integer(0)}
 
@@ -82,25 +95,27 @@ class _Line:
         others: Mapping[str, tuple[str, str]],
     ):
         self.settings = settings
+        self.known = {n: (d.rule.placeholder, _help(n, d)) for n, d in settings.items()}
+        self.known |= dict(others) | {"help": ("", "show this help")}
         self.values = flags.FlagValues()
-        for name, declaration in settings.items():
-            self._define(name, _is_switch(declaration), _help(name, declaration))
-        for name, (placeholder, text) in others.items():
-            self._define(name, not placeholder, text)
+        for name, (placeholder, text) in self.known.items():
+            define = flags.DEFINE_string if placeholder else flags.DEFINE_boolean
+            define(name, None, text, flag_values=self.values)
         self._parse(argv, program)
 
-    def _define(self, name: str, switch: bool, text: str) -> None:
-        define = flags.DEFINE_boolean if switch else flags.DEFINE_string
-        define(name, None, text, flag_values=self.values)
-
     def _parse(self, argv: Sequence[str], program: str) -> None:
-        flags.DEFINE_boolean("help", False, "show this help", "h", flag_values=self.values)
+        """Read the flags; print help and leave if they ask for that.
+
+        Raises:
+            SettingError: for an unknown flag, a bad value or anything that is no flag.
+        """
+        argv = ["--help" if argument == "-h" else argument for argument in argv]
         try:
-            rest = self.values(list(argv))[1:]
+            rest = self.values(argv)[1:]
         except (flags.Error, ValueError) as error:
-            raise SettingError(" ".join(str(error).split())) from error
-        if self.values.help:
-            print(f"usage: python -m ntk_tf.{program} [flags]\n{self.values.get_help()}")
+            raise SettingError(_explain(error)) from error
+        if self.values["help"].value:
+            print(_usage(program, self.known))
             sys.exit(0)
         if rest:
             raise SettingError(f"{rest[0]}: unexpected argument; flags start with --")
@@ -128,12 +143,28 @@ class _Line:
         return _parsed(name, self.text(name), Declaration(None, _NUMBERS[name], ""))
 
 
-def _is_switch(declaration: Declaration) -> bool:
-    return declaration.rule.allowed == TRUE_OR_FALSE.allowed
+def _explain(error: Exception) -> str:
+    """One line for an error of absl's."""
+    message = " ".join(str(error).split())
+    found = re.match(r"flag (--\w+=.*?): .*Non-boolean", message)
+    return f"{found[1]}: must be true or false" if found else message
+
+
+def _usage(program: str, known: Mapping[str, tuple[str, str]]) -> str:
+    """The help of a program: examples, then every flag."""
+    parts = [f"usage: python -m ntk_tf.{program} [flags]", "", *_EXAMPLES[program], ""]
+    for name, (placeholder, text) in known.items():
+        switch = not text.startswith(_ONCE)
+        form = f"--{name}={placeholder}" if placeholder else f"--{'[no]' * switch}{name}"
+        parts.append(f"  {form}")
+        parts += textwrap.wrap(text, 78, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join([*parts, "", "  --flagfile=FILE", " " * 8 + "read flags from a file"])
 
 
 def _help(name: str, declaration: Declaration) -> str:
     """The help of a setting, and which experiments read it if not all do."""
+    if name == "experiment":
+        return f"what to run: one of {', '.join(EXPERIMENTS)} (default: train)"
     found = readers(name) if name in all_declarations() else []
     some = 0 < len(found) < len(EXPERIMENTS)
     return declaration.help + (f" [{', '.join(found)}]" if some else "")

@@ -48,7 +48,7 @@ def _main() -> int:
 def _carry_out(command: cli.Command, console: Console) -> int:
     """Run, now with TensorFlow."""
     config, options = command.config, command.options
-    startup.import_tensorflow(config.small, getattr(config, "precision", None) == "tf32")
+    startup.import_tensorflow(config.small)
     from ntk_tf.experiments import inputs, size
 
     try:
@@ -59,7 +59,7 @@ def _carry_out(command: cli.Command, console: Console) -> int:
         elif command.dry_run:
             size.describe(config, options, place, console)
         else:
-            EXPERIMENTS[config.experiment].load().run(config, options, console)
+            EXPERIMENTS[config.experiment].run(config, options, console)
             _describe(command, console)
     except Exception as error:
         if not memory.is_out_of_memory(error):
@@ -71,13 +71,7 @@ def _carry_out(command: cli.Command, console: Console) -> int:
 def _describe(command: cli.Command, console: Console) -> None:
     """Show a finished run's result and where it is."""
     workdir = command.options.workdir
-    result = runs.read_result(workdir)
-    summary = EXPERIMENTS[command.config.experiment].summary(result, workdir / "result.json")
-    if result["status"] == "diverged":
-        at, rate = (result[f"diverged_at_{name}"] for name in ("step", "learning_rate"))
-        summary = f"diverged at update {at} (learning rate {rate})"
-    updates = "" if result["steps"] is None else f"{result['steps']:,} updates, "
-    _say(console, f"{summary}  ({updates}{result['seconds'] or 0:.0f} s)")
+    _say(console, EXPERIMENTS[command.config.experiment].describe(workdir))
     _say(console, f"run directory {workdir}")
 
 

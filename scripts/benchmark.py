@@ -38,15 +38,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ntk_tf import startup
+from ntk_tf.process import startup
 
 startup.import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
 from ntk_tf import models  # noqa: E402
-from ntk_tf.config import resolve  # noqa: E402
-from ntk_tf.models.flops import step_flops  # noqa: E402
+from ntk_tf.experiments.resolving import resolve  # noqa: E402
+from ntk_tf.models import step_flops  # noqa: E402
 
 WORKERS = pathlib.Path(__file__).parent / "benchmark_workers"
 NAMES = {"lenet": "LeNet", "alexnet": "AlexNet"}

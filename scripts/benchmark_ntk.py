@@ -89,7 +89,7 @@ def product_rate(tf):
 
 def compare(arguments):
     """In this environment: alternate rounds of ours and theirs, and print the ratio."""
-    from ntk_tf import startup
+    from ntk_tf.process import startup
 
     startup.import_tensorflow()
     import tensorflow as tf

@@ -20,7 +20,7 @@ import statistics
 import time
 import warnings
 
-from ntk_tf import startup
+from ntk_tf.process import startup
 
 startup.import_tensorflow()
 
@@ -29,11 +29,11 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from ntk_tf import data  # noqa: E402
-from ntk_tf.config import resolve  # noqa: E402
+from ntk_tf.experiments.resolving import resolve  # noqa: E402
 from ntk_tf.data import pipeline  # noqa: E402
-from ntk_tf.experiments.train import compiled_model  # noqa: E402
+from ntk_tf.experiments import network  # noqa: E402
 from ntk_tf.training.loop import multi_step_function  # noqa: E402
-from ntk_tf.training.pair import Pair  # noqa: E402
+from ntk_tf.experiments.trajectory.pair import Pair  # noqa: E402
 
 BATCH = 32
 
@@ -50,7 +50,7 @@ def batches_in_memory(count):
 
 
 def bare_loop(config, steps, batch):
-    model = compiled_model(config, steps, config.linearized)
+    model = network.compiled(config, steps, config.linearized)
     model.evaluate(*batch, verbose=0)  # builds the metrics
 
     @tf.function
@@ -62,7 +62,7 @@ def bare_loop(config, steps, batch):
 
 
 def keras_fit(config, steps, dataset):
-    model = compiled_model(config, steps, config.linearized)
+    model = network.compiled(config, steps, config.linearized)
     model.compile(
         optimizer=model.optimizer,
         loss=model.loss,
@@ -75,7 +75,7 @@ def keras_fit(config, steps, dataset):
 def own_loop(config, steps):
     source = data.load("digits")
     preprocess = pipeline.preprocessing(source, 28, 0, 1)
-    model = compiled_model(config, steps, config.linearized)
+    model = network.compiled(config, steps, config.linearized)
     stream = pipeline.training_batches(source.train, preprocess, 10, BATCH, config.seed)
     model.evaluate(stream.take(1), verbose=0)  # builds the metrics
     iterator, run = iter(stream), multi_step_function(model)
@@ -83,7 +83,7 @@ def own_loop(config, steps):
 
 
 def pair_loop(config, steps, batches, every):
-    models = [compiled_model(config, steps, linearized) for linearized in (False, True)]
+    models = [network.compiled(config, steps, linearized) for linearized in (False, True)]
     iterator = iter(batches.repeat())
     for model in models:
         model.evaluate(batches.take(1), verbose=0)  # builds the metrics

@@ -16,7 +16,7 @@ import time
 import warnings
 from unittest import mock
 
-from ntk_tf import startup
+from ntk_tf.process import startup
 
 startup.import_tensorflow()
 

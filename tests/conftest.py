@@ -6,7 +6,7 @@ import pathlib
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
-from ntk_tf import startup  # noqa: E402
+from ntk_tf.process import startup  # noqa: E402
 
 startup.import_tensorflow()
 

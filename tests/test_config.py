@@ -2,9 +2,8 @@
 
 import pytest
 
-from ntk_tf import choices, config, rules
-from ntk_tf.config import resolve, run_name
-from ntk_tf.rules import SettingError
+from ntk_tf.experiments.resolving import all_declarations, readers, resolve
+from ntk_tf.settings import Options, SettingError, flags_of, run_name
 
 
 def test_defaults_are_the_papers():
@@ -67,9 +66,10 @@ def test_refusals_name_flag_value_and_what_is_allowed(name, value):
 
 
 def test_every_setting_has_a_rule_and_a_reader():
-    fields = set(config.Config.__dataclass_fields__)
-    assert fields == set(rules.RULES)
-    assert fields == set().union(*choices.READS.values())
+    for name, declaration in all_declarations().items():
+        assert readers(name)
+        assert declaration.rule.allowed
+        assert declaration.help
 
 
 def test_run_names_tell_what_differs():
@@ -95,8 +95,8 @@ def test_only_a_linearization_reads_what_its_decay_pulls_to():
 def test_biases_are_trained_unless_told_otherwise():
     assert resolve().to_dict()["train_biases"] is True
     assert run_name(resolve(train_biases=False)) == "lenet_x1_mnist_seed0_train_biasesFalse"
-    with pytest.raises(SettingError, match="--experiment=trajectory does not read it; .* train$"):
-        resolve(experiment="trajectory", train_biases=False)
+    with pytest.raises(SettingError, match="--experiment=baseline does not read it; .* rank$"):
+        resolve(experiment="baseline", train_biases=False)
 
 
 def test_learning_rate_drops():
@@ -120,6 +120,6 @@ def test_command_line_of_settings_resolves_to_them(settings, tmp_path):
     from ntk_tf import cli
 
     configuration = resolve(**settings)
-    options = config.Options(tmp_path, data_dir="d", resume=False)
-    command = cli.parse(["main", *config.flags_of(configuration, options)])
+    options = Options(tmp_path, data_dir="d", resume=False)
+    command = cli.parse(["main", *flags_of(configuration, options)])
     assert (command.config, command.options) == (configuration, options)

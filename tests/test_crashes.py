@@ -17,12 +17,18 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
-from rich.console import Console
+from helpers import carry_out
 
-from ntk_tf import config, data, experiments, runs, signals
-from ntk_tf.experiments import estimate, train, trajectory
+from ntk_tf import data, runs
+from ntk_tf.experiments.resolving import resolve
+from ntk_tf.experiments.train import run as train
+from ntk_tf.experiments.trajectory import run as trajectory
+from ntk_tf.process import memory, signals
+from ntk_tf.runs import checkpoint
+from ntk_tf.settings import Options
 from ntk_tf.sweeps import slurm
-from ntk_tf.training import checkpoint
+from ntk_tf.training.callbacks import divergence
+from ntk_tf.training.loop import Plan
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -34,8 +40,8 @@ SETTINGS = {"dataset": "digits", "train_examples": 200, "test_examples": 50, "ep
 
 def run(workdir, minutes=1e-6, **settings):
     """Train in this process, saving after every execution of the graph."""
-    options = config.Options(workdir, checkpoint_minutes=minutes)
-    return experiments.run(config.resolve(**(SETTINGS | settings)), options, Console(quiet=True))
+    options = Options(workdir, checkpoint_minutes=minutes)
+    return carry_out(resolve(**(SETTINGS | settings)), options)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,7 @@ def test_signal_saves_and_ends(number, code, step, whole, listening, tmp_path, m
     monkeypatch.setattr(train, "Plan", lambda *a: train_plan(*a[:3], pauses=frozenset({step})))
 
     def send(self, batch, logs=None):
-        self.saved = time.monotonic() + 1000  # nothing but the signal saves
+        self.save.saved = time.monotonic() + 1000  # nothing but the signal saves
         if batch == step:
             os.kill(os.getpid(), number)
         save(self, batch, logs)
@@ -244,9 +250,10 @@ def test_last_finite_state_survives_divergence(linearized, tmp_path):
 
 
 def test_divergence_names_the_dropped_learning_rate():
-    settings = config.resolve(**SETTINGS, learning_rate=8.0, lr_drop_every=1, lr_drop_factor=2.0)
-    assert train.divergence(settings, 15, 7)["diverged_at_learning_rate"] == 2.0
-    assert train.divergence(settings, 14, 7)["diverged_at_learning_rate"] == 4.0
+    settings = resolve(**SETTINGS, learning_rate=8.0, lr_drop_every=1, lr_drop_factor=2.0)
+    plan = Plan(steps_per_epoch=7, total_steps=28)
+    assert divergence(15, plan, settings.learning_rate_in)["diverged_at_learning_rate"] == 2.0
+    assert divergence(14, plan, settings.learning_rate_in)["diverged_at_learning_rate"] == 4.0
 
 
 def test_out_of_memory_says_what_helps(tmp_path):
@@ -269,7 +276,7 @@ def test_out_of_memory_says_what_helps(tmp_path):
     ],
 )
 def test_what_is_out_of_memory(error, expected):
-    assert estimate.is_out_of_memory(error) is expected
+    assert memory.is_out_of_memory(error) is expected
 
 
 def test_damaged_checkpoint_is_passed_over_by_name_and_goes(whole, tmp_path, monkeypatch):

@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from ntk_tf.settings import Config
+from rich.console import Console
+
+from ntk_tf import runs
+from ntk_tf.settings import Config, Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,42 @@ class Experiment:
     files: tuple[str, ...] = ()
     figure: str | None = None
     keeps_inputs: bool = False
+
+    def run(self, config: Config, options: Options, console: Console) -> dict[str, Any]:
+        """Carry the experiment out in its run directory, or go on with it.
+
+        Args:
+            config: what to run; `options.workdir` must have passed `runs.check_workdir`.
+            options: where and how.
+            console: for progress.
+
+        Returns:
+            The content of result.json.
+
+        Raises:
+            DataError: if the data cannot be had.
+            RunDirectoryError: if the run directory cannot be used.
+            SettingError: if the settings do not go together with the data or the devices.
+        """
+        import tensorflow as tf
+
+        tf32 = getattr(config, "precision", None) == "tf32"
+        tf.config.experimental.enable_tensor_float_32_execution(tf32)
+        return self.load().run(config, options, console)
+
+    def describe(self, workdir: pathlib.Path) -> str:
+        """A finished run's result in a line; of a divergence, that and nothing else.
+
+        Raises:
+            RunDirectoryError: if the run directory holds no result.
+        """
+        result = runs.read_result(workdir)
+        summary = self.summary(result, workdir / "result.json")
+        if result["status"] == "diverged":
+            at, rate = (result[f"diverged_at_{name}"] for name in ("step", "learning_rate"))
+            summary = f"diverged at update {at} (learning rate {rate})"
+        updates = "" if result["steps"] is None else f"{result['steps']:,} updates, "
+        return f"{summary}  ({updates}{result['seconds'] or 0:.0f} s)"
 
     def load(self) -> ModuleType:
         """The module, which imports TensorFlow."""

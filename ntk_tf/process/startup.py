@@ -42,13 +42,12 @@ def prepare_streams() -> None:
             setattr(sys, name, text)
 
 
-def import_tensorflow(one_thread_an_operation: bool = False, tf32: bool = False) -> None:
+def import_tensorflow(one_thread_an_operation: bool = False) -> None:
     """Import TensorFlow and what goes with it, keeping informational messages off the screen.
 
     Args:
         one_thread_an_operation: do not split operations over threads, unless the environment's
             TF_NUM_INTRAOP_THREADS says so; they still run side by side.
-        tf32: let NVIDIA GPUs round the factors of matrix products to 10 bits.
 
     TensorFlow's libraries write to the process's standard error while they load, past Python and
     before any log level counts; what is not known to be noise is passed on.
@@ -63,7 +62,7 @@ def import_tensorflow(one_thread_an_operation: bool = False, tf32: bool = False)
 
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
-    tf.config.experimental.enable_tensor_float_32_execution(tf32)
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 is float32
     tf.get_logger().setLevel("ERROR")
     logging.getLogger("absl").setLevel(logging.ERROR)
 

@@ -5,16 +5,17 @@ import functools
 
 import protocol
 
-from ntk_tf import startup
+from ntk_tf.process import startup
 
 startup.import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
 from ntk_tf import __version__, data  # noqa: E402
-from ntk_tf.config import Config, resolve  # noqa: E402
+from ntk_tf.experiments.resolving import resolve  # noqa: E402
 from ntk_tf.data import pipeline  # noqa: E402
-from ntk_tf.experiments.train import compiled_model, training_stream  # noqa: E402
+from ntk_tf.experiments import network
+from ntk_tf.experiments.inputs import Inputs  # noqa: E402
 from ntk_tf.training.loop import multi_step_function  # noqa: E402
 
 
@@ -39,7 +40,7 @@ def training(problem):
         source, config.image_size, config.padding, config.input_shape[-1]
     )
     per_epoch = pipeline.steps_per_epoch(whole_batches, config.batch_size)
-    model = compiled_model(config, per_epoch, config.linearized)
+    model = network.compiled(config, per_epoch, config.linearized)
     batches = training_stream(config, source, preprocess, 0)
     model.evaluate(batches.take(1), verbose=0)  # builds the metrics
     iterator, run = iter(batches), multi_step_function(model)

@@ -5,10 +5,10 @@ import tarfile
 
 import numpy as np
 import pytest
+from ntk_tf.config import resolve
 from PIL import Image
 
 from ntk_tf import data
-from ntk_tf.config import resolve
 from ntk_tf.data import cifar10
 
 

@@ -4,17 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
+from helpers import carry_out
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from ntk_tf import experiments
-from ntk_tf.config import Options, resolve
+from ntk_tf.experiments.resolving import resolve
+from ntk_tf.settings import Options
 
 
 def test_digits(tmp_path):
     config = resolve(experiment="baseline", dataset="digits", image_size=16, max_steps=30)
-    result = experiments.run(config, Options(tmp_path / "run"), Console(quiet=True))
+    result = carry_out(config, Options(tmp_path / "run"))
     assert json.loads((tmp_path / "run/result.json").read_text()) == result
     assert result["status"] == "completed"
     assert result["parameters"] == 10 * (16 * 16 + 1)
@@ -28,7 +28,7 @@ def test_digits_at_their_own_size_equal_plain_scikit_learn(tmp_path):
     config = resolve(
         experiment="baseline", dataset="digits", arch="lenet", image_size=8, padding=4, max_steps=30
     )
-    result = experiments.run(config, Options(tmp_path / "run"), Console(quiet=True))
+    result = carry_out(config, Options(tmp_path / "run"))
     digits = load_digits()
     pixels = np.pad(np.round(digits.data * (255 / 16)).reshape(-1, 8, 8), ((0, 0), (4, 4), (4, 4)))
     train, test = pixels[:-360] / 255, pixels[-360:] / 255

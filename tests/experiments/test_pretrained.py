@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pytest
 import snake_files
-from rich.console import Console
+from helpers import carry_out
 
-from ntk_tf import choices, cli, config, experiments
+from ntk_tf import cli
+from ntk_tf.catalogue.datasets import SNAKE_SYNSETS
 from ntk_tf.data import DataError, decode
 from ntk_tf.experiments import pretrained
+from ntk_tf.experiments.resolving import resolve
+from ntk_tf.settings import Options, SettingError
 
-TWO = choices.SNAKE_SYNSETS[1:3]
+TWO = SNAKE_SYNSETS[1:3]
 
 
 def state(rng, outputs=1000, width=1 / 32):
@@ -41,11 +44,11 @@ def run_on(tmp_path, rng):
     folder = snake_files.write_folders(tmp_path / "files", snake_files.make(rng, TWO, 1, 3))
 
     def run(path):
-        settings = config.resolve(
+        settings = resolve(
             experiment="pretrained", weights=str(path), snake_synsets=",".join(TWO), image_size=95
         )
-        options = config.Options(tmp_path / "run", str(tmp_path / "tfds"), str(folder))
-        return experiments.run(settings, options, Console(quiet=True))
+        options = Options(tmp_path / "run", str(tmp_path / "tfds"), str(folder))
+        return carry_out(settings, options)
 
     return run
 
@@ -54,7 +57,7 @@ def test_end_to_end(run_on, tmp_path, rng):
     path = tmp_path / "random.npz"
     tensors = state(rng)
     # Of all the outputs, that of the second class is the largest, whatever the picture.
-    tensors["classifier.6.bias"][52 + choices.SNAKE_SYNSETS.index(TWO[1])] = 1e4
+    tensors["classifier.6.bias"][52 + SNAKE_SYNSETS.index(TWO[1])] = 1e4
     np.savez(path, **tensors)
     result = run_on(path)
     assert (result["test_accuracy"], result["test_accuracy_among_snakes"]) == (0.5, 0.5)
@@ -68,7 +71,7 @@ def test_end_to_end(run_on, tmp_path, rng):
 
 def test_accuracies(rng):
     outputs = rng.standard_normal((4, 1000))
-    synsets = choices.SNAKE_SYNSETS[2], choices.SNAKE_SYNSETS[16]
+    synsets = SNAKE_SYNSETS[2], SNAKE_SYNSETS[16]
     labels = np.array([0, 0, 1, 1])
     outputs[0, 54] = 9  # right
     outputs[1, 54], outputs[1, 7] = 8, 9  # right among the snakes only
@@ -96,12 +99,12 @@ def test_another_number_of_outputs_is_refused(run_on, tmp_path, rng):
     ],
 )
 def test_bad_flags(flags, message):
-    with pytest.raises(config.SettingError) as error:
+    with pytest.raises(SettingError) as error:
         cli.parse(["main", "--experiment=pretrained", *flags])
     assert str(error.value).startswith(message)
 
 
 def test_input_is_torchvisions():
-    settings = config.resolve(experiment="pretrained", weights="a.pth")
+    settings = resolve(experiment="pretrained", weights="a.pth")
     assert settings.input_shape == (224, 224, 3)
     assert decode.square_side(settings.image_size) == 256

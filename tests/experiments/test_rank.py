@@ -5,21 +5,24 @@ import json
 
 import numpy as np
 import pytest
+from helpers import carry_out
 from references import dense_jacobian
-from rich.console import Console
 from test_train import in_process, main
 
-from ntk_tf import config, experiments, models, ntk
-from ntk_tf.data import DataError
-from ntk_tf.experiments import rank, run_weights
+from ntk_tf import data, models, ntk
+from ntk_tf.data import DataError, pipeline
+from ntk_tf.experiments import trained_weights
+from ntk_tf.experiments.rank import run as rank
+from ntk_tf.experiments.resolving import resolve
 from ntk_tf.runs import RunDirectoryError
+from ntk_tf.settings import Options, SettingError
 
 SETTINGS = {"experiment": "rank", "dataset": "digits", "image_size": 16, "examples": 8}
 
 
 def run(workdir, minutes=10.0, **settings):
-    options = config.Options(workdir, checkpoint_minutes=minutes)
-    return experiments.run(config.resolve(**(SETTINGS | settings)), options, Console(quiet=True))
+    options = Options(workdir, checkpoint_minutes=minutes)
+    return carry_out(resolve(**(SETTINGS | settings)), options)
 
 
 def singular_values(workdir):
@@ -29,7 +32,7 @@ def singular_values(workdir):
 
 def content(workdir):
     """rank.json without what depends on the machine."""
-    machine = ("seconds", "stages", "peak_memory_gib", "matrix_product_gflops")
+    machine = ("seconds", "stages", "peak_memory_gib")
     found = json.loads((workdir / "rank.json").read_text())
     return {name: value for name, value in found.items() if name not in machine}
 
@@ -103,17 +106,17 @@ def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     usual, steps = rank._Rank._save, []
 
-    def save_then_stop(self, step):
-        usual(self, step)
-        steps.append(step.done)
-        if step.done == 3:
+    def save_then_stop(self):
+        usual(self)
+        steps.append(self.step.done)
+        if self.step.done == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(rank._Rank, "_save", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
         run(workdir, minutes=0.0)
     assert steps == [1, 2, 3]
-    monkeypatch.setattr(rank._Rank, "_save", lambda self, step: steps.append(step.done))
+    monkeypatch.setattr(rank._Rank, "_save", lambda self: steps.append(self.step.done))
     with monkeypatch.context() as context:
         context.setattr(rank.ntk.plan, "_BLOCK_ROWS", 40)  # as another version might
         with pytest.raises(RunDirectoryError, match="divided into 5 steps, not 3"):
@@ -135,7 +138,7 @@ def test_kernel_regression_is_the_minimum(ridge, tmp_path, monkeypatch):
     seen = pictures(monkeypatch)
     result = run(tmp_path / "run", kernel_regression=True, ridge=ridge, test_examples=30)
     x, weights = seen[0]
-    source = rank.data.load("digits", train_examples=8, test_examples=30)
+    source = data.load("digits", train_examples=8, test_examples=30)
     model = models.build("lenet", 1, 10, (16, 16, 1))
     features, offset = jacobian(x, weights), np.asarray(model(x), "float64")
     y = np.eye(10)[source.train.labels]
@@ -145,7 +148,7 @@ def test_kernel_regression_is_the_minimum(ridge, tmp_path, monkeypatch):
     assert result["train_loss"] == pytest.approx(np.mean((fitted - y) ** 2), rel=1e-5, abs=1e-9)
     accuracy = np.mean(fitted.argmax(axis=1) == source.train.labels)
     assert result["train_accuracy"] == pytest.approx(accuracy)
-    preprocess = rank.pipeline.preprocessing(source, 16, 0, 1)
+    preprocess = pipeline.preprocessing(source, 16, 0, 1)
     test = preprocess(source.test.images).numpy()
     predicted = np.asarray(model(test)) + (jacobian(test) @ u).reshape(-1, 10)
     accuracy = np.mean(predicted.argmax(axis=1) == source.test.labels)
@@ -159,8 +162,8 @@ def test_trained_weights(trained, finished, tmp_path, monkeypatch):
     model = models.build("lenet", 1, 10, (16, 16, 1))
     initial = [w.numpy() for w in model.trainable_weights]
     assert all(np.abs(a - b).max() > 0 for a, b in zip(seen[0][1], initial, strict=True))
-    settings = config.resolve(**SETTINGS, from_run=str(trained))
-    assert run_weights.load_weights(model, settings) == 7
+    settings = resolve(**SETTINGS, from_run=str(trained))
+    assert trained_weights.load(model, settings) == 7
     for w, value in zip(model.trainable_weights, seen[0][1], strict=True):
         np.testing.assert_array_equal(w, value)
     assert result["effective_rank"] != finished[1]["effective_rank"]
@@ -171,7 +174,7 @@ def test_weights_of_a_run_without_training_of_biases(tmp_path):
     in_process(tmp_path / "run", image_size=16, epochs=1, train_biases=False)
     model = models.build("lenet", 1, 10, (16, 16, 1))
     initial = {w.path: w.numpy() for w in model.weights}
-    run_weights.load_weights(model, config.resolve(**SETTINGS, from_run=str(tmp_path / "run")))
+    trained_weights.load(model, resolve(**SETTINGS, from_run=str(tmp_path / "run")))
     for weight in model.weights:
         same = np.array_equal(weight, initial[weight.path])
         assert same == weight.path.endswith("bias")
@@ -191,9 +194,9 @@ def test_refuses_too_many_pictures_and_too_little_memory(tmp_path):
     with pytest.raises(DataError, match="--examples=9000: digits has 1437"):
         run(tmp_path / "a", examples=9000)
     assert not (tmp_path / "a").exists()
-    options = config.Options(tmp_path / "b", memory_gib=1e-6)
+    options = Options(tmp_path / "b", memory_gib=1e-6)
     with pytest.raises(DataError, match="--memory_gib=1e-06: the Gram of 8 x 8"):
-        experiments.run(config.resolve(**SETTINGS), options, Console(quiet=True))
+        carry_out(resolve(**SETTINGS), options)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +218,7 @@ def test_refuses_too_many_pictures_and_too_little_memory(tmp_path):
 def test_bad_flags(flags, message):
     from ntk_tf import cli
 
-    with pytest.raises(config.SettingError, match=message.replace("(", r"\(")):
+    with pytest.raises(SettingError, match=message.replace("(", r"\(")):
         cli.parse(["main", *flags.split()])
 
 

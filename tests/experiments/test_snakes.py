@@ -6,22 +6,25 @@ import sys
 
 import pytest
 import snake_files
-from rich.console import Console
+from helpers import carry_out
 
-from ntk_tf import choices, cli, config, experiments, runs
+from ntk_tf import cli, runs
+from ntk_tf.catalogue.datasets import SNAKE_SYNSETS
+from ntk_tf.experiments.resolving import resolve
+from ntk_tf.settings import Options, SettingError, run_name
 
-TWO = choices.SNAKE_SYNSETS[4:6]
+TWO = SNAKE_SYNSETS[4:6]
 
 
 @pytest.fixture
 def options(tmp_path, rng):
     """Options of a run whose manual_dir has folders of two classes."""
     folder = snake_files.write_folders(tmp_path / "files", snake_files.make(rng, TWO, 5, 2))
-    return config.Options(tmp_path / "run", str(tmp_path / "tfds"), str(folder))
+    return Options(tmp_path / "run", str(tmp_path / "tfds"), str(folder))
 
 
 def test_lenet_on_snakes(options):
-    settings = config.resolve(
+    settings = resolve(
         dataset="imagenet_snakes",
         snake_synsets=",".join(TWO),
         augment="flip_crop",
@@ -29,7 +32,7 @@ def test_lenet_on_snakes(options):
         epochs=2,
         batch_size=4,
     )
-    result = experiments.run(settings, options, Console(quiet=True))
+    result = carry_out(settings, options)
     assert result["steps"] == 6
     written = json.loads((options.workdir / "config.json").read_text())
     assert written["classes"] == list(TWO)
@@ -40,7 +43,7 @@ def test_lenet_on_snakes(options):
     written["classes"] = ["n01751748", "n01756291"]
     (options.workdir / "config.json").write_text(json.dumps(written))
     with pytest.raises(runs.RunDirectoryError, match="holds a run on other classes"):
-        experiments.run(settings, options, Console(quiet=True))
+        carry_out(settings, options)
 
 
 def test_errors_are_one_line_and_leave_nothing(options, tmp_path):
@@ -59,7 +62,7 @@ def test_errors_are_one_line_and_leave_nothing(options, tmp_path):
 
 @pytest.mark.parametrize("linearized", [False, True])
 def test_cross_entropy_falls(linearized, tmp_path):
-    settings = config.resolve(
+    settings = resolve(
         dataset="digits",
         loss="cross_entropy",
         linearized=linearized,
@@ -68,7 +71,7 @@ def test_cross_entropy_falls(linearized, tmp_path):
         train_examples=320,
         test_examples=100,
     )
-    result = experiments.run(settings, config.Options(tmp_path / "run"), Console(quiet=True))
+    result = carry_out(settings, Options(tmp_path / "run"))
     first, last = (
         float(row.split(",")[3])
         for row in (tmp_path / "run/metrics.csv").read_text().splitlines()[1:]
@@ -88,17 +91,17 @@ def test_cross_entropy_falls(linearized, tmp_path):
     ],
 )
 def test_bad_flags(flags, message):
-    with pytest.raises(config.SettingError, match=message):
+    with pytest.raises(SettingError, match=message):
         cli.parse(["main", *flags])
 
 
 def test_settings_name_the_classes_in_wordnets_order():
-    settings = config.resolve(arch="alexnet", snake_synsets="n01728920,n01728572")
+    settings = resolve(arch="alexnet", snake_synsets="n01728920,n01728572")
     assert settings.synsets == ("n01728572", "n01728920")
     assert settings.num_classes == 2
-    name = config.run_name(settings)
+    name = run_name(settings)
     assert name.startswith("alexnet_x1_imagenet_snakes_seed0_snake_synsets2-")
-    other = config.resolve(arch="alexnet", snake_synsets="n01728920,n01729322")
-    assert config.run_name(other) != name
-    everything = config.resolve(arch="alexnet", snake_synsets=",".join(choices.SNAKE_SYNSETS))
-    assert len(config.run_name(everything)) < 100
+    other = resolve(arch="alexnet", snake_synsets="n01728920,n01729322")
+    assert run_name(other) != name
+    everything = resolve(arch="alexnet", snake_synsets=",".join(SNAKE_SYNSETS))
+    assert len(run_name(everything)) < 100

@@ -10,12 +10,16 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import carry_out
 from references import dense_jacobian, flat
 from rich.console import Console
 
-from ntk_tf import choices, config, experiments, models, runs
-from ntk_tf.experiments import estimate, train
-from ntk_tf.training import checkpoint
+from ntk_tf import models, runs
+from ntk_tf.experiments import EXPERIMENTS, network, size
+from ntk_tf.experiments.resolving import resolve
+from ntk_tf.experiments.train import run as train
+from ntk_tf.runs import checkpoint
+from ntk_tf.settings import Options
 
 QUICK = ["--dataset=digits", "--train_examples=200", "--test_examples=50", "--epochs=4"]
 
@@ -30,9 +34,9 @@ def main(*args):
 
 def in_process(workdir, **settings):
     """Run an experiment in this process; its result."""
-    options = config.Options(workdir)
+    options = Options(workdir)
     quick = {"dataset": "digits", "train_examples": 200, "test_examples": 50, "epochs": 4}
-    return experiments.run(config.resolve(**(quick | settings)), options, Console(quiet=True))
+    return carry_out(resolve(**(quick | settings)), options)
 
 
 def metrics(workdir):
@@ -80,9 +84,9 @@ def test_run_directory(finished):
 
 def test_performance_is_recorded(tmp_path):
     console = Console(quiet=True)
-    settings = config.resolve(dataset="digits", train_examples=200, test_examples=50, epochs=6)
-    options = config.Options(tmp_path / "run", profile=3)
-    found = experiments.run(settings, options, console)["performance"]
+    settings = resolve(dataset="digits", train_examples=200, test_examples=50, epochs=6)
+    options = Options(tmp_path / "run", profile=3)
+    found = carry_out(settings, options, console)["performance"]
     assert found["examples_per_second"] == pytest.approx(32 * found["steps_per_second"], rel=1e-3)
     flops = 3 * 563_280 - 2 * 86_400  # see tests/models/test_flops.py
     assert found["gflops_per_second"] == pytest.approx(
@@ -107,7 +111,7 @@ def test_precision_decides_about_tf32(precision, monkeypatch):
     monkeypatch.setattr(train, "run", lambda *_: {})
     allowed = tf.config.experimental.tensor_float_32_execution_enabled
     try:
-        experiments.run(config.resolve(precision=precision), None, None)
+        carry_out(resolve(precision=precision), None, None)
         assert allowed() == (precision == "tf32")
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -131,10 +135,10 @@ def test_final_accuracy_is_a_full_pass_with_the_final_weights(finished):
     from ntk_tf import data
     from ntk_tf.data import pipeline
 
-    settings = config.resolve(
+    settings = resolve(
         dataset="digits", train_examples=200, test_examples=50, epochs=4, linearized=linearized
     )
-    model = train.compiled_model(settings, 7, linearized)
+    model = network.compiled(settings, 7, linearized)
     saved = final_arrays(workdir)
     for i, weight in enumerate(model.trainable_weights):
         weight.assign(saved[f"{i:04d}/{weight.path}"])
@@ -211,7 +215,7 @@ def test_divergence_is_a_result(tmp_path):
     assert content["learning_rate"] == content["diverged_at_learning_rate"] == 1e6
     assert content["test_accuracy"] is None
     shown = []
-    runs.describe(tmp_path / "run", lambda line, **_: shown.append(line))
+    shown.append(EXPERIMENTS["train"].describe(tmp_path / "run"))
     assert "diverged at update" in shown[0]
 
 
@@ -245,8 +249,8 @@ def test_alexnet(linearized, tmp_path):
 def test_decay_of_a_linearization(experiment, toward, rng):
     """Four updates with momentum against dense algebra in float64."""
     settings = {"linearized": True} if experiment == "train" else {"experiment": experiment}
-    model = train.compiled_model(
-        config.resolve(dataset="digits", weight_decay=0.05, decay_toward=toward, **settings),
+    model = network.compiled(
+        resolve(dataset="digits", weight_decay=0.05, decay_toward=toward, **settings),
         1,
         True,
     )
@@ -271,8 +275,8 @@ def test_biases_that_are_not_trained(linearized, tmp_path, monkeypatch):
     in_process(tmp_path / "run", **settings)
     content = result(tmp_path / "run")
     assert content["parameters"] == 44_426 - (6 + 16 + 120 + 84 + 10)
-    size = estimate.estimate(config.resolve(dataset="digits", **settings))
-    assert size.parameters == content["parameters"]
+    estimate = size.estimate(resolve(dataset="digits", **settings))
+    assert estimate.parameters == content["parameters"]
     start = {
         weight.path: weight.numpy() for weight in models.build("lenet", 1, 10, (28, 28, 1)).weights
     }
@@ -299,7 +303,7 @@ def test_run_of_an_earlier_version_goes_on(finished, tmp_path):
     workdir, linearized = finished
     shutil.copytree(workdir, tmp_path / "run")
     settings = runs.read_json(workdir / "config.json")
-    for name in choices.ADDED:
+    for name in resolve(dataset="digits", linearized=linearized).added():
         settings.pop(name, None)
     (tmp_path / "run/config.json").write_text(json.dumps(settings))
     (tmp_path / "run/result.json").unlink()
@@ -327,9 +331,9 @@ def test_learns(tmp_path):
 
 
 def test_mnist(mnist_data_dir, tmp_path):
-    options = config.Options(tmp_path / "run", data_dir=mnist_data_dir)
-    settings = config.resolve(max_steps=300, test_examples=2000, train_examples=9600)
-    content = experiments.run(settings, options, Console(quiet=True))
+    options = Options(tmp_path / "run", data_dir=mnist_data_dir)
+    settings = resolve(max_steps=300, test_examples=2000, train_examples=9600)
+    content = carry_out(settings, options)
     assert content["test_accuracy"] > 0.85
 
 
@@ -359,7 +363,7 @@ def test_memory_estimate_is_near_what_was_measured(settings, measured):
     """Peaks in GiB of a few updates on digits, on a CPU."""
     if settings.get("batch_size") == 8:
         settings = settings | {"train_examples": 64}
-    memory = estimate.estimate(config.resolve(dataset="digits", **settings)).memory
+    memory = size.estimate(resolve(dataset="digits", **settings)).memory
     assert memory / 2**30 == pytest.approx(measured, rel=0.15)
 
 

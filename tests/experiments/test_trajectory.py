@@ -5,14 +5,16 @@ import json
 
 import numpy as np
 import pytest
+from helpers import carry_out
 from references import dense_jacobian, flat
-from rich.console import Console
 from test_train import Interrupted, final_arrays, main
 
-from ntk_tf import config, experiments, models
+from ntk_tf import models
 from ntk_tf.data import DataError
 from ntk_tf.experiments import trajectory
+from ntk_tf.experiments.resolving import resolve
 from ntk_tf.linearization import LinearizedModel
+from ntk_tf.settings import Options
 from ntk_tf.training import TorchSGD
 
 SETTINGS = {
@@ -27,8 +29,8 @@ SETTINGS = {
 
 
 def run(workdir, **settings):
-    options = config.Options(workdir)
-    return experiments.run(config.resolve(**(SETTINGS | settings)), options, Console(quiet=True))
+    options = Options(workdir)
+    return carry_out(resolve(**(SETTINGS | settings)), options)
 
 
 def arrays(workdir):
@@ -69,8 +71,8 @@ def test_ends_where_the_train_experiment_ends(finished, tmp_path):
     for linearized in (False, True):
         train = {k: v for k, v in SETTINGS.items() if "distance" not in k}
         run_dir = tmp_path / str(linearized)
-        settings = config.resolve(**(train | {"experiment": "train", "linearized": linearized}))
-        experiments.run(settings, config.Options(run_dir), Console(quiet=True))
+        settings = resolve(**(train | {"experiment": "train", "linearized": linearized}))
+        carry_out(settings, Options(run_dir))
         alone = [value for _, value in sorted(final_arrays(run_dir).items())]
         first = 0 if not linearized else len(weights) // 2
         for mine, theirs in zip(weights[first:], alone[:10], strict=False):

@@ -10,8 +10,9 @@ from html.parser import HTMLParser
 import pytest
 
 from ntk_tf import runs
-from ntk_tf.config import resolve, run_name
+from ntk_tf.experiments.resolving import resolve
 from ntk_tf.reporting import collect, paper, write
+from ntk_tf.settings import run_name
 
 PAPER = paper.numbers()
 

@@ -23,6 +23,7 @@ from ntk_tf.sweeps.state import DIVERGED, DONE, FAILED, RUNNING, Entry, seconds_
 FAKE = """
 import json, pathlib, sys, time
 from ntk_tf import runs
+
 kind, workdir = sys.argv[1], pathlib.Path(sys.argv[2])
 workdir.mkdir(parents=True, exist_ok=True)
 runs.own(workdir)
@@ -162,6 +163,7 @@ SWEEP = """
 import dataclasses, sys
 from rich.console import Console
 from ntk_tf import cli
+
 from ntk_tf.sweeps import launch
 from tests.sweeps.test_local import FakeRun
 

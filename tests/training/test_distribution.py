@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from ntk_tf import cli
-from ntk_tf.rules import SettingError
-from ntk_tf.training import checkpoint, distribution
+from ntk_tf.runs import checkpoint
+from ntk_tf.settings import SettingError
+from ntk_tf.training import distribution
 
 #: 93 pictures make a last batch of 29, in parts of 15 and 14; 41 test pictures are odd too.
 QUICK = ["--dataset=digits", "--train_examples=93", "--test_examples=41", "--epochs=3"]
 #: The program with the CPU split in two, and callbacks after every update.
 TWO_CPUS = """
 import sys
-from ntk_tf import main, startup
+from ntk_tf import main
+from ntk_tf.process import startup
 startup.import_tensorflow()
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
