@@ -46,7 +46,7 @@ import tensorflow as tf  # noqa: E402
 
 from ntk_tf import models  # noqa: E402
 from ntk_tf.config import resolve  # noqa: E402
-from ntk_tf.models.flops import step_flops  # noqa: E402
+from ntk_tf.models.size import step_flops  # noqa: E402
 
 WORKERS = pathlib.Path(__file__).parent / "benchmark_workers"
 NAMES = {"lenet": "LeNet", "alexnet": "AlexNet"}

@@ -10,6 +10,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "ntk_tf"
 FLOORS = {
     "__init__": 0,
+    "catalogue": 0,
+    "private": 0,
     "choices": 0,
     "rules": 1,
     "config": 2,

@@ -1,4 +1,4 @@
-"""The built-in architectures: a row each. Another one is a file in `ntk_tf.models` and a row here."""
+"""The built-in architectures, a row each; another one is a file in `ntk_tf.models` and a row."""
 
 import dataclasses
 import re
@@ -17,6 +17,9 @@ class Architecture:
         channels: that it takes, a single one being repeated; None for the pictures' own.
         dataset: the one that it is trained on by default; None for an architecture of the user's.
         takes_vectors: whether its inputs may be vectors.
+        gain: of the initialization in the standard parametrization; None for PyTorch's default.
+        sigma_w: standard deviation of the weights in the NTK parametrization, times sqrt(fan_in).
+        sigma_b: of its biases; there are none if it is 0.
     """
 
     name: str
@@ -27,6 +30,9 @@ class Architecture:
     channels: int | None = None
     dataset: str | None = None
     takes_vectors: bool = False
+    gain: float | None = None
+    sigma_w: float = 2**0.5
+    sigma_b: float = 0.0
 
 
 _ROWS = (

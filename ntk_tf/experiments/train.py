@@ -11,7 +11,7 @@ from ntk_tf import data, models, runs, signals
 from ntk_tf.config import Config, Options
 from ntk_tf.data import pipeline
 from ntk_tf.linearization import LinearizedModel
-from ntk_tf.models.flops import step_flops
+from ntk_tf.models.size import step_flops
 from ntk_tf.training import TorchSGD, distribution, step_schedule
 from ntk_tf.training.callbacks import Profile, Record, Save, ShowProgress, Speed, StopAtDivergence
 from ntk_tf.training.loop import Plan, evaluation_function, train
