@@ -11,7 +11,7 @@ whatever the number of outputs.
 import keras
 import tensorflow as tf
 
-from ntk_tf.models.layers import MaxPooling2D, inside_xla
+from ntk_tf.models.pooling import MaxPooling2D, inside_xla
 
 
 @keras.saving.register_keras_serializable(package="ntk_tf")

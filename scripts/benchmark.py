@@ -10,7 +10,7 @@ and ratios are medians of the ratios within a round. ntk_tf's time is that of th
 own graph and includes its input pipeline; the others find their batches in memory. Of every way
 that PyTorch's and JAX's users have to write the step, the fastest counts; a first process finds it.
 
-GFLOP are those that the step needs (`ntk_tf/models/flops.py`); the rate they are compared with is
+GFLOP are those that the step needs (`ntk_tf/models/size.py`); the rate they are compared with is
 the best that any of the frameworks reaches, in the same round, at the product of two square float32
 matrices. Memory is the most that the process ever held, libraries and data included; on a GPU, the
 most that the framework had allocated there.
@@ -46,7 +46,7 @@ import tensorflow as tf  # noqa: E402
 
 from ntk_tf import models  # noqa: E402
 from ntk_tf.experiments.resolving import resolve  # noqa: E402
-from ntk_tf.models import step_flops  # noqa: E402
+from ntk_tf.models.size import step_flops  # noqa: E402
 
 WORKERS = pathlib.Path(__file__).parent / "benchmark_workers"
 NAMES = {"lenet": "LeNet", "alexnet": "AlexNet"}

@@ -29,11 +29,11 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from ntk_tf import data  # noqa: E402
-from ntk_tf.experiments.resolving import resolve  # noqa: E402
 from ntk_tf.data import pipeline  # noqa: E402
 from ntk_tf.experiments import network  # noqa: E402
-from ntk_tf.training.loop import multi_step_function  # noqa: E402
+from ntk_tf.experiments.resolving import resolve  # noqa: E402
 from ntk_tf.experiments.trajectory.pair import Pair  # noqa: E402
+from ntk_tf.training.loop import multi_step_function  # noqa: E402
 
 BATCH = 32
 

@@ -19,6 +19,9 @@ class Architecture:
         takes_vectors: whether its inputs may be vectors.
         one_thread_width: up to this width, in batches of 32, each operation of a training step is
             too small to be split over threads: measured.
+        gain: of the initialization in the standard parametrization; None for PyTorch's default.
+        sigma_w: standard deviation of the weights in the NTK parametrization, times sqrt(fan_in).
+        sigma_b: of its biases; there are none if it is 0.
     """
 
     name: str
@@ -30,6 +33,9 @@ class Architecture:
     dataset: str | None = None
     takes_vectors: bool = False
     one_thread_width: int = 0
+    gain: float | None = None
+    sigma_w: float = 2**0.5
+    sigma_b: float = 0.0
 
 
 _ROWS = (

@@ -1,5 +1,6 @@
 """Where settings meet the network: built, with the weights of a run, linearized, compiled."""
 
+import contextlib
 from typing import Any
 
 import keras
@@ -33,12 +34,13 @@ def build(config: Any) -> tuple[keras.Model, int]:
 
 
 def outline(config: Any) -> keras.Model:
-    """The same network without values, for its shapes; see `models.shapes_only`.
+    """The same network, for its shapes; one of ours without values, see `models.shapes_only`.
 
     Raises:
         SettingError: if the architecture cannot be built for these pictures.
     """
-    with models.shapes_only():
+    own = architectures.is_own(config.arch)  # what it does may need values
+    with contextlib.nullcontext() if own else models.shapes_only():
         model = _build(config)
         if not config.train_biases:
             models.freeze_biases(model)
@@ -56,9 +58,9 @@ def _build(config: Any) -> keras.Model:
             **config.arguments,
         )
     except models.ArchitectureError as error:
-        raise SettingError(f"--arch={config.arch}: {error}") from error
-    except models.ArgumentError as error:
-        raise SettingError(f"--arch_args={config.arch_args}: {error}") from error
+        text = str(error)
+        said = "--" if text.startswith("arch=") else f"--arch_args={config.arch_args}: "
+        raise SettingError(said + text) from error
 
 
 def in_float64(model: keras.Model, config: Any) -> keras.Model:

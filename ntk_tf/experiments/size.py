@@ -9,9 +9,9 @@ import psutil
 import tensorflow as tf
 from rich.console import Console
 
-from ntk_tf import models
 from ntk_tf.data import decode, pipeline
 from ntk_tf.experiments import EXPERIMENTS, network
+from ntk_tf.models import size as sizes
 from ntk_tf.settings import Config, Options
 
 #: Mean size of the snakes' JPEG files, in bytes: that of all of ILSVRC 2012's training pictures,
@@ -83,8 +83,7 @@ def training_memory(config: Any, buffers: int, copies: int) -> tuple[int, float]
 def of_network(config: Any) -> tuple[int, int]:
     """Numbers of trained parameters, and of all layers' outputs for one picture."""
     model = network.outline(config)
-    parameters = sum(math.prod(w.shape) for w in model.trainable_weights)
-    return parameters, models.activations(model)
+    return sizes.parameters(model), sizes.activations(model, config.input_shape)
 
 
 def _pictures(config: Config, cache_decoded: bool | None) -> int:
@@ -182,7 +181,8 @@ def run_seconds(config: Config, cores: float, gpu: bool) -> float | None:
         config.train_examples or config.card.train, config.batch_size
     )
     updates = min(config.epochs * per_epoch, config.max_steps or math.inf)
-    flops = models.step_flops(network.outline(config), config.linearized)
+    model = network.outline(config)
+    flops = sizes.step_flops(model, config.linearized, config.input_shape)
     kind = "gpu" if gpu else "core"
     speed = SPEED[kind] * (1 if gpu else cores)
     return START + updates * (OVERHEAD[kind] + config.batch_size * flops / speed)

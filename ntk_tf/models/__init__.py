@@ -1,68 +1,86 @@
-"""The paper's architectures as Keras models, each with a width factor."""
+"""Architectures as Keras models, each with a width factor: the package's and the user's own."""
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
-from keras.src.backend.common import global_state
 
-from ntk_tf.models.alexnet import alexnet
-from ntk_tf.models.layers import MaxPooling2D, TorchInitialization
-from ntk_tf.models.lenet import lenet
+from ntk_tf import private
+from ntk_tf.catalogue import architectures
+from ntk_tf.models import built_in, own
+from ntk_tf.models.arguments import ArchitectureError
+from ntk_tf.models.built_in import resolve
+from ntk_tf.models.pooling import MaxPooling2D
 
-__all__ = ["ARCHITECTURES", "MaxPooling2D", "build", "freeze_biases", "shapes_only"]
-
-ARCHITECTURES = {"lenet": lenet, "alexnet": alexnet}
+__all__ = [
+    "ArchitectureError",
+    "MaxPooling2D",
+    "build",
+    "freeze_biases",
+    "resolve",
+    "shapes_only",
+]
 
 
 def build(
     arch: str,
     width: float,
     num_classes: int,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     seed: int = 0,
+    parametrization: str = "standard",
+    **arguments: Any,
 ) -> keras.Model:
     """Build a network at its initialization.
 
     Args:
-        arch: a key of `ARCHITECTURES`.
+        arch: a key of `catalogue.architectures.ARCHITECTURES`, or `PACKAGE.MODULE:FUNCTION` of the
+            user's own; see `models.own`.
         width: width factor k > 0: every convolution's channels and every hidden dense layer's units
             are k times those at width 1, rounded, at least 1. The output layer keeps `num_classes`.
         num_classes: number of outputs, L.
-        input_shape: (height, width, channels) of a picture.
+        input_shape: (height, width, channels) of a picture, or (d,) of a vector where the
+            architecture takes such.
         seed: fixes the weights, drawn as PyTorch does by default, U(-1/sqrt(fan_in),
-            1/sqrt(fan_in)).
+            1/sqrt(fan_in)), where the architecture's source does not say otherwise.
+        parametrization: a key of `built_in.LAYERS`; an architecture of the user's has its own.
+        **arguments: keyword arguments of the architecture's function, and of the parametrization.
 
     Returns:
-        A functional model that maps `[b, *input_shape]` to `[b, L]`, without a final activation.
+        A model that maps `[b, *input_shape]` to `[b, L]`, without a final activation; a functional
+        one if the architecture is the package's.
 
     Raises:
-        ValueError: for an unknown architecture or a width that is not positive.
+        ValueError: for an unknown architecture or parametrization, or a width that is not positive.
+        ArchitectureError: a ValueError, for an argument that the architecture does not take, or
+            where it cannot be built.
     """
-    if arch not in ARCHITECTURES:
-        raise ValueError(f"arch={arch!r}: must be one of {', '.join(ARCHITECTURES)}")
+    architectures.find(arch)
     if not width > 0:
         raise ValueError(f"width={width}: must be above 0")
-
-    def channels(count: int) -> int:
-        return max(1, round(width * count))
-
-    inputs = keras.Input(input_shape)
-    outputs = ARCHITECTURES[arch](inputs, channels, num_classes, TorchInitialization(seed))
-    return keras.Model(inputs, outputs, name=arch)
+    if architectures.is_own(arch):
+        if parametrization != "standard":
+            raise ValueError(
+                f"parametrization={parametrization!r}: must be 'standard' for {arch!r}, which has"
+                " its own"
+            )
+        return own.build(arch, width, num_classes, input_shape, seed, arguments)
+    return built_in.build(arch, width, num_classes, input_shape, seed, parametrization, arguments)
 
 
 def freeze_biases(model: keras.Model) -> None:
     """Leave all biases as they are: not trainable, and in no linearization made afterwards.
 
-    Keras does not save this with a model.
+    Biases are the weights whose names end in `bias`, at every depth, as Keras calls all of its own
+    but the shifts of normalizations. Keras does not save this with a model.
 
     Args:
-        model: a built network of layers in a row.
+        model: a built network.
     """
-    for layer in model.layers:
-        if getattr(layer, "use_bias", False):
-            layer.bias.trainable = False
+    for weight in model.trainable_weights:
+        if weight.name.endswith("bias"):
+            weight.trainable = False
 
 
 @contextlib.contextmanager
@@ -76,4 +94,4 @@ def shapes_only() -> Iterator[None]:
     """
     with keras.StatelessScope():
         yield
-        global_state.set_global_attribute("uninitialized_variables", [])
+        private.forget_uninitialized_variables()

@@ -1,27 +1,30 @@
 """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling, as common today."""
 
-import keras
 
-from ntk_tf.models.layers import MaxPooling2D, TorchInitialization
-
-
-def lenet(inputs, channels, num_classes: int, init: TorchInitialization):
+def lenet(layers, inputs, num_classes: int, *, kernel_size: int = 5, pooling: str = "max"):
     """LeNet's outputs.
 
     Args:
-        inputs: Keras tensor `[b, h, w, c]`, h and w at least 16.
-        channels: maps a number of channels or units at width 1 to that at the model's width.
+        layers: set of layers; see `models.standard`.
+        inputs: pictures `[b, h, w, c]`, h and w at least 16 with kernels of side 5.
         num_classes: L.
-        init: makes the layers.
+        kernel_size: side of both kernels. PyTorch's tutorial had 3 from 2019 to 2020.
+        pooling: `max`, or `average` as in LeCun's.
 
     Returns:
-        Keras tensor `[b, L]`.
+        `[b, L]`.
+
+    Raises:
+        ValueError: for another pooling.
     """
-    x = init.conv(inputs, channels(6), 5, name="conv1")
-    x = MaxPooling2D(2, name="pool1")(x)
-    x = init.conv(x, channels(16), 5, name="conv2")
-    x = MaxPooling2D(2, name="pool2")(x)
-    x = keras.layers.Flatten(name="flatten")(x)
-    x = init.dense(x, channels(120), name="dense1")
-    x = init.dense(x, channels(84), name="dense2")
-    return init.dense(x, num_classes, activation=None, name="outputs")
+    pools = {"max": layers.max_pool, "average": layers.average_pool}
+    if pooling not in pools:
+        raise ValueError(f"pooling={pooling!r}: must be one of {', '.join(pools)}")
+    x = layers.conv(inputs, 6, kernel_size, activation="relu", name="conv1")
+    x = pools[pooling](x, 2, name="pool1")
+    x = layers.conv(x, 16, kernel_size, activation="relu", name="conv2")
+    x = pools[pooling](x, 2, name="pool2")
+    x = layers.flatten(x, name="flatten")
+    x = layers.dense(x, 120, activation="relu", name="dense1")
+    x = layers.dense(x, 84, activation="relu", name="dense2")
+    return layers.outputs(x, num_classes)

@@ -12,10 +12,9 @@ startup.import_tensorflow()
 import tensorflow as tf  # noqa: E402
 
 from ntk_tf import __version__, data  # noqa: E402
-from ntk_tf.experiments.resolving import resolve  # noqa: E402
 from ntk_tf.data import pipeline  # noqa: E402
 from ntk_tf.experiments import network
-from ntk_tf.experiments.inputs import Inputs  # noqa: E402
+from ntk_tf.experiments.resolving import resolve  # noqa: E402
 from ntk_tf.training.loop import multi_step_function  # noqa: E402
 
 

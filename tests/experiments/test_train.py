@@ -88,7 +88,7 @@ def test_performance_is_recorded(tmp_path):
     options = Options(tmp_path / "run", profile=3)
     found = carry_out(settings, options, console)["performance"]
     assert found["examples_per_second"] == pytest.approx(32 * found["steps_per_second"], rel=1e-3)
-    flops = 3 * 563_280 - 2 * 86_400  # see tests/models/test_flops.py
+    flops = 3 * 563_280 - 2 * 86_400  # see tests/models/test_size.py
     assert found["gflops_per_second"] == pytest.approx(
         found["examples_per_second"] * flops / 1e9, rel=1e-2
     )

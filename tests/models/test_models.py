@@ -1,12 +1,19 @@
 """The architectures: exact parameter counts, initialization, pooling."""
 
+import hashlib
+import json
+import pathlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from ntk_tf import models
-from ntk_tf.models.layers import AdaptiveAveragePooling2D, max_of_slices
+from ntk_tf.catalogue import architectures
+from ntk_tf.models.pooling import AdaptiveAveragePooling2D, max_of_slices
+
+FIXTURES = pathlib.Path(__file__).parent.parent / "fixtures"
 
 
 def lenet_parameters(k, side, channels, classes=10):
@@ -124,12 +131,64 @@ def test_adaptive_average_pooling(side, rng):
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="lenett.*lenet, alexnet"):
+    with pytest.raises(ValueError, match="lenett.*lenet, alexnet.*PACKAGE.MODULE:FUNCTION"):
         models.build("lenett", 1, 10, (28, 28, 1))
+    with pytest.raises(ValueError, match="parametrization='mup': must be one of standard"):
+        models.build("lenet", 1, 10, (28, 28, 1), parametrization="mup")
     with pytest.raises(ValueError, match="width=0"):
         models.build("lenet", 0, 10, (28, 28, 1))
     with pytest.raises(ValueError, match="same"):
         models.MaxPooling2D(2, padding="same")
+
+
+def test_arguments_reach_the_architecture():
+    assert models.build("lenet", 1, 10, (28, 28, 1), kernel_size=3).count_params() == 60_074
+    assert models.build("lenet", 2, 10, (32, 32, 3), kernel_size=3).count_params() == 322_722
+    pools = [type(layer) for layer in models.build("lenet", 1, 10, (28, 28, 1)).layers]
+    averages = models.build("lenet", 1, 10, (28, 28, 1), pooling="average").layers
+    assert pools.count(models.MaxPooling2D) == 2
+    assert [type(layer) for layer in averages].count(keras.layers.AveragePooling2D) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel": 3}, "kernel=3: the architecture lenet takes kernel_size, pooling, gain"),
+        ({"kernel_size": 29}, r"input_shape=\(28, 28, 1\) with kernel_size=29 .*29"),
+        ({"kernel_size": "a"}, "with kernel_size='a'"),
+        ({"pooling": "min"}, "pooling='min': must be one of max, average"),
+    ],
+)
+def test_arguments_are_refused_in_one_line(arguments, message):
+    with pytest.raises(models.ArchitectureError, match=message) as raised:
+        models.build("lenet", 1, 10, (28, 28, 1), **arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_vectors_and_small_pictures_are_refused():
+    with pytest.raises(ValueError, match=r"takes pictures .*not \(5,\)"):
+        models.build("lenet", 1, 10, (5,))
+    with pytest.raises(ValueError, match=r"'lenet': cannot be built for input_shape=\(8, 8, 1\)"):
+        models.build("lenet", 1, 10, (8, 8, 1))
+
+
+@pytest.mark.parametrize("arch", ["lenet", "alexnet"])
+def test_smallest_sides_of_the_catalogue(arch):
+    side = architectures.ARCHITECTURES[arch].smallest_side
+    with models.shapes_only():
+        models.build(arch, 1, 3, (side, side, 3))
+    if side > 1:
+        with pytest.raises(ValueError, match="cannot be built"), models.shapes_only():
+            models.build(arch, 1, 3, (side - 1, side, 3))
+
+
+def test_initial_weights_never_change():
+    """Sums of the weights at commit 85aa464: old runs go on with the weights that they had."""
+    frozen = json.loads((FIXTURES / "initial_weights.json").read_text())
+    for case in frozen:
+        model = models.build(case["arch"], case["width"], 10, case["shape"], case["seed"])
+        digest = {w.path: hashlib.sha256(w.numpy().tobytes()).hexdigest() for w in model.weights}
+        assert digest == case["weights"]
 
 
 @pytest.mark.parametrize("arch", ["lenet", "alexnet"])

@@ -8,7 +8,7 @@ from keras import layers
 from references import dense_jacobian
 
 from ntk_tf import models, ntk
-from ntk_tf.models.layers import AdaptiveAveragePooling2D, MaxPooling2D
+from ntk_tf.models.pooling import AdaptiveAveragePooling2D, MaxPooling2D
 from ntk_tf.ntk import contract, pieces, plan
 from ntk_tf.ntk.pieces import survey
 

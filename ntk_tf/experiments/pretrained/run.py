@@ -15,6 +15,7 @@ from ntk_tf.data.pipeline import evaluation_batch_size
 from ntk_tf.experiments import size
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.pretrained import Pretrained, torch_weights
+from ntk_tf.models.size import activations
 from ntk_tf.settings import Options
 
 #: Classes of ILSVRC 2012, and the position of the first snake among them.
@@ -90,8 +91,8 @@ def memory(config: Pretrained) -> tuple[int, float]:
     """Parameters of torchvision's AlexNet, and bytes of them in the file's and Keras' layout."""
     with models.shapes_only():
         model = models.build(config.arch, 1, OUTPUTS, config.input_shape)
-    activations = models.activations(model) * evaluation_batch_size(config.input_shape)
-    return model.count_params(), size.FLOAT * (2 * model.count_params() + activations)
+    kept = activations(model) * evaluation_batch_size(config.input_shape)
+    return model.count_params(), size.FLOAT * (2 * model.count_params() + kept)
 
 
 def accuracies(

@@ -13,7 +13,7 @@ from ntk_tf.experiments import network, size
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.train import Train
-from ntk_tf.models import step_flops
+from ntk_tf.models.size import step_flops
 from ntk_tf.process import signals
 from ntk_tf.settings import Options, SettingError
 from ntk_tf.training import distribution
@@ -96,7 +96,8 @@ class _Training:
         record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
         save = Save(self.state.save, plan, minutes)
         network = self.model.base if config.linearized else self.model
-        self.speed = Speed(config.batch_size, step_flops(network, config.linearized))
+        flops = step_flops(network, config.linearized, config.input_shape)
+        self.speed = Speed(config.batch_size, flops)
         with signals.deferred(), ShowProgress(title(config), plan, self.console) as progress:
             callbacks = [stop, record, save, progress, self.speed]
             if self.profiled:

@@ -1,18 +1,18 @@
-"""Layers with PyTorch's default initialization, and max pooling that is right under XLA."""
+"""Max pooling that is right under XLA, and average pooling to a fixed grid."""
 
 import math
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import record
-from tensorflow.python.ops import control_flow_util
+
+from ntk_tf import private
 
 
 def inside_xla() -> bool:
     """Whether the graph being traced right now will be compiled by XLA."""
     graph = tf.compat.v1.get_default_graph()
-    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(graph)
+    return not tf.executing_eagerly() and private.will_be_compiled_by_xla(graph)
 
 
 @keras.saving.register_keras_serializable(package="ntk_tf")
@@ -77,9 +77,9 @@ def disjoint_max_pool(x: tf.Tensor, pool_size: tuple[int, int]) -> tf.Tensor:
         mean = tf.nn.avg_pool2d(scatter(tf.ones_like(y)) * t, pool_size, pool_size, "VALID")
         return [mean * tf.cast(math.prod(pool_size), t.dtype)]
 
-    with record.stop_recording():
+    with private.unrecorded():
         y = tf.raw_ops.MaxPool(input=x, **window)
-    record.record_operation("DisjointMaxPool", [y], [x], vjp, jvp)
+    private.record_derivatives("DisjointMaxPool", x, y, vjp, jvp)
     return y
 
 
@@ -142,53 +142,3 @@ def window_means(length: int, size: int) -> np.ndarray:
         start, end = i * length // size, -(-(i + 1) * length // size)
         matrix[i, start:end] = 1 / (end - start)
     return matrix
-
-
-class TorchInitialization:
-    """PyTorch's default for convolutions and dense layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
-
-    Weights and biases alike. Every layer gets seeds of its own, all derived from one.
-
-    Args:
-        seed: non-negative integer.
-    """
-
-    def __init__(self, seed: int):
-        self._seeds = np.random.SeedSequence(seed)
-
-    def __call__(self, fan_in: int) -> dict[str, keras.initializers.Initializer]:
-        """Initializers of the next layer, as keyword arguments for it.
-
-        Args:
-            fan_in: number of inputs that an output of the layer depends on.
-
-        Returns:
-            `kernel_initializer` and `bias_initializer`.
-        """
-        kernel_seed, bias_seed = (int(s) for s in self._seeds.spawn(1)[0].generate_state(2))
-        bound = fan_in**-0.5
-        return {
-            "kernel_initializer": keras.initializers.VarianceScaling(
-                1 / 3, "fan_in", "uniform", seed=kernel_seed
-            ),
-            "bias_initializer": keras.initializers.RandomUniform(-bound, bound, seed=bias_seed),
-        }
-
-    def conv(self, x, filters: int, kernel_size: int, strides: int = 1, padding: int = 0, name=""):
-        """Convolve `x [b, h, w, c]` and apply ReLU, after `padding` zeros on each side."""
-        if padding and not (strides == 1 and kernel_size == 2 * padding + 1):
-            x = keras.layers.ZeroPadding2D(padding, name=f"{name}_padding")(x)
-            padding = 0
-        return keras.layers.Conv2D(
-            filters,
-            kernel_size,
-            strides,
-            padding="same" if padding else "valid",
-            activation="relu",
-            name=name,
-            **self(kernel_size**2 * x.shape[-1]),
-        )(x)
-
-    def dense(self, x, units: int, activation: str | None = "relu", name=""):
-        """Apply a dense layer to `x [b, features]`."""
-        return keras.layers.Dense(units, activation, name=name, **self(x.shape[-1]))(x)

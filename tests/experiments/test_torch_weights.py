@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from ntk_tf import models
-from ntk_tf.models import weights
+from ntk_tf.experiments.pretrained import torch_weights as weights
 
 FIXTURE = pathlib.Path(__file__).parent.parent / "fixtures/torch_networks.npz"
 NETWORKS = {
