@@ -66,5 +66,5 @@ def mnist_data_dir(mnist_files, tmp_path_factory):
     from ntk_tf import data
 
     folder = str(tmp_path_factory.mktemp("tfds"))
-    data.load("mnist", data_dir=folder, manual_dir=str(mnist_files))
+    data.prepare("mnist", data_dir=folder, manual_dir=str(mnist_files))
     return folder

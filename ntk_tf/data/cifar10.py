@@ -6,7 +6,6 @@ from ntk_tf.data.source import Origin, Source
 #: Krizhevsky's archive of the binary version; TFDS records its SHA-256.
 PUBLISHED = tfds_files.Published(
     "cifar10",
-    "cifar10",
     files=("cifar-10-binary.tar.gz",),
     host="https://www.cs.toronto.edu",
 )

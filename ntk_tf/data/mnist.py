@@ -6,7 +6,6 @@ from ntk_tf.data.source import Origin, Source
 #: Under the names that LeCun, Cortes and Burges published the files with.
 PUBLISHED = tfds_files.Published(
     "mnist",
-    "mnist",
     files=(
         "train-images-idx3-ubyte.gz",
         "train-labels-idx1-ubyte.gz",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ntk_tf.catalogue.datasets import TFDS, Card
+from ntk_tf.catalogue.datasets import Card
 from ntk_tf.data import normalization, tfds_files
 from ntk_tf.data.source import DataError, Origin, Source, Split
 
@@ -32,7 +32,7 @@ def card(name: str, data_dir: str | None = None) -> Card:
     Raises:
         DataError: if it is no image classification dataset, or does not exist.
     """
-    builder = _published(name).builder(data_dir)
+    builder = tfds_files.Published(name).builder(Origin(data_dir))
     image, label = _features(name, builder)
     height, width, channels = image.shape
     one_size = None not in (height, width)
@@ -52,7 +52,7 @@ def card(name: str, data_dir: str | None = None) -> Card:
 
 def find(origin: Origin) -> str:
     """Say where the data would come from, without reading it; see `tfds_files.find`."""
-    return tfds_files.find(_published(origin.name), origin)
+    return tfds_files.find(tfds_files.Published(origin.name), origin)
 
 
 def prepare(origin: Origin) -> Any:
@@ -67,9 +67,9 @@ def prepare(origin: Origin) -> Any:
     Raises:
         DataError: if it is no image classification dataset, or cannot be found or prepared.
     """
-    published = _published(origin.name)
-    _features(origin.name, published.builder(origin.data_dir))
-    return tfds_files.prepare(published, origin)
+    return tfds_files.prepare(
+        tfds_files.Published(origin.name), origin, lambda builder: _features(origin.name, builder)
+    )
 
 
 def load(origin: Origin) -> Source:
@@ -91,14 +91,10 @@ def load(origin: Origin) -> Source:
     if photographs and origin.image_size is None:
         raise DataError(f"image_size=None: the pictures of {origin.name} have many sizes; give one")
     side = origin.image_size if photographs else None
-    splits = [_read(builder, split, side) for split in _splits(origin.name, builder)]
+    splits = [_read(origin.name, builder, split, side) for split in _splits(origin.name, builder)]
     for split in splits:
         _check_labels(origin.name, split.labels, label.num_classes)
     return normalization.standardized(*splits, crop=photographs)
-
-
-def _published(name: str) -> tfds_files.Published:
-    return tfds_files.Published(name.removeprefix(TFDS), dataset=name)
 
 
 def _keys(builder) -> tuple[str, str]:
@@ -116,12 +112,12 @@ def _features(name: str, builder) -> tuple[Any, Any]:
     import tensorflow_datasets as tfds
 
     features = builder.info.features
-    image, label = (
-        features.get(key) if hasattr(features, "get") else None for key in _keys(builder)
-    )
-    pictures = isinstance(image, tfds.features.Image) and image.dtype == np.uint8
-    if pictures and isinstance(label, tfds.features.ClassLabel) and image.shape[-1]:
-        return image, label
+    keys = _keys(builder)
+    if isinstance(features, tfds.features.FeaturesDict) and all(key in features for key in keys):
+        image, label = (features[key] for key in keys)
+        pictures = isinstance(image, tfds.features.Image) and image.dtype == np.uint8
+        if pictures and image.shape[-1] and isinstance(label, tfds.features.ClassLabel):
+            return image, label
     found = " ".join(str(features).split())
     raise DataError(
         f"dataset={name}: is no image classification dataset: it needs an Image of uint8 and a"
@@ -147,10 +143,11 @@ def _splits(name: str, builder) -> tuple[str, str]:
     return "train", test
 
 
-def _read(builder, split: str, image_size: int | None) -> Split:
+def _read(name: str, builder, split: str, image_size: int | None) -> Split:
     """Read a split, picture by picture into arrays.
 
     Args:
+        name: of the dataset.
         builder: of the prepared dataset.
         split: name of the split.
         image_size: what photographs are read for; None for pictures of one size.
@@ -172,7 +169,7 @@ def _read(builder, split: str, image_size: int | None) -> Split:
 
     count = builder.info.splits[split].num_examples
     images, labels = np.empty((count, *shape), np.uint8), np.empty(count, np.int64)
-    with tfds_files.reading(builder):
+    with tfds_files.reading(builder, name):
         rows = builder.as_dataset(split=split, shuffle_files=False)
         for i, (x, y) in enumerate(rows.map(pictured).batch(_BATCH).as_numpy_iterator()):
             chunk = slice(i * _BATCH, i * _BATCH + len(y))

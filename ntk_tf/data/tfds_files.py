@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 import numpy as np
 
+from ntk_tf.catalogue.datasets import TFDS
 from ntk_tf.data.source import DataError, Origin, Split
 
 #: Of the names like one that does not exist, an error tells so many.
@@ -27,30 +28,22 @@ class Published:
     """A dataset that TFDS knows.
 
     Attributes:
-        name: that TFDS gives it.
-        dataset: that the user gives it.
+        dataset: what the user calls it: TFDS' name, perhaps after `tfds:`.
         files: names of the original files that `manual_dir` must hold; () where that is for TFDS
             to say.
         host: where they are downloaded from.
     """
 
-    name: str
     dataset: str
     files: tuple[str, ...] = ()
     host: str = "https://storage.googleapis.com"
 
-    def builder(self, data_dir: str | None) -> Any:
-        """Its TFDS builder.
-
-        Raises:
-            DataError: if TFDS knows no such dataset, or cannot read its folder.
-        """
+    def builder(self, origin: Origin) -> Any:
+        """Its TFDS builder; see `opened`."""
         import tensorflow_datasets as tfds
 
-        try:
-            return opened(self.name, data_dir, lambda: tfds.builder(self.name, data_dir=data_dir))
-        except tfds.core.DatasetNotFoundError as error:
-            raise DataError(f"dataset={self.dataset}: {_not_found(self.name)}") from error
+        name = self.dataset.removeprefix(TFDS)
+        return opened(self.dataset, origin, lambda: tfds.builder(name, data_dir=origin.data_dir))
 
 
 def find(published: Published, origin: Origin) -> str:
@@ -66,7 +59,7 @@ def find(published: Published, origin: Origin) -> str:
     Raises:
         DataError: if it can come from nowhere.
     """
-    return _place(published, published.builder(origin.data_dir), origin.manual_dir)
+    return _place(published, published.builder(origin), origin.manual_dir)
 
 
 def _place(published: Published, builder, manual_dir: str | None) -> str:
@@ -119,12 +112,15 @@ def load(published: Published, origin: Origin) -> tuple[Split, Split]:
     return read(builder, "train"), read(builder, "test")
 
 
-def prepare(published: Published, origin: Origin) -> Any:
+def prepare(
+    published: Published, origin: Origin, check: Callable[[Any], Any] = lambda builder: None
+) -> Any:
     """Prepare a dataset, unless that has been done; see `prepared`.
 
     Args:
         published: the dataset.
         origin: where its files are.
+        check: looks at the builder before anything is downloaded or written.
 
     Returns:
         The TFDS builder of what is prepared.
@@ -132,13 +128,14 @@ def prepare(published: Published, origin: Origin) -> Any:
     Raises:
         DataError: if the data cannot be found or prepared.
     """
-    builder = published.builder(origin.data_dir)
+    builder = published.builder(origin)
+    check(builder)
     if _place(published, builder, origin.manual_dir) == "manual_dir":
         _verify(builder, pathlib.Path(origin.manual_dir))
-    return prepared(builder, origin.manual_dir)
+    return prepared(builder, published.dataset, origin.manual_dir)
 
 
-def prepared(builder, manual_dir: str | None) -> Any:
+def prepared(builder, dataset: str, manual_dir: str | None) -> Any:
     """Prepare a dataset, unless that has been done.
 
     TFDS writes into a folder of a temporary name and renames it at the end, so that a prepared
@@ -146,6 +143,7 @@ def prepared(builder, manual_dir: str | None) -> Any:
 
     Args:
         builder: a TFDS builder.
+        dataset: what the user calls it.
         manual_dir: folder of the original files, only read; None downloads.
 
     Returns:
@@ -175,7 +173,7 @@ def prepared(builder, manual_dir: str | None) -> Any:
     except Exception as error:
         _remove(new)
         raise DataError(
-            f"dataset={builder.name}: cannot prepare {place} from"
+            f"dataset={dataset}: cannot prepare {place} from"
             f" {manual_dir or 'its download'} ({_one_line(error)})"
         ) from error
 
@@ -219,18 +217,19 @@ def read(builder, split: str, decode: bool = True) -> Split:
     import tensorflow_datasets as tfds
 
     decoders = None if decode else {"image": tfds.decode.SkipDecoding()}
-    with reading(builder):
+    with reading(builder, builder.name):
         rows = builder.as_dataset(split=split, batch_size=-1, decoders=decoders)
         images = rows["image"].numpy() if decode else rows["image"]
         return Split(images, rows["label"].numpy().astype(np.int64))
 
 
 @contextlib.contextmanager
-def reading(builder) -> Iterator[None]:
+def reading(builder, dataset: str) -> Iterator[None]:
     """Explain what goes wrong in reading prepared files.
 
     Args:
-        builder: of the dataset.
+        builder: a TFDS builder.
+        dataset: what the user calls it.
 
     Yields:
         Nothing.
@@ -244,48 +243,49 @@ def reading(builder) -> Iterator[None]:
         raise
     except Exception as error:
         raise DataError(
-            f"dataset={builder.name}: cannot read {builder.data_dir} ({_one_line(error)});"
+            f"dataset={dataset}: cannot read {builder.data_dir} ({_one_line(error)});"
             " remove that folder to prepare it anew"
         ) from error
 
 
-def opened(name: str, data_dir: str | None, builder: Callable[[], Any]) -> Any:
+def opened(dataset: str, origin: Origin, builder: Callable[[], Any]) -> Any:
     """A TFDS builder, which reads the descriptions in its folder when it is made.
 
     Args:
-        name: TFDS' name of the dataset.
-        data_dir: where TFDS keeps prepared datasets.
+        dataset: what the user calls it.
+        origin: where its files are.
         builder: makes it.
 
     Returns:
         What `builder` returns.
 
     Raises:
-        DataError: if the descriptions are damaged or the folder cannot be read.
-        DatasetNotFoundError: if TFDS knows no such dataset.
+        DataError: if TFDS knows no such dataset, or the descriptions are damaged or the folder
+            cannot be read.
     """
     import tensorflow_datasets as tfds
 
+    name = dataset.removeprefix(TFDS)
     try:
         return builder()
-    except tfds.core.DatasetNotFoundError:
-        raise
+    except tfds.core.DatasetNotFoundError as error:
+        raise DataError(f"dataset={dataset}: TFDS knows no such dataset{_like(name)}") from error
     except Exception as error:
-        folder = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser() / name
+        folder = pathlib.Path(origin.data_dir or "~/tensorflow_datasets").expanduser() / name
+        if not folder.exists():
+            raise DataError(f"dataset={dataset}: {_one_line(error)}") from error
         raise DataError(
-            f"dataset={name}: cannot read {folder} ({_one_line(error)});"
+            f"dataset={dataset}: cannot read {folder} ({_one_line(error)});"
             " remove that folder to prepare it anew"
         ) from error
 
 
-def _not_found(name: str) -> str:
+def _like(name: str) -> str:
     import tensorflow_datasets as tfds
 
     known = tfds.list_builders(with_community_datasets=False)
-    near = difflib.get_close_matches(name.partition("/")[0], known, NAMED, cutoff=0.5)
-    return f"TFDS knows no dataset {name}; " + (
-        f"the nearest names are {', '.join(near)}" if near else f"it knows {len(known)} others"
-    )
+    near = difflib.get_close_matches(name.partition("/")[0].partition(":")[0], known, NAMED)
+    return f"; the nearest names are {', '.join(near)}" * bool(near)
 
 
 def _again(builder):

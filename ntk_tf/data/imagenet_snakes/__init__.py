@@ -60,7 +60,7 @@ def prepare(origin: Origin) -> ImagenetSnakes:
     """
     builder = _builder(origin)
     _place(builder, origin)
-    return tfds_files.prepared(builder, origin.manual_dir)
+    return tfds_files.prepared(builder, "imagenet_snakes", origin.manual_dir)
 
 
 def load(origin: Origin) -> Source:
@@ -88,4 +88,4 @@ def _builder(origin: Origin) -> ImagenetSnakes:
     def build() -> ImagenetSnakes:
         return ImagenetSnakes(data_dir=origin.data_dir, config=known)
 
-    return tfds_files.opened("imagenet_snakes", origin.data_dir, build)
+    return tfds_files.opened("imagenet_snakes", origin, build)

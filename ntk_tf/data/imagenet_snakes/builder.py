@@ -152,7 +152,7 @@ class ImagenetSnakes(tfds.core.GeneratorBasedBuilder):
         named = ", ".join(self._corrupt[:NAMED]) + ", ..." * (count > NAMED)
         return DataError(
             f"dataset=imagenet_snakes: {count} picture{'s' * (count != 1)} cannot be decoded:"
-            f" {named}; get the files anew, or leave such pictures out with --skip_corrupt_images"
+            f" {named}; get the files anew, or leave such pictures out with skip_corrupt_images"
         )
 
 
