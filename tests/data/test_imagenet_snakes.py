@@ -65,18 +65,125 @@ def test_archives_and_folders_give_the_same_original_files(content, tmp_path):
         source = load(tmp_path / name, function(tmp_path / name / "files", content))
         assert source.classes == TWO
         assert (len(source.train), len(source.test)) == (6, 4)
-        rows[name] = {
-            split: {
-                (TWO[label], bytes(image))
-                for image, label in zip(pictures.images.numpy(), pictures.labels, strict=True)
-            }
-            for split, pictures in (("train", source.train), ("validation", source.test))
-        }
+        rows[name] = as_sets(source)
     expected = {
         split: {(synset, file) for synset in TWO for file in content[split][synset].values()}
         for split in files.SPLITS
     }
     assert rows == {"archives": expected, "folders": expected}
+
+
+def as_sets(source):
+    """The files of a source by split, each with its class."""
+    return {
+        split: {
+            (source.classes[label], bytes(image))
+            for image, label in zip(pictures.images.numpy(), pictures.labels, strict=True)
+        }
+        for split, pictures in (("train", source.train), ("validation", source.test))
+    }
+
+
+def litter(folder):
+    """What macOS, Windows and people leave in folders of pictures."""
+    fork = b"\0\5\x16\7\0\2\0\0" + b"\0" * 112
+    for path in [*folder.rglob("*.JPEG"), *folder.rglob("*.tar")]:
+        (path.parent / f"._{path.name}").write_bytes(fork)
+    for place in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        for name in (".DS_Store", "Thumbs.db", "desktop.ini", "readme.txt"):
+            (place / name).write_bytes(fork)
+    (folder / "__MACOSX/train").mkdir(parents=True)
+    (folder / "__MACOSX/train/._n01729977_0.JPEG").write_bytes(fork)
+
+
+def littered_folders(folder, content):
+    litter(snake_files.write_folders(folder, content))
+
+
+def class_archives(folder, content):
+    """The archives unpacked once, by name and by number."""
+    (folder / "train").mkdir(parents=True)
+    (folder / "val").mkdir()
+    for synset, pictures in content["train"].items():
+        (folder / f"train/{synset}.tar").write_bytes(snake_files.tar(pictures))
+    for pictures in content["validation"].values():
+        for name, file in pictures.items():
+            (folder / "val" / name).write_bytes(file)
+
+
+def littered_class_archives(folder, content):
+    class_archives(folder, content)
+    litter(folder)
+
+
+def half_unpacked_archives(folder, content):
+    """A class unpacked beside its archive, another folder that is still empty."""
+    class_archives(folder, content)
+    first, second = content["train"]
+    for name, file in content["train"][first].items():
+        (folder / "train" / first).mkdir(exist_ok=True)
+        (folder / "train" / first / name).write_bytes(file)
+    (folder / "train" / second).mkdir()
+
+
+def other_endings(folder, content):
+    """Upper and lower case, as other systems write names."""
+    class_archives(folder, content)
+    for path in (folder / "train").iterdir():
+        path.rename(path.with_suffix(".TAR"))
+    for path in (folder / "val").iterdir():
+        path.rename(path.with_suffix(".jpeg"))
+
+
+def archives_made_on_macos(folder, content):
+    """Archives with resource forks among their members."""
+    fork = b"\0\5\x16\7\0\2\0\0" + b"\0" * 112
+    littered = {
+        split: {
+            synset: {f"._{name}": fork for name in pictures} | pictures
+            for synset, pictures in classes.items()
+        }
+        for split, classes in content.items()
+    }
+    snake_files.write_archives(folder, littered)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        littered_folders,
+        class_archives,
+        littered_class_archives,
+        half_unpacked_archives,
+        other_endings,
+        archives_made_on_macos,
+    ],
+)
+def test_imagenet_as_it_is_handed_out(write, content, tmp_path):
+    write(tmp_path / "files", content)
+    assert data.find("imagenet_snakes", str(tmp_path), str(tmp_path / "files")) == "manual_dir"
+    source = load(tmp_path, tmp_path / "files")
+    assert as_sets(source) == {
+        split: {(synset, file) for synset in TWO for file in content[split][synset].values()}
+        for split in files.SPLITS
+    }
+    assert (len(source.train), len(source.test)) == (6, 4)
+
+
+@pytest.mark.parametrize("write", [littered_folders, littered_class_archives])
+def test_default_classes_are_not_counted_with_litter(write, rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PICTURES", 2)
+    monkeypatch.setattr(files, "CLASSES", 2)
+    write(tmp_path, snake_files.make(rng, TWO, train=2))
+    assert files.default_synsets(tmp_path / "train") == TWO
+
+
+def test_a_flat_folder_without_the_classes_is_explained(content, tmp_path):
+    class_archives(tmp_path / "files", content)
+    for path in (tmp_path / "files/val").iterdir():
+        path.rename(path.with_name(f"a{path.name}"))
+    with pytest.raises(data.DataError, match=r"val: holds no n01729977.*a folder n01728572/\*"):
+        load(tmp_path, tmp_path / "files")
 
 
 def test_tfds_loads_it_by_name(content, tmp_path):
