@@ -13,12 +13,13 @@ class Card:
         shape: of a picture, (height, width, channels), or `(d,)` of a vector; photographs that
             have no size of their own have the one that LeNet sees.
         classes: number L of labels.
-        train: number of training pictures.
-        test: number of test pictures.
-        module: that finds and loads it.
+        train: number of training pictures; 0 where TFDS learns it by preparing the data.
+        test: number of test pictures, likewise.
+        module: that finds, prepares and loads it.
         embedded: whether it needs no files.
-        photographs: whether the pictures are JPEG files of many sizes.
+        photographs: whether the pictures have many sizes.
         fingerprint: of a file of the user's, so that a run does not go on with another one.
+        pixel_bytes: that a number takes in memory.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Card:
     embedded: bool = False
     photographs: bool = False
     fingerprint: str | None = None
+    pixel_bytes: int = 1
 
 
 _ROWS = (

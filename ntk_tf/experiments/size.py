@@ -9,6 +9,7 @@ import psutil
 import tensorflow as tf
 from rich.console import Console
 
+from ntk_tf.catalogue import datasets
 from ntk_tf.data import decode, pipeline
 from ntk_tf.experiments import EXPERIMENTS, network
 from ntk_tf.models import size as sizes
@@ -92,8 +93,9 @@ def _pictures(config: Config, cache_decoded: bool | None) -> int:
     if card.photographs:
         square = 3 * decode.square_side(config.image_size) ** 2
         kept = square < JPEG_BYTES if cache_decoded is None else cache_decoded
+        kept = kept or datasets.is_own(card.name)
         return (card.train + card.test) * (square if kept else JPEG_BYTES)
-    pictures = (card.train + card.test) * math.prod(card.shape)
+    pictures = (card.train + card.test) * math.prod(card.shape) * card.pixel_bytes
     if not EXPERIMENTS[config.experiment].keeps_inputs:
         return pictures
     examples = config.train_examples or card.train
@@ -150,7 +152,7 @@ def out_of_memory(config: Config, options: Options, error: Exception) -> str:
     ]
     if getattr(config, "precision", None) == "float64":
         helps.append("--precision=float32")
-    if config.card.photographs:
+    if config.card.photographs and not datasets.is_own(config.dataset):
         helps.append("--nocache_decoded")
     asked = " ".join(re.sub(r"\{\{.*?\}\}", "", str(error)).split())[:100] or "MemoryError"
     return (

@@ -5,11 +5,11 @@ import tarfile
 
 import numpy as np
 import pytest
-from ntk_tf.config import resolve
 from PIL import Image
 
 from ntk_tf import data
 from ntk_tf.data import cifar10
+from ntk_tf.experiments.resolving import resolve
 
 
 def test_mean_and_std_are_those_of_the_training_pictures(cifar10_jpeg):

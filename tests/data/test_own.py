@@ -61,6 +61,7 @@ def test_card_of_a_file(tmp_path, rng, shape, found, dtype):
     source = data.load(path)
     assert source.train.images.shape == (12, *found)
     assert source.train.images.dtype == (np.uint8 if dtype == np.uint8 else np.float32)
+    assert source.train.images[0].nbytes == card.pixel_bytes * np.prod(card.shape)
     assert source.train.labels.tolist() == [0, 1, 2] * 4
 
 
