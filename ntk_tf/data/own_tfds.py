@@ -115,7 +115,7 @@ def _features(name: str, builder) -> tuple[Any, Any]:
     keys = _keys(builder)
     if isinstance(features, tfds.features.FeaturesDict) and all(key in features for key in keys):
         image, label = (features[key] for key in keys)
-        pictures = isinstance(image, tfds.features.Image) and image.dtype == np.uint8
+        pictures = isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8
         if pictures and image.shape[-1] and isinstance(label, tfds.features.ClassLabel):
             return image, label
     found = " ".join(str(features).split())
