@@ -2,9 +2,13 @@
 
 import os
 import pathlib
+import sys
 
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+TESTS = pathlib.Path(__file__).resolve().parent
+sys.path.append(str(TESTS / "tools"))
 
 from ntk_tf.process import startup  # noqa: E402
 
@@ -14,7 +18,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-SHARED = pathlib.Path(__file__).resolve().parent.parent.parent / "shared"
+SHARED = TESTS.parent.parent / "shared"
 
 
 @pytest.fixture

@@ -1,11 +1,74 @@
 """What tests of several rooms share."""
 
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
 from rich.console import Console
 
 from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.experiments.resolving import resolve
+from ntk_tf.runs import checkpoint
+from ntk_tf.settings import Options
+from ntk_tf.training.callbacks import Save
 
 
 def carry_out(config, options, console=None):
     """Run an experiment in this process; the content of its result.json."""
     console = console or Console(quiet=True)
     return EXPERIMENTS[config.experiment].run(config, options, console)
+
+
+def command(*args):
+    return [sys.executable, "-m", "ntk_tf.main", *args]
+
+
+def main(*args):
+    return subprocess.run(command(*args), capture_output=True, text=True, timeout=300)
+
+
+def in_process(workdir, **settings):
+    """Run an experiment in this process; its result."""
+    options = Options(workdir)
+    quick = {"dataset": "digits", "train_examples": 200, "test_examples": 50, "epochs": 4}
+    return carry_out(resolve(**(quick | settings)), options)
+
+
+def metrics(workdir):
+    """metrics.csv without its wall-clock column."""
+    with open(workdir / "metrics.csv") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def result(workdir):
+    """result.json without its wall-clock fields."""
+    content = json.loads((workdir / "result.json").read_text())
+    del content["seconds"], content["performance"]
+    return content
+
+
+def final_arrays(workdir):
+    return checkpoint.restore(workdir / "checkpoint").arrays
+
+
+class Interrupted(Exception):
+    """Stands for a crash at a chosen moment."""
+
+
+def interrupted(workdir, stop, monkeypatch, **settings):
+    """A run that crashes right after an update."""
+    save = Save.on_train_batch_end
+
+    def crash(self, batch, logs=None):
+        self.minutes = 0  # save whenever asked
+        save(self, batch, logs)
+        if batch >= stop:
+            raise Interrupted
+
+    monkeypatch.setattr(Save, "on_train_batch_end", crash)
+    with pytest.raises(Interrupted):
+        in_process(workdir, **settings)
+    monkeypatch.undo()
+    assert not (workdir / "result.json").exists()

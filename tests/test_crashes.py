@@ -14,6 +14,7 @@ import threading
 import time
 import types
 
+import crash_test
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -31,9 +32,6 @@ from ntk_tf.training.callbacks import divergence
 from ntk_tf.training.loop import Plan
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import crash_test  # noqa: E402
 
 SETTINGS = {"dataset": "digits", "train_examples": 200, "test_examples": 50, "epochs": 4}
 

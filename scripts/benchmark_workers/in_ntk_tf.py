@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 
 import protocol
 
@@ -11,10 +12,11 @@ startup.import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
-from ntk_tf import __version__, data  # noqa: E402
-from ntk_tf.data import pipeline  # noqa: E402
-from ntk_tf.experiments import network
+from ntk_tf import __version__  # noqa: E402
+from ntk_tf.experiments import network  # noqa: E402
+from ntk_tf.experiments.inputs import Inputs  # noqa: E402
 from ntk_tf.experiments.resolving import resolve  # noqa: E402
+from ntk_tf.settings import Options  # noqa: E402
 from ntk_tf.training.loop import multi_step_function  # noqa: E402
 
 
@@ -26,21 +28,17 @@ def configuration(problem):
         width=problem["width"],
         linearized=problem["model"] == "linearized",
         batch_size=problem["batch"],
+        train_examples=1437 // problem["batch"] * problem["batch"],
     )
-    more_outputs = type("MoreOutputs", (Config,), {"num_classes": problem["outputs"]})
-    return more_outputs(**dataclasses.asdict(config))
+    card = dataclasses.replace(config.card, classes=problem["outputs"])
+    return dataclasses.replace(config, card=card)
 
 
 def training(problem):
     config = configuration(problem)
-    whole_batches = 1437 // config.batch_size * config.batch_size
-    source = data.load("digits", train_examples=whole_batches)
-    preprocess = pipeline.preprocessing(
-        source, config.image_size, config.padding, config.input_shape[-1]
-    )
-    per_epoch = pipeline.steps_per_epoch(whole_batches, config.batch_size)
-    model = network.compiled(config, per_epoch, config.linearized)
-    batches = training_stream(config, source, preprocess, 0)
+    inputs = Inputs(config, Options(pathlib.Path()))
+    model = network.compiled(config, inputs.steps_per_epoch, config.linearized)
+    batches = inputs.training_batches(0)
     model.evaluate(batches.take(1), verbose=0)  # builds the metrics
     iterator, run = iter(batches), multi_step_function(model)
 

@@ -5,9 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from helpers import carry_out
+from helpers import carry_out, in_process, main
 from references import dense_jacobian
-from test_train import in_process, main
 
 from ntk_tf import data, models, ntk
 from ntk_tf.data import DataError, pipeline

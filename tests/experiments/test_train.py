@@ -1,16 +1,14 @@
 """The main job, end to end on the embedded data, as its user starts it."""
 
-import csv
 import json
 import os
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import carry_out
+from helpers import carry_out, command, final_arrays, in_process, interrupted, main, metrics, result
 from references import dense_jacobian, flat
 from rich.console import Console
 
@@ -18,42 +16,9 @@ from ntk_tf import models, runs
 from ntk_tf.experiments import EXPERIMENTS, network, size
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.experiments.train import run as train
-from ntk_tf.runs import checkpoint
 from ntk_tf.settings import Options
 
 QUICK = ["--dataset=digits", "--train_examples=200", "--test_examples=50", "--epochs=4"]
-
-
-def command(*args):
-    return [sys.executable, "-m", "ntk_tf.main", *args]
-
-
-def main(*args):
-    return subprocess.run(command(*args), capture_output=True, text=True, timeout=300)
-
-
-def in_process(workdir, **settings):
-    """Run an experiment in this process; its result."""
-    options = Options(workdir)
-    quick = {"dataset": "digits", "train_examples": 200, "test_examples": 50, "epochs": 4}
-    return carry_out(resolve(**(quick | settings)), options)
-
-
-def metrics(workdir):
-    """metrics.csv without its wall-clock column."""
-    with open(workdir / "metrics.csv") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-
-
-def result(workdir):
-    """result.json without its wall-clock fields."""
-    content = json.loads((workdir / "result.json").read_text())
-    del content["seconds"], content["performance"]
-    return content
-
-
-def final_arrays(workdir):
-    return checkpoint.restore(workdir / "checkpoint").arrays
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["standard", "linearized"])
@@ -160,27 +125,6 @@ def test_same_seed_same_numbers(finished, tmp_path):
     assert result(tmp_path / "again") == result(workdir)
     in_process(tmp_path / "other", linearized=linearized, seed=1)
     assert metrics(tmp_path / "other") != metrics(workdir)
-
-
-class Interrupted(Exception):
-    """Stands for a crash at a chosen moment."""
-
-
-def interrupted(workdir, stop, monkeypatch, **settings):
-    """A run that crashes right after an update."""
-    save = train.Save.on_train_batch_end
-
-    def crash(self, batch, logs=None):
-        self.minutes = 0  # save whenever asked
-        save(self, batch, logs)
-        if batch >= stop:
-            raise Interrupted
-
-    monkeypatch.setattr(train.Save, "on_train_batch_end", crash)
-    with pytest.raises(Interrupted):
-        in_process(workdir, **settings)
-    monkeypatch.undo()
-    assert not (workdir / "result.json").exists()
 
 
 @pytest.mark.parametrize("stop", [1, 5, 7, 12, 21])

@@ -5,14 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from helpers import carry_out
+from helpers import Interrupted, carry_out, final_arrays, main
 from references import dense_jacobian, flat
-from test_train import Interrupted, final_arrays, main
 
 from ntk_tf import models
 from ntk_tf.data import DataError
-from ntk_tf.experiments import trajectory
 from ntk_tf.experiments.resolving import resolve
+from ntk_tf.experiments.trajectory import run as trajectory
 from ntk_tf.linearization import LinearizedModel
 from ntk_tf.settings import Options
 from ntk_tf.training import TorchSGD

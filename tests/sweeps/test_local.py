@@ -1,6 +1,5 @@
 """The runner, with fake runs: no TensorFlow, fractions of a second."""
 
-import dataclasses
 import io
 import os
 import pathlib
@@ -10,46 +9,14 @@ import sys
 import time
 
 import pytest
+from fake_runs import FAKE, FakeRun, attempts
 from rich.console import Console
 
 from ntk_tf import cli, runs
 from ntk_tf.sweeps import launch, process
 from ntk_tf.sweeps.display import Display
-from ntk_tf.sweeps.grid import Run
 from ntk_tf.sweeps.local import Runner
 from ntk_tf.sweeps.state import DIVERGED, DONE, FAILED, RUNNING, Entry, seconds_left
-
-#: Takes the run directory, notes the attempt, then behaves as its first argument says.
-FAKE = """
-import json, pathlib, sys, time
-from ntk_tf import runs
-
-kind, workdir = sys.argv[1], pathlib.Path(sys.argv[2])
-workdir.mkdir(parents=True, exist_ok=True)
-runs.own(workdir)
-attempts = len(list(workdir.glob("attempt*")))
-(workdir / f"attempt{attempts}").touch()
-print("hello from", kind)
-if kind == "fails" or (kind == "flaky" and attempts == 0):
-    print("the reason")
-    sys.exit(3)
-if kind == "stopped" and attempts < 4:
-    sys.exit(75)
-if kind == "slow" or (kind == "slow at first" and attempts == 0):
-    time.sleep(60)
-status = "diverged" if kind == "diverges" else "completed"
-result = {"status": status, "test_accuracy": 0.5, "diverged_at_step": 7}
-(workdir / "result.json").write_text(json.dumps(result))
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class FakeRun(Run):
-    kind: str = "fine"
-
-    @property
-    def command(self):
-        return [sys.executable, "-c", FAKE, self.kind, str(self.options.workdir)]
 
 
 @pytest.fixture
@@ -76,10 +43,6 @@ def carry_out(entries, jobs=2, terminal=False):
         Runner(entries, environments, display.tell, display.tick).run()
     code = launch.report(entries, display, console)
     return console.file.getvalue(), code
-
-
-def attempts(entry):
-    return len(list(entry.workdir.glob("attempt*")))
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -165,7 +128,7 @@ from rich.console import Console
 from ntk_tf import cli
 
 from ntk_tf.sweeps import launch
-from tests.sweeps.test_local import FakeRun
+from fake_runs import FakeRun
 
 sweep = cli.parse_sweep(["sweep", "--dataset=digits", f"--runs_dir={sys.argv[1]}", "--jobs=2"])
 fakes = tuple(FakeRun(run.config, run.options, "slow") for run in sweep.runs)
@@ -178,7 +141,10 @@ def slow_sweep(tmp_path):
     """A sweep process whose two runs have started, and a function that tells if they live."""
     root = pathlib.Path(__file__).resolve().parents[2]
     command = [sys.executable, "-c", SWEEP, str(tmp_path)]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
+    path = os.pathsep.join([str(root), str(root / "tests/sweeps")])
+    process = subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+    )
 
     def owned():
         return [path for path in tmp_path.glob("*x1*") if runs.is_owned(path)]

@@ -8,13 +8,13 @@ import sys
 import time
 
 import pytest
+from fake_runs import FakeRun, attempts
 from rich.console import Console
 
 from ntk_tf import cli
 from ntk_tf.sweeps import slurm
 from ntk_tf.sweeps.display import Display
 from ntk_tf.sweeps.state import DIVERGED, DONE, FAILED, RUNNING, Entry
-from tests.sweeps.test_local import FakeRun, attempts
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Random flags and mutated files: what `scripts/crash_test.py fuzz` and the tests throw at ntk_tf.
+"""Random flags and mutated files: what `crash_test.py fuzz` and the tests throw at ntk_tf.
 
 A flag set goes through `ntk_tf.main` with `--dry_run`, in this process; a file through the function
 that reads it. Whatever is wrong with them, the answer is exit code 0 or 2 and one line.
@@ -24,18 +24,26 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import safetensors.numpy  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
-from absl import flags  # noqa: E402
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from ntk_tf import choices, cli, config, data, main, models, runs, signals  # noqa: E402
+from ntk_tf import cli, data, main, models, runs  # noqa: E402
+from ntk_tf.catalogue.datasets import SNAKE_SYNSETS  # noqa: E402
 from ntk_tf.data import decode, source, tfds_files  # noqa: E402
 from ntk_tf.data.imagenet_snakes import builder, files  # noqa: E402
-from ntk_tf.experiments import pretrained, run_weights  # noqa: E402
-from ntk_tf.reporting import rank, summary, trajectories, write  # noqa: E402
+from ntk_tf.experiments import EXPERIMENTS, trained_weights  # noqa: E402
+from ntk_tf.experiments.pretrained import run as pretrained  # noqa: E402
+from ntk_tf.experiments.pretrained import torch_weights  # noqa: E402
+from ntk_tf.experiments.rank import figure as rank  # noqa: E402
+from ntk_tf.experiments.resolving import all_declarations, resolve  # noqa: E402
+from ntk_tf.experiments.trajectory import figure as trajectories  # noqa: E402
+from ntk_tf.process import signals  # noqa: E402
+from ntk_tf.reporting import summary, write  # noqa: E402
+from ntk_tf.runs import checkpoint  # noqa: E402
+from ntk_tf.settings import Options  # noqa: E402
+from ntk_tf.settings.setting import declarations  # noqa: E402
 from ntk_tf.sweeps.grid import Run  # noqa: E402
 from ntk_tf.sweeps.state import Entry  # noqa: E402
-from ntk_tf.training import checkpoint  # noqa: E402
 
 #: No answer takes longer, in seconds.
 LIMIT = 60
@@ -50,8 +58,9 @@ def _plan(examples):
 
 # --- flags ---------------------------------------------------------------------------------------
 
-_NAMES = flags.FlagValues()
-cli.define_flags(_NAMES)
+_NAMES = {name: d.rule.placeholder for name, d in all_declarations().items()}
+_NAMES |= {name: d.rule.placeholder for name, d in declarations(Options).items()}
+_NAMES |= {"widths": "N,N..."}
 _HOSTILE = ["", "0", "-1", "1", "2", "3,3", "1,2", "nan", "inf", "-inf", "1e400", "1e-320", "١"]
 _HOSTILE += ["9" * 30, "true", "a b", "\n", "\x00", "é", "../..", "~", "~nobody", "/", "/dev/null"]
 _HOSTILE += ["x" * 300, "=", "--", "[red]", "%s", "/proc/self/mem", "weights.npz", "None"]
@@ -59,21 +68,20 @@ _HOSTILE += ["x" * 300, "=", "--", "[red]", "%s", "/proc/self/mem", "weights.npz
 
 def _values(name):
     """Good values of a flag, and all kinds of others."""
-    flag = _NAMES[name]
+    placeholder = _NAMES[name]
     good = [st.sampled_from(_HOSTILE), st.text(max_size=8)]
-    if flag.flag_type() == "bool":
+    if not placeholder:
         good.append(st.sampled_from(["true", "false"]))
-    elif getattr(flag.parser, "enum_values", None):
-        good += [st.sampled_from(flag.parser.enum_values)] * 4
-    elif flag.flag_type() in ("int", "float"):
+    elif "|" in placeholder:
+        good += [st.sampled_from(placeholder.split("|"))] * 4
+    elif placeholder[0] in "NX":
         good += [st.integers(0, 300).map(str)] * 3
         good += [st.integers().map(str), st.floats().map(str)]
     return st.one_of(good)
 
 
 #: What would read or change more than it should here.
-_LEFT_OUT = {"flagfile", "undefok", "help", "prepare_data", "dry_run", "data_dir", "workdir"}
-_LEFT_OUT |= {"runs_dir"}
+_LEFT_OUT = {"data_dir"}
 
 
 def _flag_sets():
@@ -206,7 +214,7 @@ def readers(folder):
         folder / "runs" / name for name in ("train", "trajectory", "rank")
     )
     settings_ = cli.parse(["main", *flags_, "--epochs=2"]).config
-    entry = Entry(Run(settings_, config.Options(train)), folder / "log")
+    entry = Entry(Run(settings_, Options(train)), folder / "log")
 
     def report():
         with contextlib.redirect_stdout(io.StringIO()):
@@ -214,10 +222,10 @@ def readers(folder):
             summary.summary(summary.find_runs(folder / "runs"))
 
     def describe(workdir):
-        runs.describe(workdir, lambda *_, **__: None)
+        EXPERIMENTS["train"].describe(workdir)
 
     def resume():
-        runs.check_workdir(train, settings_.to_dict())
+        runs.check_workdir(train, settings_.to_dict(), settings_.added())
 
     def sweep():
         entry.status = "waiting"
@@ -227,10 +235,10 @@ def readers(folder):
         entry.fraction()
 
     def weights_of_run():
-        rank_settings = config.resolve(
+        rank_settings = resolve(
             experiment="rank", dataset="digits", from_run=str(train), examples=8
         )
-        run_weights.load_weights(models.build("lenet", 1, 10, (28, 28, 1)), rank_settings)
+        trained_weights.load(models.build("lenet", 1, 10, (28, 28, 1)), rank_settings)
 
     newest = max((train / "checkpoint").glob("*.npz"))
     found["config.json"] = (train / "config.json", _each(resume, report, weights_of_run))
@@ -300,20 +308,18 @@ def _small_alexnet(rng):
 
 
 def _weights(path):
-    from ntk_tf.models import weights
-
     try:
         pretrained.network(path, (64, 64, 3))
-    except weights.WeightsError as error:
+    except torch_weights.WeightsError as error:
         raise data.DataError(str(error)) from error
 
 
 def _pictures(folder, rng):
     """A JPEG file and archives of ILSVRC 2012's kind."""
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
     import snake_files
 
-    synsets = choices.SNAKE_SYNSETS[:2]
+    synsets = SNAKE_SYNSETS[:2]
     place = snake_files.write_archives(folder / "imagenet", snake_files.make(rng, synsets))
     jpeg = folder / "picture.JPEG"
     jpeg.write_bytes(snake_files.jpeg(rng, 80, 60))

@@ -1,10 +1,10 @@
 """Does a run survive kills, full disks and hostile input? Reports counts; exits with 1 if not.
 
-    python scripts/crash_test.py runs     [--kills=100]      # kill -9 at random instants
-    python scripts/crash_test.py sweep    [--kills=20]       # the runner of a sweep of 8 runs
-    python scripts/crash_test.py disk                        # a small tmpfs that fills; needs root
-    python scripts/crash_test.py fuzz     [--flag_sets=2000] [--files=500]
-    python scripts/crash_test.py parallel [--runs=20] --manual_dir=MNIST_FILES
+    python tests/tools/crash_test.py runs     [--kills=100]      # kill -9 at random instants
+    python tests/tools/crash_test.py sweep    [--kills=20]       # the runner of a sweep of 8 runs
+    python tests/tools/crash_test.py disk                       # a small tmpfs that fills; needs root
+    python tests/tools/crash_test.py fuzz     [--flag_sets=2000] [--files=500]
+    python tests/tools/crash_test.py parallel [--runs=20] --manual_dir=MNIST_FILES
 
 Every interrupted run is continued by the same command and must end as the undisturbed one does: the
 same `metrics.csv` and `result.json`, wall-clock fields aside, and bit-identical weights.
