@@ -65,6 +65,7 @@ class LinearizedModel(keras.Model):
                 shape=w.shape,
                 dtype=w.dtype,
                 initializer="zeros",
+                autocast=False,
                 name=f"u_{w.path.replace('/', '_')}",
             )
             for w in jacobian.weights

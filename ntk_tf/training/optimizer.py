@@ -87,12 +87,17 @@ class TorchSGD(keras.optimizers.Optimizer):
             )
         super().build(variables)
         excluded, names = self._undecayed
-        keys = {_key(variable) for variable in excluded}
+        excluded = {id(_plain(variable)) for variable in excluded}
         self._decays = [
-            _key(v) not in keys and not any(re.search(name, v.name) for name in names)
+            id(_plain(v)) not in excluded and not any(re.search(name, v.name) for name in names)
             for v in variables
         ]
-        self._position = {_key(variable): i for i, variable in enumerate(variables)}
+        strategy = tf.distribute.get_strategy()
+        self._positions = {
+            id(part): i
+            for i, variable in enumerate(map(_plain, variables))
+            for part in (variable, *strategy.experimental_local_results(variable))
+        }
         self.velocities = (
             self.add_optimizer_variables(variables, "velocity") if self.momentum else []
         )
@@ -104,7 +109,7 @@ class TorchSGD(keras.optimizers.Optimizer):
             tf.cast(number, gradient.dtype)
             for number in (learning_rate, self.coupled_weight_decay, self.momentum)
         )
-        position = self._position[_key(variable)]
+        position = self._positions[id(_plain(variable))]
         decayed = self._decayed(variable, position)
         if not self.momentum:
             for part in decayed:
@@ -154,10 +159,9 @@ class TorchSGD(keras.optimizers.Optimizer):
         }
 
 
-def _key(variable) -> str:
-    """What a Keras variable, its TensorFlow variable and that one's replicas have in common."""
-    variable = getattr(variable, "value", variable) if isinstance(variable, keras.Variable) else variable
-    return id(variable)
+def _plain(variable) -> tf.Variable:
+    """TensorFlow's variable, in place of Keras' around it."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def step_schedule(
