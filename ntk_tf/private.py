@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 from tensorflow.python.eager import context, record
+from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
 #: The versions with which all this was tried.
@@ -109,3 +110,27 @@ def random_seed(seed: int) -> Iterator[None]:
         eager._seed, eager._rng = tensorflow
         for key, value in kept.items():
             global_state.set_global_attribute(key, value)
+
+
+def carry_mask(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Give a tensor the mask of another; Keras offers no public way to attach one."""
+    mask = getattr(source, "_keras_mask", None)
+    if mask is not None:
+        target._keras_mask = mask
+    return target
+
+
+def forget_gradient(op_type: str) -> None:
+    """Make `tf.RegisterGradient` possible for an op that has a gradient.
+
+    The registry refuses a second entry, and has no public way to take out the first.
+    """
+    ops.gradient_registry._registry.pop(op_type, None)
+
+
+def has_gradient(op_type: str) -> bool:
+    """Whether a gradient is registered; "not differentiable" is registered as None."""
+    try:
+        return ops.gradient_registry.lookup(op_type) is not None
+    except LookupError:
+        return False

@@ -1,5 +1,8 @@
 """PyTorch's SGD as a Keras optimizer, and the paper's learning rate schedule."""
 
+import re
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -50,6 +53,25 @@ class TorchSGD(keras.optimizers.Optimizer):
         self.momentum = momentum
         self.coupled_weight_decay = weight_decay
         self.decay_offsets = None if decay_offsets is None else tuple(decay_offsets)
+        self._undecayed = ([], [])
+
+    def exclude_from_weight_decay(
+        self,
+        var_list: Sequence[keras.Variable] | None = None,
+        var_names: Sequence[str] | None = None,
+    ) -> None:
+        """Let some variables have no decay; see `keras.optimizers.Optimizer`.
+
+        Args:
+            var_list: trained variables.
+            var_names: expressions, one of which is found in a variable's name, as `bias`.
+
+        Raises:
+            ValueError: if the optimizer is built.
+        """
+        if self.built:
+            raise ValueError("exclude_from_weight_decay: comes before the optimizer is built")
+        self._undecayed = (list(var_list or ()), list(var_names or ()))
 
     def build(self, variables):
         """Create a velocity for every variable, unless there is no momentum.
@@ -64,6 +86,18 @@ class TorchSGD(keras.optimizers.Optimizer):
                 f"decay_offsets: there are {len(self.decay_offsets)} for {len(variables)} variables"
             )
         super().build(variables)
+        excluded, names = self._undecayed
+        excluded = {id(_plain(variable)) for variable in excluded}
+        self._decays = [
+            id(_plain(v)) not in excluded and not any(re.search(name, v.name) for name in names)
+            for v in variables
+        ]
+        strategy = tf.distribute.get_strategy()
+        self._positions = {
+            id(part): i
+            for i, variable in enumerate(map(_plain, variables))
+            for part in (variable, *strategy.experimental_local_results(variable))
+        }
         self.velocities = (
             self.add_optimizer_variables(variables, "velocity") if self.momentum else []
         )
@@ -75,7 +109,8 @@ class TorchSGD(keras.optimizers.Optimizer):
             tf.cast(number, gradient.dtype)
             for number in (learning_rate, self.coupled_weight_decay, self.momentum)
         )
-        decayed = self._decayed(variable)
+        position = self._positions[id(_plain(variable))]
+        decayed = self._decayed(variable, position)
         if not self.momentum:
             for part in decayed:
                 gradient += decay * part
@@ -83,7 +118,7 @@ class TorchSGD(keras.optimizers.Optimizer):
                 var=variable.handle, alpha=learning_rate, delta=gradient
             )
             return
-        velocity = self.velocities[self._get_variable_index(variable)].value
+        velocity = self.velocities[position].value
         done = []
         for part in decayed:  # v <- v + weight_decay / momentum * part, in place, in turn
             with tf.control_dependencies(done):
@@ -100,13 +135,13 @@ class TorchSGD(keras.optimizers.Optimizer):
                 momentum=momentum,
             )
 
-    def _decayed(self, variable):
+    def _decayed(self, variable, position):
         """Tensors whose sum decay is proportional to; none without decay."""
-        if not self.coupled_weight_decay:
+        if not (self.coupled_weight_decay and self._decays[position]):
             return []
         parts = [variable.read_value()]
         if self.decay_offsets is not None:
-            offset = self.decay_offsets[self._get_variable_index(variable)]
+            offset = self.decay_offsets[position]
             parts.append(tf.convert_to_tensor(offset, variable.dtype))
         return parts
 
@@ -122,6 +157,11 @@ class TorchSGD(keras.optimizers.Optimizer):
             "momentum": self.momentum,
             "weight_decay": self.coupled_weight_decay,
         }
+
+
+def _plain(variable) -> tf.Variable:
+    """TensorFlow's variable, in place of Keras' around it."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def step_schedule(

@@ -1,0 +1,340 @@
+"""Is J u right? <r, J u> = <J^T r, u> for random r and u, in the very mode that will run.
+
+J^T r, which training uses whatever it linearizes, is what J u is measured by. Where J^T r is zero
+for a weight, a central difference tells whether f depends on it all the same.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ntk_tf import private
+from ntk_tf.linearization import products
+from ntk_tf.models.pooling import inside_xla
+
+#: Dimensions that a graph leaves open: examples, and whatever else is unknown.
+OPEN_BATCH, OPEN_SIDE = 4, 32
+#: Ops by which a model says itself that its gradient is another than f's.
+_DELIBERATE = {"StopGradient", "PreventGradient", "IdentityN"}
+#: Ops through which forward mode loses tangents in a graph.
+_CALLS = {"While", "If", "Case", "PartitionedCall", "IdentityN"}
+
+_EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
+
+
+def current_mode() -> str:
+    """Whether what is called right now runs in `eager` mode, in a `graph`, or compiled by `xla`."""
+    if tf.executing_eagerly():
+        return "eager"
+    return "xla" if inside_xla() else "graph"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A model at a point, with inputs and a mode to try products in.
+
+    Attributes:
+        base: the model f.
+        point: the variables that it is differentiated in.
+        x: inputs, a structure of tensors.
+        specs: a structure of `tf.TensorSpec` like the inputs', for graphs.
+        mode: `eager`, `graph` or `xla`.
+    """
+
+    base: keras.Model
+    point: Sequence[tf.Variable]
+    x: Any
+    specs: Any
+    mode: str
+
+    def function(self, of_x: Callable[[Any], Any]) -> Callable:
+        """A function of the inputs as one of their leaves that runs in the trial's mode."""
+
+        def flat(*leaves):
+            return of_x(tf.nest.pack_sequence_as(self.x, leaves))
+
+        if self.mode == "eager":
+            return flat
+        return tf.function(
+            flat,
+            input_signature=tf.nest.flatten(self.specs),
+            jit_compile=self.mode == "xla" or None,
+            autograph=False,
+        )
+
+    def run(self, of_x: Callable[[Any], tf.Tensor]) -> list[np.ndarray]:
+        """What a function of the inputs returns on each replica."""
+        strategy = tf.distribute.get_strategy()
+        result = strategy.run(self.function(of_x), tf.nest.flatten(self.x))
+        return [part.numpy() for part in strategy.experimental_local_results(result)]
+
+    def call(self, x) -> Any:
+        """f(x)."""
+        return self.base(x, training=False)
+
+    def op_types(self) -> set[str]:
+        """Types of the ops of f's graph, or none where it cannot be traced."""
+        function = dataclasses.replace(self, mode=self.mode.replace("eager", "graph")).function
+        try:
+            return products.op_types(function(self.call).get_concrete_function().graph)
+        except Exception:  # of the model's own
+            return set()
+
+
+def trial(base: keras.Model, point: Sequence[tf.Variable], x: Any, mode: str) -> Trial | None:
+    """A trial on x, or where x is symbolic on random inputs like it; None if there can be none."""
+    if mode == "eager" or not any(tf.is_symbolic_tensor(t) for t in tf.nest.flatten(x)):
+        x = tf.nest.map_structure(tf.convert_to_tensor, x)
+    if not all(isinstance(t, tf.Tensor) and t.shape.rank is not None for t in tf.nest.flatten(x)):
+        return None
+    specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), x)
+    if any(tf.is_symbolic_tensor(t) for t in tf.nest.flatten(x)):
+        x = specs
+    return Trial(base, point, x, specs, mode)
+
+
+def symbolic_trial(base: keras.Model, point: Sequence[tf.Variable], mode: str) -> Trial | None:
+    """A trial on the inputs that the model declares; None if it declares none."""
+    inputs = getattr(base, "input", None) if base.inputs else None
+    if inputs is None:
+        return None
+    specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), inputs)
+    return Trial(base, point, specs, specs, mode)
+
+
+def choose(trial: Trial, ways: Sequence[str]) -> str:
+    """The first way to J u that passes; where the model itself cannot run, the first.
+
+    Args:
+        trial: what to try.
+        ways: to J u, the preferred first.
+
+    Raises:
+        ValueError: if none passes; it names the layer.
+    """
+    return _apart(_choose, trial, ways)
+
+
+def by_operations(trial: Trial, ways: Sequence[str]) -> str:
+    """The first way, or the last if the model's graph calls functions or has custom gradients."""
+    found = _apart(trial.op_types)
+    suspicious = any(t.removeprefix("Stateless").removeprefix("Stateful") in _CALLS for t in found)
+    return ways[-1 if suspicious else 0]
+
+
+def survives_xla(trial: Trial) -> bool:
+    """Whether f's graph, as XLA would get it, is free of TensorFlow's max pooling."""
+    return not any(t.startswith("MaxPool") for t in _apart(trial.op_types))
+
+
+def _apart(function, *args):
+    """Run where none of the caller's tapes, graphs and scopes is active, but for its strategy."""
+    strategy = tf.distribute.get_strategy()
+
+    def inside():
+        with strategy.scope():
+            return function(*args)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        return executor.submit(inside).result()
+
+
+def _choose(trial, ways):
+    trial = dataclasses.replace(trial, x=tf.nest.map_structure(_sample, trial.x))
+    complaints = {}
+    for way in ways:
+        complaints[way] = _complaint(trial, trial.call, way)
+        if complaints[way] is None:
+            return way
+    if not _runs(trial):
+        return ways[0]
+    found = [f"{_place(trial, way)}: {text}" for way, text in complaints.items()]
+    raise ValueError(
+        f"{trial.base.name!r} cannot be linearized here ({trial.mode} mode). "
+        + "; ".join(found)
+        + f". {_advice(trial.mode, ways)}"
+    )
+
+
+def _sample(leaf):
+    """Random values for a spec: numbers in (0, 1), or 0 and 1, which any vocabulary has."""
+    if isinstance(leaf, tf.Tensor):
+        return leaf
+    shape = [
+        (OPEN_SIDE if axis else OPEN_BATCH) if n is None else n for axis, n in enumerate(leaf.shape)
+    ]
+    if leaf.dtype == tf.string:
+        return tf.fill(shape, "")
+    uniform = tf.random.stateless_uniform(shape, (0, 1))
+    return tf.cast(uniform if leaf.dtype.is_floating else tf.round(uniform), leaf.dtype)
+
+
+def _runs(trial) -> bool:
+    """Whether the model takes these inputs at all."""
+    try:
+        trial.run(lambda x: tf.zeros(()) * len(tf.nest.flatten(trial.call(x))))
+    except Exception:
+        return False
+    return True
+
+
+def _complaint(trial, call, way) -> str | None:
+    """What is wrong with this way to J u, if anything."""
+    try:
+        replicas = trial.run(lambda x: _measure(functools.partial(call, x), trial.point, way))
+    except Exception as error:
+        return f"jvp={way!r} fails ({_shortened(error)})"
+    for left, right, r2, tangent2, gradient2, u2, outputs, *largest in replicas:
+        columns = sum(math.prod(w.shape) for w in trial.point)
+        scale = math.sqrt(max(r2 * tangent2 / max(outputs, 1), gradient2 * u2 / columns))
+        # Of values that overflow, or that are not numbers in f itself, nothing can be told.
+        if math.isfinite(scale) and abs(left - right) > _tolerance(trial.base) * scale:
+            return f"jvp={way!r} gives <r, J u> = {left:.6g}, but <J^T r, u> = {right:.6g}"
+        zero = [w for w, size in zip(trial.point, largest, strict=True) if size == 0]
+        if zero and outputs and _moves(trial, call, zero):
+            return (
+                f"f depends on {zero[0].name}, but its gradient is zero: an operation hides it from"
+                " differentiation, such as tf.numpy_function"
+            )
+    return None
+
+
+def _measure(function, point, way) -> tf.Tensor:
+    """<r, J u>, <J^T r, u>, squared norms of r, J u, J^T r, u, number of outputs, max |J^T r|."""
+    u = [0.1 * _normal(w, seed) for seed, w in enumerate(point)]
+    outputs, tangents, pullback = products.linearize(function, point, u, way)
+    r = tf.nest.map_structure(lambda f: _normal(f, 7) if products.is_float(f) else None, outputs)
+    gradients = pullback(r)
+    pairs = list(zip(tf.nest.flatten(r), tf.nest.flatten(tangents), strict=True))
+    r, tangents = ([pair[i] for pair in pairs if pair[0] is not None] for i in (0, 1))
+    products_ = [(r, tangents), (gradients, u), (r, r), (tangents, tangents)]
+    dots = [_dot(a, b) for a, b in [*products_, (gradients, gradients), (u, u)]]
+    outputs = tf.cast(sum(tf.size(c) for c in r), dots[0].dtype)
+    largest = [tf.cast(tf.reduce_max(tf.abs(g)), dots[0].dtype) for g in gradients]
+    return tf.stack([*dots, outputs, *largest])
+
+
+def _normal(like, seed):
+    noise = tf.random.stateless_normal(tf.shape(like), (seed, 1), dtype=tf.float32)
+    return tf.cast(noise, like.dtype)
+
+
+def _dot(one, other) -> tf.Tensor:
+    """Inner product of lists of tensors, in float32 at least."""
+    wide = tf.float64 if any(t.dtype == tf.float64 for t in one) else tf.float32
+    parts = [tf.reduce_sum(tf.cast(a, wide) * tf.cast(b, wide)) for a, b in zip(one, other, strict=True)]
+    return tf.cast(sum(parts, tf.zeros((), wide)), tf.float64)
+
+
+def _tolerance(base) -> float:
+    """Of a relative difference, by the coarsest precision that any layer computes in."""
+    names = {layer.compute_dtype for layer in [base, *private.all_layers(base)]}
+    epsilon = max(_EPSILON.get(name, 2**-3) for name in names if "float" in name)
+    if tf.config.list_logical_devices("GPU") and tf.config.experimental.tensor_float_32_execution_enabled():
+        epsilon = max(epsilon, 2**-10)
+    return 10 * epsilon ** (2 / 3)
+
+
+def _moves(trial, call, weights) -> bool:
+    """Whether f changes by central differences in the weights, though nothing says it should not."""
+    if trial.op_types() & _DELIBERATE or tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        return False
+    before = [w.numpy() for w in weights]
+    rng = np.random.default_rng(0)
+    steps = [1e-2 * max(0.1, np.std(v)) * rng.standard_normal(v.shape) for v in before]
+    try:
+        above, below = (_shifted(call, trial.x, weights, before, steps, sign) for sign in (1, -1))
+    finally:
+        _shifted(lambda x: [], trial.x, weights, before, steps, 0)
+    change = np.linalg.norm(above - below) / max(np.linalg.norm(above), 1e-30)
+    return bool(change > max(1e-4, _tolerance(trial.base)))
+
+
+def _shifted(call, x, weights, values, steps, sign) -> np.ndarray:
+    """f with some of its weights shifted."""
+    for weight, value, step in zip(weights, values, steps, strict=True):
+        weight.assign((value + sign * step).astype(value.dtype) if sign else value)
+    leaves = tf.nest.flatten(call(x))
+    return np.concatenate([np.zeros(0), *(np.float64(f).ravel() for f in leaves if products.is_float(f))])
+
+
+class _EnoughError(BaseException):
+    """Ends a call of the model; not an `Exception`, which Keras would dress up."""
+
+
+@contextlib.contextmanager
+def _recorded(limit: float) -> Iterator[list[tuple[keras.Operation, Any]]]:
+    """Record what the model's operations return as they end, and stop after so many.
+
+    Those inside a function or loop that the model calls are part of what encloses them.
+    """
+    calls = []
+    graph, original = tf.compat.v1.get_default_graph(), keras.Operation.__call__
+
+    def call(self, *args, **kwargs):
+        outputs = original(self, *args, **kwargs)
+        if tf.compat.v1.get_default_graph() is graph:
+            calls.append((self, outputs))
+            if len(calls) >= limit:
+                raise _EnoughError
+        return outputs
+
+    keras.Operation.__call__ = call
+    try:
+        yield calls
+    except _EnoughError:
+        pass
+    finally:
+        keras.Operation.__call__ = original
+
+
+def _first(trial, x, limit: float) -> list[tuple[keras.Operation, Any]]:
+    with _recorded(limit) as calls:
+        trial.call(x)
+    return calls
+
+
+def _place(trial, way) -> str:
+    """The first layer with which the model goes wrong, by bisection over all calls of layers."""
+    names = []
+    trial.run(lambda x: tf.zeros(()) * len(names.extend(c[0] for c in _first(trial, x, math.inf)) or []))
+
+    def wrong(count):
+        def prefix(x):
+            outputs = tf.nest.flatten([c[1] for c in _first(trial, x, count)])
+            return [t for t in outputs if isinstance(t, tf.Tensor) and products.is_float(t)]
+
+        return _complaint(trial, prefix, way) is not None
+
+    low, high = 0, len(names)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if wrong(middle) else (middle, high)
+    layer = names[high - 1]
+    return f"at {layer.name!r} ({type(layer).__name__})"
+
+
+def _advice(mode, ways) -> str:
+    advice = ["Replace the layer"]
+    if len(ways) == 1:
+        advice.append("let jvp='auto' choose")
+    if mode == "xla":
+        advice.append("use jit_compile=False")
+    return ", or ".join(advice) + "; check=False goes on without a check"
+
+
+def _shortened(error: Exception) -> str:
+    """The one line of an error that says what happened."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if re.match(r"\w*Error: |gradient registry|Detected ", line)]
+    return (told or lines or [type(error).__name__])[-1 if told else 0][:300]
