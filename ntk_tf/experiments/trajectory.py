@@ -18,7 +18,7 @@ from ntk_tf import data, ntk, runs, signals
 from ntk_tf.config import Config, Options
 from ntk_tf.data import pipeline
 from ntk_tf.experiments.train import compiled_model, divergence, title, training_stream
-from ntk_tf.ntk.movement import kernel_movement
+from ntk_tf.ntk.compare import kernel_movement
 from ntk_tf.reporting import trajectories
 from ntk_tf.training import distribution
 from ntk_tf.training.callbacks import EventFiles, Save, ShowProgress, StopAtDivergence

@@ -1,6 +1,6 @@
 """The ways to contract a layer's factors into its part of the NTK, and what each costs.
 
-With the factors a_i(p) `[K]` and delta_il(p) `[C]` of `rules`, the layer's part is
+With the factors a_i(p) `[K]` and delta_il(p) `[C]` of `factors`, the layer's part is
 
     Theta[i,l,j,m] = sum_pq <a_i(p), a_j(q)> <delta_il(p), delta_jm(q)>.
 
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from ntk_tf.ntk.rules import Shape
+from ntk_tf.ntk.factors import Shape
 
 #: Terms summed in the factors' own precision.
 PIECE = 8192
@@ -112,7 +112,7 @@ class Gradients(_ExampleGradients):
 
     def parts(self, examples, scratch):
         """Ranges of weights; see `Contraction.parts`."""
-        return _slices(self.shape.weights, PIECE)
+        return even_slices(self.shape.weights, PIECE)
 
     def prepare(self, part: slice, stored):
         """See `Contraction.prepare`."""
@@ -137,7 +137,7 @@ class StreamedGradients(_ExampleGradients):
         """Channels with a piece of weights, or fewer; see `Contraction.parts`."""
         per_channel = self.shape.groups * self.shape.inputs
         most = min(PIECE, scratch / (examples * self.outputs))
-        return _slices(self.shape.channels, max(1, int(most / per_channel)))
+        return even_slices(self.shape.channels, max(1, int(most / per_channel)))
 
     def prepare(self, part: slice, stored):
         """The gradients `[b * L, g * C * K]` for a range of C: a product an example and group."""
@@ -176,11 +176,11 @@ class Positions(Contraction):
         number_size = a_rows.dtype.size
         per_row = count * positions * max(positions, self.outputs * width) * number_size
         tiles = []
-        for some in _slices(a_rows.shape[0], max(1, _SCRATCH // per_row)):
+        for some in even_slices(a_rows.shape[0], max(1, _SCRATCH // per_row)):
             with tf.control_dependencies(tiles[-1:]):  # one after the other, to save memory
                 kernel = self._input_kernel(a_rows[some], a_cols)
                 total = None
-                for part in _slices(channels, width):
+                for part in even_slices(channels, width):
                     tile = self._contract(kernel, delta_rows[some, :, part], delta_cols[:, :, part])
                     tile = tile if width >= channels else tf.cast(tile, tf.float64)
                     total = tile if total is None else total + tile
@@ -249,7 +249,7 @@ def choose(shape: Shape, outputs: int, examples: int) -> Contraction:
 
 def inner_products(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """A B^T for A `[r, q]` and B `[s, q]`, in float64 where q is more than one piece."""
-    slices = _slices(a.shape[1], PIECE)
+    slices = even_slices(a.shape[1], PIECE)
     if len(slices) == 1:
         return tf.matmul(a, b, transpose_b=True)
     total = tf.zeros((a.shape[0], b.shape[0]), tf.float64)
@@ -277,7 +277,7 @@ def _same_precision(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return a, b
 
 
-def _slices(size: int, most: int) -> list[slice]:
+def even_slices(size: int, most: int) -> list[slice]:
     """Ranges of nearly equal length, at most `most`, that make up `size`."""
     count = -(-size // most)
     bounds = [size * k // count for k in range(count + 1)]

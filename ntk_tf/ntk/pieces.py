@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from ntk_tf.ntk.contract import Contraction, Stored, choose
-from ntk_tf.ntk.record import Pass, Use, example_jacobians
-from ntk_tf.ntk.rules import Rule, Shape, rule_for
+from ntk_tf.ntk.passes import Pass, Use, example_jacobians
+from ntk_tf.ntk.factors import Rule, Shape, rule_for
 
 #: Relative error above which a layer's factors do not explain its gradient: far above rounding in
 #: float32, far below what a second use of the weights would change.

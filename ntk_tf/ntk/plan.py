@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import psutil
 
+from ntk_tf.ntk.contract import even_slices
 from ntk_tf.ntk.pieces import Piece
 
 #: Rows of Theta that a block of examples gives, twice as many for large Grams: enough for matrix
@@ -102,7 +103,7 @@ def make_plan(
         max(1, int(_FORWARD * numbers / forward)),
         max(1, int(room / (2 * max(stored.values())))),
     )
-    row_blocks, col_blocks = _blocks(rows, size), _blocks(other, size)
+    row_blocks, col_blocks = even_slices(rows, size), even_slices(other, size)
     held = max(len(row_blocks), len(col_blocks))
     while held > 1 and max(stored.values()) * _examples(held, size, rows, cols) > room:
         held = -(-held // 2)
@@ -125,13 +126,6 @@ def _examples(held: int, size: int, rows: int, cols: int | None) -> int:
     if cols is None:
         return rows if held * size >= rows else 2 * held * size
     return min(rows, held * size) + min(cols, held * size)
-
-
-def _blocks(examples: int, size: int) -> list[slice]:
-    """Ranges of nearly equal length."""
-    count = -(-examples // size)
-    bounds = [examples * k // count for k in range(count + 1)]
-    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
 
 
 def _pack(pieces: Sequence[Piece], stored: dict[str, int], most: float) -> list[list[Piece]]:
