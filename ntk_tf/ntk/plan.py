@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 import psutil
 
 from ntk_tf.ntk.contract import even_slices
-from ntk_tf.ntk.pieces import Piece
+from ntk_tf.ntk.kinds import Kind
+from ntk_tf.ntk.pieces import Piece, divided
 
 #: Rows of Theta that a block of examples gives, twice as many for large Grams: enough for matrix
 #: products at full speed, and few enough that computing only half of a symmetric matrix's blocks
@@ -61,45 +62,50 @@ class Plan:
 
 def make_plan(
     pieces: Sequence[Piece],
-    outputs: int,
+    kind: Kind,
     rows: int,
     cols: int | None,
     memory_gib: float,
     number_size: int,
+    results: int = 1,
 ) -> Plan:
     """Divide the work so that it takes about a given amount of memory.
 
-    The Gram itself comes first; then factors of as many pieces and examples as fit, since each
+    The result itself comes first; then factors of as many pieces and examples as fit, since each
     further pass repeats forward and backward propagation.
 
     Args:
         pieces: the model's.
-        outputs: L.
+        kind: of the kernel.
         rows: examples of the first set.
         cols: examples of the second set; None if there is none.
         memory_gib: the budget.
         number_size: bytes of a number of the factors.
+        results: number of kernels kept.
 
     Returns:
         The plan.
 
     Raises:
-        BudgetError: if the budget does not even hold the Gram.
+        BudgetError: if the budget does not even hold the result.
     """
     other = rows if cols is None else cols
-    gram = 8.0 * rows * other * outputs**2
+    gram = 8.0 * rows * other * kind.entries * results
     numbers = (memory_gib * 2**30 - gram) / number_size
     if numbers <= 0:
         raise BudgetError(
-            f"memory_gib={memory_gib:g}: the Gram of {rows} x {other} examples with {outputs}"
-            f" outputs alone takes {gram / 2**30:.2f} GiB"
+            f"memory_gib={memory_gib:g}: the Gram of {rows} x {other} examples with"
+            f" {kind.functions} outputs alone takes {gram / 2**30:.2f} GiB"
         )
     room = (1 - _SCRATCH - _FORWARD) * numbers
+    # Of what has no rule two examples fit at least.
+    most = max(1, int(min(room / 2, _FORWARD * numbers / 2) / kind.functions))
+    pieces = [part for piece in pieces for part in divided(piece, kind, most)]
     stored = {piece.name: piece.contraction.stored() for piece in pieces}
-    forward = sum(_forward(piece, outputs) for piece in pieces)
-    block_rows = _BLOCK_ROWS if rows * outputs < 8 * _BLOCK_ROWS else 2 * _BLOCK_ROWS
+    forward = sum(_forward(piece, kind.functions) for piece in pieces)
+    block_rows = _BLOCK_ROWS if rows * kind.rows < 8 * _BLOCK_ROWS else 2 * _BLOCK_ROWS
     size = min(
-        max(1, block_rows // outputs),
+        max(1, block_rows // kind.rows),
         max(1, int(_FORWARD * numbers / forward)),
         max(1, int(room / (2 * max(stored.values())))),
     )
