@@ -37,6 +37,9 @@ _SCRATCH = 2**26
 #: Operations that an element's way through memory is worth, in `Pairs`.
 _ELEMENT = 64
 
+#: How many times the memory of their factors gradients may take where outputs are not paired.
+_MORE = 1.5
+
 #: A block's stored factors, and what is prepared of them; their meaning is the contraction's.
 Stored = tuple[tf.Tensor, ...]
 
@@ -335,9 +338,13 @@ def choose(
     as such where they take no more memory than the factors they are made of.
     """
     arguments = shape, outputs, pairing
-    gradients = (
-        Gradients(*arguments) if shape.inputs <= shape.positions else StreamedGradients(*arguments)
-    )
+    gradients: _ExampleGradients = Gradients(*arguments)
+    streamed = StreamedGradients(*arguments)
+    if pairing is Pairing.EVERY:
+        as_such = shape.inputs <= shape.positions
+    else:  # Forming them again for every block is not worth a little memory.
+        as_such = gradients.stored() <= _MORE * streamed.stored()
+    gradients = gradients if as_such else streamed
     if shape.groups > 1:
         return gradients
     forming = 2.0 * shape.positions * shape.weights / examples

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from ntk_tf.ntk.contract import Stored, sum_of_products
 from ntk_tf.ntk.inputs import Inputs, as_arrays, key, length, take
-from ntk_tf.ntk.kinds import Outputs, check
+from ntk_tf.ntk.kinds import Outputs, Pairing, check
 from ntk_tf.ntk.pieces import Features, Piece, StructureError, Survey, survey
 from ntk_tf.ntk.plan import Plan, free_memory, make_plan
 
@@ -214,9 +214,7 @@ class GramFunction:
         results = owners if self.per_layer else []
         cols = None if x2 is None else length(x2)
         size = np.dtype(self.precision).itemsize
-        plan = make_plan(
-            known.pieces, known.kind, length(x), cols, memory_gib, size, max(1, len(results))
-        )
+        plan = make_plan(known, length(x), cols, memory_gib, size, max(1, len(results)))
         work = _Work(plan, traced, (x, x if x2 is None else x2), results, after_step)
         computed = work.run(partial)
         if not self.per_layer:
@@ -332,6 +330,8 @@ class _Work:
 
     def _add(self, i: int, j: int, tile_of: "_Sum", tile: np.ndarray) -> None:
         gram = self.gram[self.results.index(tile_of.owner)] if self.results else self.gram
+        if self.kind.pairing is Pairing.EACH:
+            gram = gram[tile_of.functions or slice(None)]
         row = self.plan.row_blocks[i].start * self.kind.rows
         col = self.plan.col_blocks[j].start * self.kind.rows
         gram[..., row : row + tile.shape[-2], col : col + tile.shape[-1]] += tile
@@ -353,7 +353,7 @@ class _Sum:
 
     Attributes:
         name: the pieces'.
-        owner: the first one's.
+        owner: the first one's, as are the functions.
         operations: done so far.
         prepared: what has been prepared so far, by the block's and the piece's numbers.
     """
@@ -362,7 +362,7 @@ class _Sum:
         self.summands, self.share = summands, share
         pieces = [piece for piece, _ in summands]
         self.name = " + ".join(piece.name for piece in pieces)
-        self.owner = pieces[0].owner
+        self.owner, self.functions = pieces[0].owner, pieces[0].functions
         self.product = traced.sum_of_products(pieces)
         self.operations = 0.0
         self.prepared: dict[tuple[int, int], Stored] = {}

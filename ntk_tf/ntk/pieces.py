@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ntk_tf import private
 from ntk_tf.ntk import inputs
-from ntk_tf.ntk.contract import Contraction, Gradients, Stored, choose
+from ntk_tf.ntk.contract import Contraction, Gradients, Stored, choose, even_slices
 from ntk_tf.ntk.factors import Rule, Shape, rules_for
 from ntk_tf.ntk.inputs import Inputs
 from ntk_tf.ntk.kinds import Kind, Outputs, kind_of
@@ -40,6 +40,7 @@ class Piece:
         layer: the layer; None for the general way.
         rule: the rule; None for the general way.
         part: which of the numbers in the weights, one after the other; None for all.
+        functions: which of the kind's R functions; None for all.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Piece:
     layer: keras.Layer | None = None
     rule: Rule | None = None
     part: slice | None = None
+    functions: slice | None = None
 
     def inputs(self, uses: Sequence[Use]) -> tf.Tensor:
         """The factor a `[b, g, P, K]`; every use of the layer adds positions."""
@@ -67,12 +69,14 @@ class Survey:
         pieces: that make up the weights; without those that the outputs do not depend on.
         outputs: L.
         kind: of the kernel.
+        examples: for how many the contractions were chosen.
         eager: whether some layer's calls are hidden in a graph, or the model has none.
     """
 
     pieces: list[Piece]
     outputs: int
     kind: Kind
+    examples: int
     eager: bool
 
 
@@ -150,7 +154,7 @@ def survey(
     covered = {id(w) for piece in pieces for w in piece.weights}
     rest = [w for w in selected if id(w) not in covered and (id(w) in reached or id(w) in cut)]
     pieces += _general(rest, kind, per_layer)
-    return Survey(_with_unique_names(pieces), views[0].outputs, kind, eager)
+    return Survey(_with_unique_names(pieces), views[0].outputs, kind, examples, eager)
 
 
 def _selected(model: keras.Model, patterns: str | Sequence[str] | None) -> list[keras.Variable]:
@@ -338,17 +342,36 @@ def _general(rest: Sequence[keras.Variable], kind: Kind, per_layer: bool) -> lis
     for w in rest:
         groups.setdefault(w.path.rpartition("/")[0] if per_layer else OTHER, []).append(w)
     return [
-        Piece(name, _of_numbers(_size(weights), kind), tuple(weights), name)
+        Piece(name, _of_numbers(_size(weights), kind.functions, kind), tuple(weights), name)
         for name, weights in groups.items()
     ]
 
 
-def _of_numbers(size: int, kind: Kind) -> Contraction:
-    return Gradients(Shape(1, 1, size, 1), kind.functions, kind.pairing)
+def _of_numbers(size: int, functions: int, kind: Kind) -> Contraction:
+    return Gradients(Shape(1, 1, size, 1), functions, kind.pairing)
 
 
 def _size(weights: Sequence[keras.Variable]) -> int:
     return sum(math.prod(w.shape) for w in weights)
+
+
+def of_functions(known: Survey, functions: slice) -> list[Piece]:
+    """The pieces for some of the functions alone, where these are not paired with each other."""
+    kind, count = known.kind, functions.stop - functions.start
+    if count == kind.functions:
+        return known.pieces
+    pieces = []
+    for piece in known.pieces:
+        shape = piece.contraction.shape
+        if piece.layer is None:
+            contraction = _of_numbers(_size(piece.weights), count, kind)
+        else:
+            contraction = choose(shape, count, known.examples, kind.pairing)
+        name = f"{piece.name} ({functions.start}-{functions.stop - 1})"
+        pieces.append(
+            dataclasses.replace(piece, name=name, contraction=contraction, functions=functions)
+        )
+    return pieces
 
 
 def divided(piece: Piece, kind: Kind, most: int) -> list[Piece]:
@@ -357,10 +380,10 @@ def divided(piece: Piece, kind: Kind, most: int) -> list[Piece]:
     if piece.layer is not None or size <= most:
         return [piece]
     parts = []
-    for start in range(0, size, most):
-        part = slice(start, min(start + most, size))
-        contraction = _of_numbers(part.stop - part.start, kind)
-        name = f"{piece.name} {part.start}-{part.stop}"
+    for part in even_slices(size, most):
+        count = part.stop - part.start
+        contraction = _of_numbers(count, piece.contraction.outputs, kind)
+        name = f"{piece.name} [{part.start}:{part.stop}]"
         weights, within = _overlapping(piece.weights, part)
         parts.append(
             dataclasses.replace(
@@ -402,18 +425,18 @@ class Features:
     Args:
         model: the model that was surveyed.
         known: the survey.
-        pieces: those wanted.
+        pieces: those wanted, for the same functions.
         precision: of the stored factors, `float32` or `float64`.
     """
 
     def __init__(self, model: keras.Model, known: Survey, pieces: Sequence[Piece], precision: str):
-        self.model, self.kind, self.precision = model, known.kind, precision
-        self.eager = known.eager
+        self.model, self.precision, self.eager = model, precision, known.eager
+        self.cotangents = known.kind.cotangents[pieces[0].functions or slice(None)]
         self.structured = [piece for piece in pieces if piece.layer is not None]
         self.layers = list({id(piece.layer): piece.layer for piece in self.structured}.values())
         self.general = [piece for piece in pieces if piece.layer is None]
         wanted = [(piece.weights, piece.part) for piece in self.general]
-        self.gradients = example_gradients(model, wanted, self.kind.cotangents)
+        self.gradients = example_gradients(model, wanted, self.cotangents)
         self.traced: dict[tuple, tf.types.experimental.ConcreteFunction] = {}
 
     def __call__(self, x: Inputs) -> dict[str, Stored]:
@@ -456,7 +479,7 @@ class Features:
             self._cast(piece.inputs(own)) for piece, own in zip(self.structured, uses, strict=True)
         ]
         points = [use.outputs for own in flow.uses for use in own]
-        cotangents = tf.constant(self.kind.cotangents, flow.outputs.dtype)
+        cotangents = tf.constant(self.cotangents, flow.outputs.dtype)
 
         def of_function(cotangent):
             found = flow.gradients(tf.zeros_like(flow.outputs) + cotangent, points)

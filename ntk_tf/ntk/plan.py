@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import psutil
 
 from ntk_tf.ntk.contract import even_slices
-from ntk_tf.ntk.kinds import Kind
-from ntk_tf.ntk.pieces import Piece, divided
+from ntk_tf.ntk.kinds import Pairing
+from ntk_tf.ntk.pieces import Piece, Survey, divided, of_functions
 
 #: Rows of Theta that a block of examples gives, twice as many for large Grams: enough for matrix
 #: products at full speed, and few enough that computing only half of a symmetric matrix's blocks
@@ -61,8 +61,7 @@ class Plan:
 
 
 def make_plan(
-    pieces: Sequence[Piece],
-    kind: Kind,
+    known: Survey,
     rows: int,
     cols: int | None,
     memory_gib: float,
@@ -72,11 +71,11 @@ def make_plan(
     """Divide the work so that it takes about a given amount of memory.
 
     The result itself comes first; then factors of as many pieces and examples as fit, since each
-    further pass repeats forward and backward propagation.
+    further pass repeats forward and backward propagation. Functions that are not paired with each
+    other may come one after the other, which repeats only the former.
 
     Args:
-        pieces: the model's.
-        kind: of the kernel.
+        known: the model's survey.
         rows: examples of the first set.
         cols: examples of the second set; None if there is none.
         memory_gib: the budget.
@@ -89,7 +88,7 @@ def make_plan(
     Raises:
         BudgetError: if the budget does not even hold the result.
     """
-    other = rows if cols is None else cols
+    kind, other = known.kind, rows if cols is None else cols
     gram = 8.0 * rows * other * kind.entries * results
     numbers = (memory_gib * 2**30 - gram) / number_size
     if numbers <= 0:
@@ -97,12 +96,28 @@ def make_plan(
             f"memory_gib={memory_gib:g}: the Gram of {rows} x {other} examples with"
             f" {kind.functions} outputs alone takes {gram / 2**30:.2f} GiB"
         )
+    counts = [kind.functions]
+    if kind.pairing is not Pairing.EVERY:
+        counts = list(dict.fromkeys(-(-kind.functions // k) for k in range(1, kind.functions + 1)))
+    for count in counts:
+        plan = _with_functions(known, count, rows, cols, numbers)
+        if plan.held == max(len(plan.row_blocks), len(plan.col_blocks)):
+            break
+    return plan
+
+
+def _with_functions(known: Survey, count: int, rows: int, cols: int | None, numbers: float) -> Plan:
+    """The plan with at most so many functions at one time."""
+    kind, other = known.kind, rows if cols is None else cols
     room = (1 - _SCRATCH - _FORWARD) * numbers
     # Of what has no rule two examples fit at least.
-    most = max(1, int(min(room / 2, _FORWARD * numbers / 2) / kind.functions))
-    pieces = [part for piece in pieces for part in divided(piece, kind, most)]
-    stored = {piece.name: piece.contraction.stored() for piece in pieces}
-    forward = sum(_forward(piece, kind.functions) for piece in pieces)
+    most = max(1, int(min(room / 2, _FORWARD * numbers / 2) / count))
+    divisions = [
+        [part for piece in of_functions(known, some) for part in divided(piece, kind, most)]
+        for some in even_slices(kind.functions, count)
+    ]
+    stored = {p.name: p.contraction.stored() for pieces in divisions for p in pieces}
+    forward = max(sum(_forward(piece, count) for piece in pieces) for pieces in divisions)
     block_rows = _BLOCK_ROWS if rows * kind.rows < 8 * _BLOCK_ROWS else 2 * _BLOCK_ROWS
     size = min(
         max(1, block_rows // kind.rows),
@@ -113,8 +128,8 @@ def make_plan(
     held = max(len(row_blocks), len(col_blocks))
     while held > 1 and max(stored.values()) * _examples(held, size, rows, cols) > room:
         held = -(-held // 2)
-    most = room / _examples(held, size, rows, cols)
-    groups = _pack(pieces, stored, most)
+    most_stored = room / _examples(held, size, rows, cols)
+    groups = [group for pieces in divisions for group in _pack(pieces, stored, most_stored)]
     return Plan(row_blocks, col_blocks, cols is None, groups, held, _SCRATCH * numbers)
 
 

@@ -234,7 +234,7 @@ def test_small_budgets_only_change_the_order(share, two_sets, rng, float64):
     stored = 8 * 11 * sum(piece.contraction.stored() for piece in known.pieces)
     budget = (8 * 11 * 11 * L * L + share * stored) / 2**30
     cols = None if x2 is None else 7
-    passes = plan.make_plan(known.pieces, known.kind, 11, cols, budget, 8).passes()
+    passes = plan.make_plan(known, 11, cols, budget, 8).passes()
     assert (len(list(passes)) > 1) == (share < 4)
     found = ntk.gram(model, x, x2, memory_gib=budget, precision="float64")
     assert error(found, dense(model, x, x2)) < 1e-13
