@@ -172,13 +172,17 @@ def _selected(model: keras.Model, patterns: str | Sequence[str] | None) -> list[
     chosen = {
         id(w)
         for layer in layers
-        if any(fnmatch.fnmatchcase(n, p) for n in (layer.name, layer.path) for p in patterns)
+        if any(fnmatch.fnmatchcase(n, p) for n in _names(layer) for p in patterns)
         for w in layer.trainable_weights
     }
     if not chosen:
         names = [layer.name for layer in layers if layer.trainable_weights]
         raise ValueError(f"layers={patterns}: with trainable weights there are {', '.join(names)}")
     return [w for w in model.trainable_weights if id(w) in chosen]
+
+
+def _names(layer: keras.Layer) -> list[str]:
+    return [name for name in (layer.name, layer.path) if name]
 
 
 def _candidates(model: keras.Model, selected: Sequence[keras.Variable]) -> list[keras.Layer]:
