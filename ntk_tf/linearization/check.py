@@ -231,7 +231,9 @@ def _normal(like, seed):
 def _dot(one, other) -> tf.Tensor:
     """Inner product of lists of tensors, in float32 at least."""
     wide = tf.float64 if any(t.dtype == tf.float64 for t in one) else tf.float32
-    parts = [tf.reduce_sum(tf.cast(a, wide) * tf.cast(b, wide)) for a, b in zip(one, other, strict=True)]
+    parts = [
+        tf.reduce_sum(tf.cast(a, wide) * tf.cast(b, wide)) for a, b in zip(one, other, strict=True)
+    ]
     return tf.cast(sum(parts, tf.zeros((), wide)), tf.float64)
 
 
@@ -239,7 +241,10 @@ def _tolerance(base) -> float:
     """Of a relative difference, by the coarsest precision that any layer computes in."""
     names = {layer.compute_dtype for layer in [base, *private.all_layers(base)]}
     epsilon = max(_EPSILON.get(name, 2**-3) for name in names if "float" in name)
-    if tf.config.list_logical_devices("GPU") and tf.config.experimental.tensor_float_32_execution_enabled():
+    if (
+        tf.config.list_logical_devices("GPU")
+        and tf.config.experimental.tensor_float_32_execution_enabled()
+    ):
         epsilon = max(epsilon, 2**-10)
     return 10 * epsilon ** (2 / 3)
 
@@ -260,11 +265,13 @@ def _moves(trial, call, weights) -> bool:
 
 
 def _shifted(call, x, weights, values, steps, sign) -> np.ndarray:
-    """f with some of its weights shifted."""
+    """F with some of its weights shifted."""
     for weight, value, step in zip(weights, values, steps, strict=True):
         weight.assign((value + sign * step).astype(value.dtype) if sign else value)
     leaves = tf.nest.flatten(call(x))
-    return np.concatenate([np.zeros(0), *(np.float64(f).ravel() for f in leaves if products.is_float(f))])
+    return np.concatenate(
+        [np.zeros(0), *(np.float64(f).ravel() for f in leaves if products.is_float(f))]
+    )
 
 
 class _EnoughError(BaseException):
@@ -306,7 +313,9 @@ def _first(trial, x, limit: float) -> list[tuple[keras.Operation, Any]]:
 def _place(trial, way) -> str:
     """The first layer with which the model goes wrong, by bisection over all calls of layers."""
     names = []
-    trial.run(lambda x: tf.zeros(()) * len(names.extend(c[0] for c in _first(trial, x, math.inf)) or []))
+    trial.run(
+        lambda x: tf.zeros(()) * len(names.extend(c[0] for c in _first(trial, x, math.inf)) or [])
+    )
 
     def wrong(count):
         def prefix(x):

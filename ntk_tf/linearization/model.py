@@ -164,6 +164,6 @@ class LinearizedModel(keras.Model):
 
     @staticmethod
     def _sum(primal, tangent):
-        """f + J u, with the masks of f."""
+        """F + J u, with the masks of f."""
         total = tf.nest.map_structure(tf.add, primal, tangent)
         return tf.nest.map_structure(private.carry_mask, primal, total)

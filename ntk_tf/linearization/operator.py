@@ -128,7 +128,9 @@ class Jacobian:
             ValueError: if no allowed way is right. It names the layer, found by bisection.
         """
         mode = mode or checks.current_mode()
-        self._found[mode] = checks.choose(checks.trial(self.base, self._point, x, mode), self._ways())
+        self._found[mode] = checks.choose(
+            checks.trial(self.base, self._point, x, mode), self._ways()
+        )
 
     def survives_xla(self) -> bool:
         """Whether XLA can compile products, as far as can be told before there are inputs.

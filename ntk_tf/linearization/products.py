@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ntk_tf.models.layers import inside_xla
+from ntk_tf.models.pooling import inside_xla
 
 #: Ways to J u, the preferred first.
 WAYS = ("forward", "double_vjp")
@@ -19,7 +19,7 @@ Variables = Sequence[tf.Variable]
 
 
 def jvp(function: Function, point: Variables, u: Sequence[tf.Tensor], way: str) -> tuple[Any, Any]:
-    """f and J u.
+    """F and J u.
 
     Args:
         function: f.
@@ -39,7 +39,7 @@ def jvp(function: Function, point: Variables, u: Sequence[tf.Tensor], way: str) 
 
 
 def vjp(function: Function, point: Variables) -> tuple[Any, Callable[[Any], list[tf.Tensor]]]:
-    """f and the function that maps r, a structure like f's, to J^T r.
+    """F and the function that maps r, a structure like f's, to J^T r.
 
     None in r stands for zeros. The function may be called several times.
     """

@@ -1,13 +1,17 @@
-"""The empirical neural tangent kernel: Gram matrices, their spectra, kernel regression."""
+"""The empirical neural tangent kernel: Gram matrices, products, spectra, measures, regression."""
 
 from ntk_tf.ntk.gram import PROPAGATION, GramFunction, Partial, PartialError, Step, gram
-from ntk_tf.ntk.plan import BudgetError, free_memory
+from ntk_tf.ntk.lanczos import Estimate, estimate_spectrum, top_eigenvalues
+from ntk_tf.ntk.operator import KernelOperator, product
+from ntk_tf.ntk.plan import BudgetError
 from ntk_tf.ntk.regression import Regression, kernel_regression
 from ntk_tf.ntk.spectrum import Spectrum, decompose, effective_rank
 
 __all__ = [
     "BudgetError",
+    "Estimate",
     "GramFunction",
+    "KernelOperator",
     "PROPAGATION",
     "Partial",
     "PartialError",
@@ -16,7 +20,9 @@ __all__ = [
     "Step",
     "decompose",
     "effective_rank",
-    "free_memory",
+    "estimate_spectrum",
     "gram",
     "kernel_regression",
+    "product",
+    "top_eigenvalues",
 ]

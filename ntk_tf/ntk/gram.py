@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -12,8 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from ntk_tf.ntk.contract import Stored, sum_of_products
-from ntk_tf.ntk.pieces import Features, Piece, survey
-from ntk_tf.ntk.plan import Plan, free_memory, make_plan
+from ntk_tf.ntk.inputs import Inputs, as_arrays, key, length, take
+from ntk_tf.ntk.kinds import Outputs, Pairing, check
+from ntk_tf.ntk.pieces import Features, Piece, StructureError, Survey, survey
+from ntk_tf.ntk.plan import Plan, make_plan
+from ntk_tf.process.memory import free_memory
 
 #: A block of examples: the stored factors by the pieces' names.
 Block = dict[str, Stored]
@@ -32,7 +35,7 @@ class Step:
         total: number of all steps.
         seconds: that the step took.
         operations: multiplications and additions in its matrix products; None for propagation.
-        gram: float64 `[n L, m L]`, the sum so far; read it, keep a copy.
+        gram: float64, the sum so far, `[n L, m L]` for all outputs; read it, keep a copy.
     """
 
     name: str
@@ -66,49 +69,65 @@ class PartialError(ValueError):
 
 def gram(
     model: keras.Model,
-    x: np.ndarray,
-    x2: np.ndarray | None = None,
+    x: Inputs,
+    x2: Inputs | None = None,
+    outputs: Outputs = "full",
+    layers: str | Sequence[str] | None = None,
+    per_layer: bool = False,
     *,
     memory_gib: float | None = None,
     precision: str = "float32",
     after_step: Callable[[Step], None] | None = None,
     partial: Partial | None = None,
-) -> np.ndarray:
+) -> np.ndarray | dict[str, np.ndarray]:
     """The neural tangent kernel at the model's present weights, in inference mode.
 
     Theta[i,l,j,m] = <grad_w f_l(x_i), grad_w f_m(x'_j)>, w all trainable weights; nothing is
-    averaged. Samarin, Roth and Belius (2020), section 2, with A A^T = Theta.
+    averaged. Samarin, Roth and Belius (2020), section 2, with A A^T = Theta. Of it `outputs` keeps
+
+    - `full`: everything, `[n, L, m, L]`;
+    - `trace`: (1/L) sum_l Theta[i,l,j,l], `[n, m]`;
+    - `diagonal`: Theta[i,l,j,l], `[n, m, L]`;
+    - `sum`: (1/L) sum_lm Theta[i,l,j,m], the kernel of (1 / sqrt L) sum_l f_l, `[n, m]`;
+    - a number l: Theta[i,l,j,l], `[n, m]`;
+    - a vector v `[L]`: sum_lm v_l v_m Theta[i,l,j,m], the kernel of v . f, `[n, m]`.
+
+    Time and memory are those of what is kept.
 
     The model must treat each example by itself, as all do in inference mode.
 
     Args:
-        model: maps `[b, ...]` to one tensor with L outputs an example.
-        x: inputs `[n, ...]`.
-        x2: inputs x' `[m, ...]`; None for x.
+        model: maps inputs with examples on the first axis to one tensor with L outputs an example.
+        x: inputs `[n, ...]`, a structure of such, or a batched dataset; see `inputs.as_arrays`.
+        x2: inputs x' `[m, ...]`, of any precision and size that the model takes; None for x.
+        outputs: what is kept.
+        layers: only the weights of layers with such a name or path, and of those within them;
+            patterns such as `conv*` are allowed, and several of them.
+        per_layer: keep the layers' parts, whose sum is the kernel, apart.
         memory_gib: what may be used, the result included; None for half of what is free.
         precision: of the factors and of their products; `float32` products are summed in float64
-            every 8192 terms. The gradients have the model's own precision.
-        after_step: called after every part of the work.
-        partial: go on from here; the model, inputs and precision must be the same.
+            every `contract.PIECE` terms.
+        after_step: called after each step; may raise to stop.
+        partial: an interrupted computation of the same, which is taken over and changed.
 
     Returns:
-        float64 `[n, L, m, L]`; for one set exactly symmetric.
+        float64, as above; for one set exactly symmetric. With `per_layer` a dictionary of such by
+        the layers' paths.
 
     Raises:
         ValueError: for a model without trainable weights or with several outputs, no inputs, an
-            unknown precision, a budget that does not hold the result, or an interrupted
-            computation of something else.
+            unknown precision, `outputs` or `layers` that the model has not, a budget that does not
+            hold the result, or an interrupted computation of something else.
     """
-    kernel = GramFunction(model, precision)
+    kernel = GramFunction(model, precision, outputs, layers, per_layer)
     return kernel(x, x2, memory_gib=memory_gib, after_step=after_step, partial=partial)
 
 
-class _Survey:
-    """What is known of a model for inputs of some shape."""
+class _Traced:
+    """A survey, and what has been traced for it."""
 
-    def __init__(self, model: keras.Model, precision: str, pieces: list[Piece], outputs: int):
-        self.model, self.precision = model, precision
-        self.pieces, self.outputs = pieces, outputs
+    def __init__(self, model: keras.Model, precision: str, known: Survey):
+        self.model, self.precision, self.known = model, precision, known
         self._features: dict[tuple[str, ...], Features] = {}
         self._sums: dict[tuple[str, ...], Callable] = {}
 
@@ -116,7 +135,7 @@ class _Survey:
         """What computes the factors of some pieces; made once, since tracing takes seconds."""
         names = tuple(piece.name for piece in group)
         if names not in self._features:
-            self._features[names] = Features(self.model, group, self.precision)
+            self._features[names] = Features(self.model, self.known, group, self.precision)
         return self._features[names]
 
     def sum_of_products(self, group: list[Piece]) -> Callable:
@@ -136,55 +155,91 @@ class GramFunction:
     Args:
         model: see `gram`.
         precision: see `gram`.
+        outputs: see `gram`.
+        layers: see `gram`.
+        per_layer: see `gram`.
 
     Raises:
-        ValueError: for an unknown precision.
+        ValueError: for an unknown precision or name of outputs.
     """
 
-    def __init__(self, model: keras.Model, precision: str = "float32"):
+    def __init__(
+        self,
+        model: keras.Model,
+        precision: str = "float32",
+        outputs: Outputs = "full",
+        layers: str | Sequence[str] | None = None,
+        per_layer: bool = False,
+    ):
         if precision not in ("float32", "float64"):
             raise ValueError(f"precision={precision!r}: must be 'float32' or 'float64'")
+        check(outputs)
         self.model, self.precision = model, precision
-        self._surveys: dict[Any, _Survey] = {}
+        self.per_layer = per_layer
+        self._wanted = {"outputs": outputs, "layers": layers, "per_layer": per_layer}
+        self._surveys: dict[tuple, _Traced] = {}
+        self._without: list[keras.Layer] = []
 
     def __call__(
         self,
-        x: np.ndarray,
-        x2: np.ndarray | None = None,
+        x: Inputs,
+        x2: Inputs | None = None,
         *,
         memory_gib: float | None = None,
         after_step: Callable[[Step], None] | None = None,
         partial: Partial | None = None,
-    ) -> np.ndarray:
+    ) -> np.ndarray | dict[str, np.ndarray]:
         """The Gram for one or two sets of inputs; see `gram`.
 
         Raises:
             ValueError: see `gram`.
         """
-        if len(x) == 0 or (x2 is not None and len(x2) == 0):
-            raise ValueError("the NTK needs at least one example")
+        x = as_arrays(x)
+        x2 = None if x2 is None else as_arrays(x2)
         if partial is not None:
             memory_gib = partial.memory_gib
         elif memory_gib is None:
             memory_gib = free_memory() / 2
-        with _exact_products():
-            known = self._survey(x)
-            cols = None if x2 is None else len(x2)
-            size = np.dtype(self.precision).itemsize
-            plan = make_plan(known.pieces, known.outputs, len(x), cols, memory_gib, size)
-            result = _Work(plan, known, (x, x if x2 is None else x2), after_step).run(partial)
-        return result.reshape(len(x), known.outputs, -1, known.outputs)
+        with exact_products():
+            while True:
+                try:
+                    return self._compute(x, x2, memory_gib, after_step, partial)
+                except StructureError as error:
+                    self._without.append(error.layer)
+                    self._surveys.clear()
 
-    def _survey(self, x: np.ndarray) -> _Survey:
-        key = (len(x), x.shape[1:], x.dtype)
-        if key not in self._surveys:
-            pieces, outputs = survey(self.model, x[:2], len(x))
-            self._surveys[key] = _Survey(self.model, self.precision, pieces, outputs)
-        return self._surveys[key]
+    def _compute(self, x, x2, memory_gib, after_step, partial):
+        traced = self._survey(x, x2)
+        known = traced.known
+        owners = list(dict.fromkeys(piece.owner for piece in known.pieces))
+        results = owners if self.per_layer else []
+        cols = None if x2 is None else length(x2)
+        size = np.dtype(self.precision).itemsize
+        plan = make_plan(known, length(x), cols, memory_gib, size, max(1, len(results)))
+        work = _Work(plan, traced, (x, x if x2 is None else x2), results, after_step)
+        computed = work.run(partial)
+        if not self.per_layer:
+            return known.kind.result(computed)
+        return {name: known.kind.result(part) for name, part in zip(results, computed, strict=True)}
+
+    def _survey(self, x: Inputs, x2: Inputs | None) -> _Traced:
+        name = length(x), key(x), None if x2 is None else key(x2)
+        if name not in self._surveys:
+            few = slice(0, 2)
+            known = survey(
+                self.model,
+                take(x, few),
+                length(x),
+                x2=None if x2 is None else take(x2, few),
+                without=self._without,
+                **self._wanted,
+            )
+            self._surveys[name] = _Traced(self.model, self.precision, known)
+        return self._surveys[name]
 
 
 @contextlib.contextmanager
-def _exact_products() -> Iterator[None]:
+def exact_products() -> Iterator[None]:
     """Multiply float32 matrices as such: GPUs would round factors to 10 bits (TF32)."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -200,9 +255,9 @@ class _Work:
     A step is a row of blocks of one `_Sum`.
     """
 
-    def __init__(self, plan: Plan, known: _Survey, inputs, after_step):
-        self.plan, self.known, self.outputs = plan, known, known.outputs
-        self.inputs = inputs
+    def __init__(self, plan: Plan, traced: _Traced, sets, results: list[str], after_step):
+        self.plan, self.traced, self.kind = plan, traced, traced.known.kind
+        self.sets, self.results = sets, results
         self.after_step = after_step or (lambda step: None)
         self.total_steps = sum(
             1 + len(rows) * len(self._sums(group, rows, cols))
@@ -210,13 +265,15 @@ class _Work:
         )
 
     def run(self, partial: Partial | None) -> np.ndarray:
-        """Carry out all steps but those done; `[n L, m L]`.
+        """Carry out all steps but those done; the kernel as `Kind.shape` says, or one a layer.
 
         Raises:
             PartialError: if the partial Gram is of another shape or another division of the work.
         """
-        x, x2 = self.inputs
-        shape = len(x) * self.outputs, len(x2) * self.outputs
+        x, x2 = self.sets
+        shape = self.kind.shape(length(x), length(x2))
+        if self.results:
+            shape = (len(self.results), *shape)
         self.done = self.skip = 0
         self.gram = np.zeros(shape)
         if partial is not None:
@@ -228,7 +285,8 @@ class _Work:
         for group, rows, cols in self.plan.passes():
             self._pass(group, rows, cols)
         if self.plan.symmetric:
-            _mirror(self.gram, self.plan.row_blocks, self.outputs)
+            for plane in self.gram.reshape(-1, *shape[-2:]):
+                _mirror(plane, self.plan.row_blocks, self.kind.rows)
         return self.gram
 
     def _sums(self, group: list[Piece], rows: range, cols: range) -> list["_Sum"]:
@@ -240,11 +298,11 @@ class _Work:
         whole, others = [], []
         for piece in group:
             parts = piece.contraction.parts(examples, self.plan.scratch)
-            if len(parts) == 1:
+            if len(parts) == 1 and not self.results:
                 whole.append((piece, parts[0]))
             else:
-                others += [_Sum(self.known, [(piece, part)], 1 / len(parts)) for part in parts]
-        return ([_Sum(self.known, whole, 1.0)] if whole else []) + others
+                others += [_Sum(self.traced, [(piece, part)], 1 / len(parts)) for part in parts]
+        return ([_Sum(self.traced, whole, 1.0)] if whole else []) + others
 
     def _pass(self, group: list[Piece], rows: range, cols: range) -> None:
         sums = self._sums(group, rows, cols)
@@ -252,11 +310,11 @@ class _Work:
             self.done += 1 + len(rows) * len(sums)
             return
         started = time.perf_counter()
-        features = self.known.features(group)
-        x, x2 = self.inputs
-        left = {i: features(x[self.plan.row_blocks[i]]) for i in rows}
+        features = self.traced.features(group)
+        x, x2 = self.sets
+        left = {i: features(take(x, self.plan.row_blocks[i])) for i in rows}
         same = left if self.plan.symmetric else {}
-        right = {j: same.get(j) or features(x2[self.plan.col_blocks[j]]) for j in cols}
+        right = {j: same.get(j) or features(take(x2, self.plan.col_blocks[j])) for j in cols}
         self._finish(PROPAGATION, started, None)
         pairs = self.plan.pairs(rows, cols)
         for tile_of in sums:
@@ -267,14 +325,17 @@ class _Work:
                 started, before = time.perf_counter(), tile_of.operations
                 for i, j in pairs:
                     if i == row:
-                        self._add(i, j, tile_of(left[i], right[j]))
+                        self._add(i, j, tile_of, tile_of(left[i], right[j]))
                 self._finish(tile_of.name, started, tile_of.operations - before)
             tile_of.prepared.clear()
 
-    def _add(self, i: int, j: int, tile: np.ndarray) -> None:
-        row = self.plan.row_blocks[i].start * self.outputs
-        col = self.plan.col_blocks[j].start * self.outputs
-        self.gram[row : row + tile.shape[0], col : col + tile.shape[1]] += tile
+    def _add(self, i: int, j: int, tile_of: "_Sum", tile: np.ndarray) -> None:
+        gram = self.gram[self.results.index(tile_of.owner)] if self.results else self.gram
+        if self.kind.pairing is Pairing.EACH:
+            gram = gram[tile_of.functions or slice(None)]
+        row = self.plan.row_blocks[i].start * self.kind.rows
+        col = self.plan.col_blocks[j].start * self.kind.rows
+        gram[..., row : row + tile.shape[-2], col : col + tile.shape[-1]] += tile
 
     def _finish(self, name: str, started: float, operations: float | None) -> None:
         self.done += 1
@@ -287,26 +348,28 @@ class _Sum:
     """Parts of some pieces' contractions whose sum is added to the Gram at once.
 
     Args:
-        known: the model's survey.
+        traced: the model's survey.
         summands: the pieces, and which part of each.
         share: of the pieces' operations that these parts take.
 
     Attributes:
         name: the pieces'.
+        owner: the first one's, as are the functions.
         operations: done so far.
         prepared: what has been prepared so far, by the block's and the piece's numbers.
     """
 
-    def __init__(self, known: _Survey, summands: list[tuple[Piece, Any]], share: float):
+    def __init__(self, traced: _Traced, summands: list[tuple[Piece, Any]], share: float):
         self.summands, self.share = summands, share
         pieces = [piece for piece, _ in summands]
         self.name = " + ".join(piece.name for piece in pieces)
-        self.product = known.sum_of_products(pieces)
+        self.owner, self.functions = pieces[0].owner, pieces[0].functions
+        self.product = traced.sum_of_products(pieces)
         self.operations = 0.0
         self.prepared: dict[tuple[int, int], Stored] = {}
 
     def __call__(self, left: Block, right: Block) -> np.ndarray:
-        """The sum for two blocks, `[rows * L, columns * L]`."""
+        """The sum for two blocks; see `Contraction.product`."""
         tile = self.product(self._prepare(left), self._prepare(right))
         per_entry = sum(piece.contraction.operations() for piece, _ in self.summands)
         self.operations += self.share * per_entry * tile.shape.num_elements()

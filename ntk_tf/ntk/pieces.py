@@ -1,19 +1,31 @@
 """A model's trainable weights in pieces, each with its way to the NTK."""
 
 import dataclasses
-from collections.abc import Sequence
+import fnmatch
+import math
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ntk_tf.ntk.contract import Contraction, Stored, choose
-from ntk_tf.ntk.record import Pass, Use, example_jacobians
-from ntk_tf.ntk.rules import Rule, Shape, rule_for
+from ntk_tf import private
+from ntk_tf.ntk import inputs
+from ntk_tf.ntk.contract import Contraction, Gradients, Stored, choose, even_slices
+from ntk_tf.ntk.factors import Rule, Shape, rules_for
+from ntk_tf.ntk.inputs import Inputs
+from ntk_tf.ntk.kinds import Kind, Outputs, kind_of
+from ntk_tf.ntk.passes import Pass, Use, example_gradients, outputs_of
 
+#: Examples in the graph by which the structure is told: a number that no other axis is likely to
+#: have, so that an axis of this length is that of the examples.
+_BATCH = 113
 #: Relative error above which a layer's factors do not explain its gradient: far above rounding in
-#: float32, far below what a second use of the weights would change.
+#: float32, far below what a wrong rule would change.
 _TOLERANCE = 1e-3
+
+#: The name of weights without a rule.
+OTHER = "other weights"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,20 +33,24 @@ class Piece:
     """Weights whose gradients are contracted together.
 
     Attributes:
-        name: the layer's path, or `other weights`.
+        name: the layer's path, or `other weights`; unlike that of any other piece.
         contraction: how.
         weights: the trainable variables.
-        layer: the layer that has them; None for the general way.
-        rule: the layer's rule; None for the general way.
-        uses: how often the model calls the layer.
+        owner: the path of the layer that has them.
+        layer: the layer; None for the general way.
+        rule: the rule; None for the general way.
+        part: which of the numbers in the weights, one after the other; None for all.
+        functions: which of the kind's R functions; None for all.
     """
 
     name: str
     contraction: Contraction
     weights: tuple[keras.Variable, ...]
+    owner: str = ""
     layer: keras.Layer | None = None
     rule: Rule | None = None
-    uses: int = 0
+    part: slice | None = None
+    functions: slice | None = None
 
     def inputs(self, uses: Sequence[Use]) -> tf.Tensor:
         """The factor a `[b, g, P, K]`; every use of the layer adds positions."""
@@ -45,57 +61,142 @@ class Piece:
         return tf.concat([self.rule.outputs(self.layer, g) for g in gradients], axis=2)
 
 
-def survey(model: keras.Model, x: np.ndarray, examples: int) -> tuple[list[Piece], int]:
-    """Divide the trainable weights into pieces, by trying the model on a few examples.
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What is known of a model for inputs of some shape.
 
-    A layer keeps its own rule only if the gradient that its factors give is the true one, which it
-    is not where the weights are used elsewhere too.
+    Attributes:
+        pieces: that make up the weights; without those that the outputs do not depend on.
+        outputs: L.
+        kind: of the kernel.
+        examples: for how many the contractions were chosen.
+        eager: whether some layer's calls are hidden in a graph, or the model has none.
+    """
+
+    pieces: list[Piece]
+    outputs: int
+    kind: Kind
+    examples: int
+    eager: bool
+
+
+class StructureError(Exception):
+    """A layer's rule does not hold for this batch, as it did for the one surveyed.
+
+    Attributes:
+        layer: the layer.
+    """
+
+    def __init__(self, layer: keras.Layer):
+        super().__init__(layer.path)
+        self.layer = layer
+
+
+def survey(
+    model: keras.Model,
+    x: Inputs,
+    examples: int,
+    *,
+    x2: Inputs | None = None,
+    outputs: Outputs = "full",
+    layers: str | Sequence[str] | None = None,
+    per_layer: bool = False,
+    without: Iterable[keras.Layer] = (),
+) -> Survey:
+    """Divide the trainable weights into pieces.
+
+    A layer keeps its own rule only if the outputs depend on its weights by its calls alone, each on
+    a tensor of the whole batch. That is read off the graph of the model's operations, which is the
+    same for all weights and inputs. Where there is none (calls in loops, or Python that looks at
+    values), a few examples tell, and every batch is checked again by `Features`.
 
     Args:
         model: a built model.
         x: a few inputs.
         examples: number n of examples of the Gram, which decides what is cheapest.
+        x2: a few of the second set, whose shapes may differ.
+        outputs: see `kinds.kind_of`.
+        layers: names, paths or patterns of the layers wanted; None for all.
+        per_layer: keep the weights of different layers apart.
+        without: layers that must not use their rules.
 
     Returns:
-        The pieces, and the number of outputs L.
+        The pieces and what goes with them.
 
     Raises:
-        ValueError: if the model has no trainable weights or not one output.
+        ValueError: if no trainable weights are left, or the model has not one output.
+    """
+    selected = _selected(model, layers)
+    candidates = [layer for layer in _candidates(model, selected) if layer not in set(without)]
+    sets = [x] if x2 is None or inputs.key(x) == inputs.key(x2) else [x, x2]
+    eager = False
+    try:
+        views = [_traced_view(model, candidates, some) for some in sets]
+    except Exception:  # Whatever a model does that no graph can, it may do without one.
+        eager = True
+    if eager or any(view.hidden for view in views):
+        eager = True
+        views = [_view(model, candidates, inputs.tensors(some)) for some in sets]
+    kind = kind_of(outputs, views[0].outputs)
+    reached = set().union(*[view.reached for view in views])
+    explained = _explained(model, candidates, inputs.tensors(x))
+    pieces: list[Piece] = []
+    for layer in candidates:
+        found = [view.shapes.get(id(layer)) for view in views]
+        leaks = any(id(w) in reached for w in layer.trainable_weights)
+        shapes = None if leaks or layer not in explained else _joined(found)
+        for rule, shape in zip(rules_for(layer), shapes or (), strict=shapes is not None):
+            contraction = choose(shape, kind.functions, examples, kind.pairing)
+            weights = tuple(rule.trainable(layer))
+            name = f"{layer.path}/{rule.name}" if rule.name else layer.path
+            pieces.append(Piece(name, contraction, weights, layer.path, layer, rule))
+    cut = {id(w) for layer in candidates for w in layer.trainable_weights}
+    covered = {id(w) for piece in pieces for w in piece.weights}
+    rest = [w for w in selected if id(w) not in covered and (id(w) in reached or id(w) in cut)]
+    pieces += _general(rest, kind, per_layer)
+    return Survey(_with_unique_names(pieces), views[0].outputs, kind, examples, eager)
+
+
+def _selected(model: keras.Model, patterns: str | Sequence[str] | None) -> list[keras.Variable]:
+    """The trainable weights of some layers and of all within them.
+
+    Raises:
+        ValueError: if there are none.
     """
     if not model.trainable_weights:
         raise ValueError(f"the NTK needs trainable weights, and {model.name!r} has none")
-    candidates = _candidates(model)
-    trial = Pass(model, candidates, x)
-    outputs = trial.outputs.shape[1]
-    cotangents = tf.constant(
-        np.random.default_rng(0).standard_normal(trial.outputs.shape), trial.outputs.dtype
-    )
-    pieces = []
-    for layer, uses in zip(candidates, trial.uses, strict=True):
-        piece = _piece(layer, uses, outputs, examples, x.shape[0])
-        if piece is not None and _explains(trial, piece, uses, cotangents):
-            pieces.append(piece)
-    covered = {id(w) for piece in pieces for w in piece.weights}
-    rest = tuple(w for w in model.trainable_weights if id(w) not in covered)
-    if rest:
-        size = sum(int(np.prod(w.shape)) for w in rest)
-        contraction = choose(Shape(1, size, size, 1), outputs, examples)
-        pieces.append(Piece("other weights", contraction, rest))
-    return pieces, outputs
+    if patterns is None:
+        return model.trainable_weights
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    layers = private.all_layers(model)
+    chosen = {
+        id(w)
+        for layer in layers
+        if any(fnmatch.fnmatchcase(n, p) for n in _names(layer) for p in patterns)
+        for w in layer.trainable_weights
+    }
+    if not chosen:
+        names = [layer.name for layer in layers if layer.trainable_weights]
+        raise ValueError(f"layers={patterns}: with trainable weights there are {', '.join(names)}")
+    return [w for w in model.trainable_weights if id(w) in chosen]
 
 
-def _candidates(model: keras.Model) -> list[keras.Layer]:
-    """Layers that have a rule and share no weight with another."""
-    layers = {id(layer): layer for layer in model._flatten_layers(include_self=False)}
-    trainable = {id(w) for w in model.trainable_weights}
+def _names(layer: keras.Layer) -> list[str]:
+    return [name for name in (layer.name, layer.path) if name]
+
+
+def _candidates(model: keras.Model, selected: Sequence[keras.Variable]) -> list[keras.Layer]:
+    """Layers with rules, all of whose weights are wanted and shared with no other."""
+    layers = {id(layer): layer for layer in private.all_layers(model)}
+    wanted = {id(w) for w in selected}
     found = [
         layer
         for layer in layers.values()
         if layer.built
         and type(layer).__name__ != "InputLayer"
         and layer.trainable_weights
-        and rule_for(layer) is not None
-        and all(id(w) in trainable for w in layer.trainable_weights)
+        and rules_for(layer)
+        and all(id(w) in wanted for w in layer.trainable_weights)
     ]
     owners: dict[int, int] = {}
     for layer in found:
@@ -104,42 +205,131 @@ def _candidates(model: keras.Model) -> list[keras.Layer]:
     return [layer for layer in found if all(owners[id(w)] == 1 for w in layer.trainable_weights)]
 
 
-def _piece(
-    layer: keras.Layer, uses: Sequence[Use], outputs: int, examples: int, batch: int
-) -> Piece | None:
-    """The layer's piece, or None if its uses were not calls on tensors of the whole batch."""
-    if not uses or not all(_whole_batch(t, batch) for use in uses for t in use):
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """What one pass shows.
+
+    Attributes:
+        outputs: L.
+        shapes: of the factors of each rule, by the layer's id, where they can be had.
+        reached: see `Pass.reached`.
+        hidden: whether calls lie inside of a graph's loops or branches.
+    """
+
+    outputs: int
+    shapes: dict[int, list[Shape]]
+    reached: set[int]
+    hidden: bool
+
+
+def _traced_view(model: keras.Model, layers: Sequence[keras.Layer], x: Inputs) -> _View:
+    """The view of a graph that is never run."""
+    views = []
+
+    def look(x):
+        views.append(_view(model, layers, x))
+
+    tf.function(look).get_concrete_function(inputs.signature(x, _BATCH))
+    return views[-1]
+
+
+def _view(model: keras.Model, layers: Sequence[keras.Layer], x: Inputs) -> _View:
+    batch = keras.tree.flatten(x)[0].shape[0]
+    flow = Pass(model, layers, x)
+    if flow.outputs.shape[0] not in (None, batch):
+        raise ValueError(
+            f"the model gives {flow.outputs.shape[0]} rows of outputs for {batch} examples"
+        )
+    shapes = {
+        id(layer): _shapes(layer, uses)
+        for layer, uses in zip(layers, flow.uses, strict=True)
+        if uses and all(_whole_batch(t, batch) for use in uses for t in use)
+    }
+    hidden = any(not _in_sight(t) for uses in flow.uses for use in uses for t in use)
+    return _View(flow.outputs.shape[1], shapes, flow.reached(), hidden)
+
+
+def _shapes(layer: keras.Layer, uses: Sequence[Use]) -> list[Shape]:
+    """Of each rule's factors."""
+    shapes = []
+    for rule in rules_for(layer):
+        a = tf.concat([rule.inputs(layer, use.inputs) for use in uses], axis=2)
+        channels = rule.outputs(layer, uses[0].outputs).shape[3]
+        shapes.append(Shape(*a.shape[1:], channels, rule.lookup))
+    return shapes
+
+
+def _joined(found: Sequence[list[Shape] | None]) -> list[Shape] | None:
+    """Shapes for both sets of inputs; None if one set has none."""
+    if any(shapes is None for shapes in found):
         return None
-    rule = rule_for(layer)
-    a = tf.concat([rule.inputs(layer, use.inputs) for use in uses], axis=2)
-    channels = rule.outputs(layer, uses[0].outputs).shape[3]
-    shape = Shape(a.shape[1], a.shape[2], a.shape[3], channels)
-    contraction = choose(shape, outputs, examples)
-    weights = tuple(layer.trainable_weights)
-    return Piece(layer.path, contraction, weights, layer, rule, len(uses))
+    return [
+        dataclasses.replace(same[0], positions=max(shape.positions for shape in same))
+        for same in zip(*found, strict=True)
+    ]
 
 
 def _whole_batch(tensor: tf.Tensor, batch: int) -> bool:
     """Whether a noted tensor is the computation's own and has the examples on its first axis."""
-    return tf.is_tensor(tensor) and hasattr(tensor, "numpy") and tensor.shape[:1] == [batch]
+    return isinstance(tensor, tf.Tensor) and _in_sight(tensor) and tensor.shape[:1] == [batch]
 
 
-def _explains(trial: Pass, piece: Piece, uses: Sequence[Use], cotangents: tf.Tensor) -> bool:
-    """Whether the factors give the true gradient's norm for some cotangents."""
-    points = [use.outputs for use in uses]
-    weights = [w.value for w in piece.weights]
-    gradients = trial.gradients(cotangents, points + weights)
-    a, delta = piece.inputs(uses), piece.deltas(gradients[: len(points)])
-    truth = sum(_square(g) for g in gradients[len(points) :])
-    return abs(_squared_norm(a, delta) - truth) <= _TOLERANCE * truth
+def _in_sight(tensor: tf.Tensor) -> bool:
+    """Whether a noted tensor is eager as all are, or of the graph traced, its shape known there."""
+    if tf.executing_eagerly():
+        return hasattr(tensor, "numpy")
+    if not isinstance(tensor, tf.Tensor) or hasattr(tensor, "numpy"):
+        return True
+    known = tensor.shape.rank is not None and None not in tensor.shape[1:]
+    return known and tensor.graph is tf.compat.v1.get_default_graph()
+
+
+def _explained(model: keras.Model, layers: Sequence[keras.Layer], x: Inputs) -> set[keras.Layer]:
+    """Layers whose factors give the true gradient's norm for a random cotangent."""
+    flow = Pass(model, layers, x)
+    cotangent = tf.constant(
+        np.random.default_rng(0).standard_normal(flow.outputs.shape), flow.outputs.dtype
+    )
+    points = [use.outputs for uses in flow.uses for use in uses]
+    deltas = iter(flow.gradients(cotangent, points))
+    weights = [w for layer in layers for w in layer.trainable_weights]
+    truth = dict(zip(map(id, weights), _gradients(model, weights, x, cotangent), strict=True))
+    found = set()
+    for layer, uses in zip(layers, flow.uses, strict=True):
+        own = [next(deltas) for _ in uses]
+        if uses and all(_explains(layer, rule, uses, own, truth) for rule in rules_for(layer)):
+            found.add(layer)
+    return found
+
+
+def _gradients(model, weights, x, cotangent) -> list[tf.Tensor]:
+    """Of the outputs, times a cotangent, in some weights, by themselves."""
+    variables = [w.value for w in weights]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(variables)
+        outputs = outputs_of(model, x)
+    zero = tf.UnconnectedGradients.ZERO
+    return tape.gradient(outputs, variables, cotangent, unconnected_gradients=zero)
+
+
+def _explains(layer, rule, uses, gradients, truth) -> bool:
+    batch = uses[0].outputs.shape[0]
+    if not all(_whole_batch(t, batch) for use in uses for t in use):
+        return False
+    a = tf.concat([rule.inputs(layer, use.inputs) for use in uses], axis=2)
+    delta = tf.concat([rule.outputs(layer, g) for g in gradients], axis=2)
+    if rule.lookup:
+        a = tf.one_hot(tf.cast(a[..., 0], tf.int32), layer.input_dim, dtype=delta.dtype)
+    expected = sum(_square(tf.convert_to_tensor(truth[id(w)])) for w in rule.trainable(layer))
+    return abs(_squared_norm(a, delta) - expected) <= _TOLERANCE * expected
 
 
 def _squared_norm(a: tf.Tensor, delta: tf.Tensor) -> float:
     """Squared norm of sum_ip delta_i(p) a_i(p)^T, through whichever matrix is smaller."""
-    batch, groups, positions, inputs = a.shape
-    a = tf.reshape(tf.transpose(a, [1, 0, 2, 3]), [groups, batch * positions, inputs])
+    batch, groups, positions, size = a.shape
+    a = tf.reshape(tf.transpose(a, [1, 0, 2, 3]), [groups, batch * positions, size])
     delta = tf.reshape(tf.transpose(delta, [1, 0, 2, 3]), [groups, batch * positions, -1])
-    if inputs * delta.shape[2] <= (batch * positions) ** 2:
+    if size * delta.shape[2] <= (batch * positions) ** 2:
         return _square(tf.matmul(delta, a, transpose_a=True))
     inputs_gram = tf.matmul(a, a, transpose_b=True)
     deltas_gram = tf.matmul(delta, delta, transpose_b=True)
@@ -150,80 +340,165 @@ def _square(x: tf.Tensor) -> float:
     return float(tf.reduce_sum(tf.cast(x, tf.float64) ** 2))
 
 
+def _general(rest: Sequence[keras.Variable], kind: Kind, per_layer: bool) -> list[Piece]:
+    """Weights without a rule, together or layer by layer."""
+    groups: dict[str, list[keras.Variable]] = {}
+    for w in rest:
+        groups.setdefault(w.path.rpartition("/")[0] if per_layer else OTHER, []).append(w)
+    return [
+        Piece(name, _of_numbers(_size(weights), kind.functions, kind), tuple(weights), name)
+        for name, weights in groups.items()
+    ]
+
+
+def _of_numbers(size: int, functions: int, kind: Kind) -> Contraction:
+    return Gradients(Shape(1, 1, size, 1), functions, kind.pairing)
+
+
+def _size(weights: Sequence[keras.Variable]) -> int:
+    return sum(math.prod(w.shape) for w in weights)
+
+
+def of_functions(known: Survey, functions: slice) -> list[Piece]:
+    """The pieces for some of the functions alone, where these are not paired with each other."""
+    kind, count = known.kind, functions.stop - functions.start
+    if count == kind.functions:
+        return known.pieces
+    pieces = []
+    for piece in known.pieces:
+        shape = piece.contraction.shape
+        if piece.layer is None:
+            contraction = _of_numbers(_size(piece.weights), count, kind)
+        else:
+            contraction = choose(shape, count, known.examples, kind.pairing)
+        name = f"{piece.name} ({functions.start}-{functions.stop - 1})"
+        pieces.append(
+            dataclasses.replace(piece, name=name, contraction=contraction, functions=functions)
+        )
+    return pieces
+
+
+def divided(piece: Piece, kind: Kind, most: int) -> list[Piece]:
+    """A piece without a rule in parts that have at most so many weights."""
+    size = _size(piece.weights)
+    if piece.layer is not None or size <= most:
+        return [piece]
+    parts = []
+    for part in even_slices(size, most):
+        count = part.stop - part.start
+        contraction = _of_numbers(count, piece.contraction.outputs, kind)
+        name = f"{piece.name} [{part.start}:{part.stop}]"
+        weights, within = _overlapping(piece.weights, part)
+        parts.append(
+            dataclasses.replace(
+                piece, name=name, contraction=contraction, weights=weights, part=within
+            )
+        )
+    return parts
+
+
+def _overlapping(
+    weights: Sequence[keras.Variable], part: slice
+) -> tuple[tuple[keras.Variable, ...], slice]:
+    """The weights that have some of the numbers, and which of theirs these are."""
+    chosen, position, first = [], 0, 0
+    for w in weights:
+        size = math.prod(w.shape)
+        if position + size <= part.start:
+            first = position + size
+        elif position < part.stop:
+            chosen.append(w)
+        position += size
+    return tuple(chosen), slice(part.start - first, part.stop - first)
+
+
+def _with_unique_names(pieces: Sequence[Piece]) -> list[Piece]:
+    """Layers of one path, as models of equal names have, told apart by a number."""
+    seen: dict[str, int] = {}
+    unique = []
+    for piece in pieces:
+        count = seen[piece.name] = seen.get(piece.name, 0) + 1
+        new = {} if count == 1 else {"name": f"{piece.name}#{count}"}
+        unique.append(dataclasses.replace(piece, **new))
+    return unique
+
+
 class Features:
     """Computes the stored factors of some pieces for one batch after another.
 
     Args:
         model: the model that was surveyed.
-        pieces: those wanted.
+        known: the survey.
+        pieces: those wanted, for the same functions.
         precision: of the stored factors, `float32` or `float64`.
     """
 
-    def __init__(self, model: keras.Model, pieces: Sequence[Piece], precision: str):
-        self.model, self.precision = model, precision
+    def __init__(self, model: keras.Model, known: Survey, pieces: Sequence[Piece], precision: str):
+        self.model, self.precision, self.eager = model, precision, known.eager
+        self.cotangents = known.kind.cotangents[pieces[0].functions or slice(None)]
         self.structured = [piece for piece in pieces if piece.layer is not None]
+        self.layers = list({id(piece.layer): piece.layer for piece in self.structured}.values())
         self.general = [piece for piece in pieces if piece.layer is None]
-        self.jacobians = {
-            piece.name: example_jacobians(model, piece.weights) for piece in self.general
-        }
-        self.factors = None
+        wanted = [(piece.weights, piece.part) for piece in self.general]
+        self.gradients = example_gradients(model, wanted, self.cotangents)
+        self.traced: dict[tuple, tf.types.experimental.ConcreteFunction] = {}
 
-    def __call__(self, x: np.ndarray) -> dict[str, Stored]:
-        """The stored factors of a batch x, by the pieces' names."""
-        x = tf.convert_to_tensor(x)
-        result = self._structured(x) if self.structured else {}
-        for piece in self.general:
-            jacobians = self._cast(self.jacobians[piece.name](x))
-            result[piece.name] = (tf.reshape(jacobians, [-1, jacobians.shape[-1]]),)
-        return result
-
-    def _structured(self, x: tf.Tensor) -> dict[str, Stored]:
-        if self.factors is None:
-            # A graph leaves out the gradients in the weights, which nobody asks for.
-            signature = tf.TensorSpec([None, *x.shape[1:]], x.dtype)
-            self.factors = tf.function(self._factors, input_signature=[signature])
-        try:
-            factors = self.factors(x)
-        except _HiddenUseError:
-            self.factors = self._factors
-            factors = self.factors(x)
-        return {piece.name: stored for piece, stored in zip(self.structured, factors, strict=True)}
-
-    def _factors(self, x: tf.Tensor) -> list[Stored]:
-        """For each piece what its contraction stores.
+    def __call__(self, x: Inputs) -> dict[str, Stored]:
+        """The stored factors of a batch x, by the pieces' names.
 
         Raises:
-            _HiddenUseError: in a graph, if the uses are not those of the survey.
+            StructureError: if a layer's rule does not hold for this batch.
         """
-        flow = Pass(self.model, [piece.layer for piece in self.structured], x)
-        for piece, uses in zip(self.structured, flow.uses, strict=True):
-            if len(uses) != piece.uses or not all(_in_sight(t) for use in uses for t in use):
-                raise _HiddenUseError(piece.name)
-        factors = [
-            self._cast(piece.inputs(uses))
-            for piece, uses in zip(self.structured, flow.uses, strict=True)
-        ]
-        points = [use.outputs for uses in flow.uses for use in uses]
-        outputs = flow.outputs.shape[1]
+        x = inputs.tensors(x)
+        result = self._structured(x) if self.structured else {}
+        if self.general:
+            for piece, gradients in zip(self.general, self.gradients(x), strict=True):
+                result[piece.name] = piece.contraction.of_gradients(self._cast(gradients))
+        return result
 
-        def of_output(number):
-            cotangents = tf.zeros_like(flow.outputs) + tf.one_hot(
-                number, outputs, dtype=flow.outputs.dtype
-            )
-            found = flow.gradients(cotangents, points)
-            gradients = iter(
-                [tf.ensure_shape(g, z.shape) for g, z in zip(found, points, strict=True)]
-            )
+    def _structured(self, x: Inputs) -> dict[str, Stored]:
+        factors = self._factors(x) if self.eager else self._graph(x)(x)
+        return {piece.name: stored for piece, stored in zip(self.structured, factors, strict=True)}
+
+    def _graph(self, x: Inputs):
+        """The graph for inputs of x's shape, which leaves out what nobody asks for."""
+        key = inputs.key(x)
+        if key not in self.traced:
+            graph = tf.function(self._factors, input_signature=[inputs.signature(x)])
+            try:
+                graph.get_concrete_function()
+            except Exception:  # As in `survey`: without a graph, errors are the model's own.
+                self.eager = True
+                return self._factors
+            self.traced[key] = graph
+        return self.traced[key]
+
+    def _factors(self, x: Inputs) -> list[Stored]:
+        """For each piece what its contraction stores."""
+        flow = Pass(self.model, self.layers, x)
+        uses_of = dict(zip(map(id, self.layers), flow.uses, strict=True))
+        self._check(flow, keras.tree.flatten(x)[0].shape[0])
+        uses = [uses_of[id(piece.layer)] for piece in self.structured]
+        factors = [
+            self._cast(piece.inputs(own)) for piece, own in zip(self.structured, uses, strict=True)
+        ]
+        points = [use.outputs for own in flow.uses for use in own]
+        cotangents = tf.constant(self.cotangents, flow.outputs.dtype)
+
+        def of_function(cotangent):
+            found = flow.gradients(tf.zeros_like(flow.outputs) + cotangent, points)
+            found = [tf.ensure_shape(g, z.shape) for g, z in zip(found, points, strict=True)]
+            gradients = {id(z): g for z, g in zip(points, found, strict=True)}
             return [
                 piece.contraction.of_output(
-                    a, self._cast(piece.deltas([next(gradients) for _ in range(piece.uses)]))
+                    a, self._cast(piece.deltas([gradients[id(use.outputs)] for use in own]))
                 )
-                for piece, a in zip(self.structured, factors, strict=True)
+                for piece, a, own in zip(self.structured, factors, uses, strict=True)
             ]
 
         kept = tf.map_fn(
-            of_output,
-            tf.range(outputs),
+            of_function,
+            cotangents,
             fn_output_signature=[tf.as_dtype(self.precision)] * len(self.structured),
         )
         return [
@@ -231,17 +506,22 @@ class Features:
             for piece, a, k in zip(self.structured, factors, kept, strict=True)
         ]
 
+    def _check(self, flow: Pass, batch: int | None) -> None:
+        """Without a graph, check every batch: another one may go another way.
+
+        Raises:
+            StructureError: if a layer's rule does not hold.
+        """
+        if not tf.executing_eagerly():
+            for layer, uses in zip(self.layers, flow.uses, strict=True):
+                if not uses or not all(_in_sight(t) for use in uses for t in use):
+                    raise StructureError(layer)
+            return
+        reached = flow.reached()
+        for layer, uses in zip(self.layers, flow.uses, strict=True):
+            seen = uses and all(_whole_batch(t, batch) for use in uses for t in use)
+            if not seen or any(id(w) in reached for w in layer.trainable_weights):
+                raise StructureError(layer)
+
     def _cast(self, tensor: tf.Tensor) -> tf.Tensor:
         return tf.cast(tensor, self.precision)
-
-
-class _HiddenUseError(Exception):
-    """A layer is used where a graph's loop or branch hides its tensors or their shapes."""
-
-
-def _in_sight(tensor: tf.Tensor) -> bool:
-    """Whether a noted tensor belongs to the graph being traced, with its shape known there."""
-    if tf.executing_eagerly():
-        return True
-    known = tensor.shape.rank is not None and None not in tensor.shape[1:]
-    return known and tensor.graph is tf.compat.v1.get_default_graph()

@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-import psutil
-
-from ntk_tf.ntk.pieces import Piece
+from ntk_tf.ntk.contract import even_slices
+from ntk_tf.ntk.kinds import Pairing
+from ntk_tf.ntk.pieces import Piece, Survey, divided, of_functions
 
 #: Rows of Theta that a block of examples gives, twice as many for large Grams: enough for matrix
 #: products at full speed, and few enough that computing only half of a symmetric matrix's blocks
@@ -17,11 +17,6 @@ _SCRATCH, _FORWARD = 0.2, 0.15
 
 class BudgetError(ValueError):
     """A memory budget that does not hold the Gram."""
-
-
-def free_memory() -> float:
-    """GiB that the machine has available."""
-    return psutil.virtual_memory().available / 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,55 +54,75 @@ class Plan:
 
 
 def make_plan(
-    pieces: Sequence[Piece],
-    outputs: int,
+    known: Survey,
     rows: int,
     cols: int | None,
     memory_gib: float,
     number_size: int,
+    results: int = 1,
 ) -> Plan:
     """Divide the work so that it takes about a given amount of memory.
 
-    The Gram itself comes first; then factors of as many pieces and examples as fit, since each
-    further pass repeats forward and backward propagation.
+    The result itself comes first; then factors of as many pieces and examples as fit, since each
+    further pass repeats forward and backward propagation. Functions that are not paired with each
+    other may come one after the other, which repeats only the former.
 
     Args:
-        pieces: the model's.
-        outputs: L.
+        known: the model's survey.
         rows: examples of the first set.
         cols: examples of the second set; None if there is none.
         memory_gib: the budget.
         number_size: bytes of a number of the factors.
+        results: number of kernels kept.
 
     Returns:
         The plan.
 
     Raises:
-        BudgetError: if the budget does not even hold the Gram.
+        BudgetError: if the budget does not even hold the result.
     """
-    other = rows if cols is None else cols
-    gram = 8.0 * rows * other * outputs**2
+    kind, other = known.kind, rows if cols is None else cols
+    gram = 8.0 * rows * other * kind.entries * results
     numbers = (memory_gib * 2**30 - gram) / number_size
     if numbers <= 0:
         raise BudgetError(
-            f"memory_gib={memory_gib:g}: the Gram of {rows} x {other} examples with {outputs}"
-            f" outputs alone takes {gram / 2**30:.2f} GiB"
+            f"memory_gib={memory_gib:g}: the Gram of {rows} x {other} examples with"
+            f" {kind.functions} outputs alone takes {gram / 2**30:.2f} GiB"
         )
+    counts = [kind.functions]
+    if kind.pairing is not Pairing.EVERY:
+        counts = list(dict.fromkeys(-(-kind.functions // k) for k in range(1, kind.functions + 1)))
+    for count in counts:
+        plan = _with_functions(known, count, rows, cols, numbers)
+        if plan.held == max(len(plan.row_blocks), len(plan.col_blocks)):
+            break
+    return plan
+
+
+def _with_functions(known: Survey, count: int, rows: int, cols: int | None, numbers: float) -> Plan:
+    """The plan with at most so many functions at one time."""
+    kind, other = known.kind, rows if cols is None else cols
     room = (1 - _SCRATCH - _FORWARD) * numbers
-    stored = {piece.name: piece.contraction.stored() for piece in pieces}
-    forward = sum(_forward(piece, outputs) for piece in pieces)
-    block_rows = _BLOCK_ROWS if rows * outputs < 8 * _BLOCK_ROWS else 2 * _BLOCK_ROWS
+    # Of what has no rule two examples fit at least.
+    most = max(1, int(min(room / 2, _FORWARD * numbers / 2) / count))
+    divisions = [
+        [part for piece in of_functions(known, some) for part in divided(piece, kind, most)]
+        for some in even_slices(kind.functions, count)
+    ]
+    stored = {p.name: p.contraction.stored() for pieces in divisions for p in pieces}
+    forward = max(sum(_forward(piece, count) for piece in pieces) for pieces in divisions)
+    block_rows = _BLOCK_ROWS if rows * kind.rows < 8 * _BLOCK_ROWS else 2 * _BLOCK_ROWS
     size = min(
-        max(1, block_rows // outputs),
+        max(1, block_rows // kind.rows),
         max(1, int(_FORWARD * numbers / forward)),
         max(1, int(room / (2 * max(stored.values())))),
     )
-    row_blocks, col_blocks = _blocks(rows, size), _blocks(other, size)
+    row_blocks, col_blocks = even_slices(rows, size), even_slices(other, size)
     held = max(len(row_blocks), len(col_blocks))
     while held > 1 and max(stored.values()) * _examples(held, size, rows, cols) > room:
         held = -(-held // 2)
-    most = room / _examples(held, size, rows, cols)
-    groups = _pack(pieces, stored, most)
+    most_stored = room / _examples(held, size, rows, cols)
+    groups = [group for pieces in divisions for group in _pack(pieces, stored, most_stored)]
     return Plan(row_blocks, col_blocks, cols is None, groups, held, _SCRATCH * numbers)
 
 
@@ -125,13 +140,6 @@ def _examples(held: int, size: int, rows: int, cols: int | None) -> int:
     if cols is None:
         return rows if held * size >= rows else 2 * held * size
     return min(rows, held * size) + min(cols, held * size)
-
-
-def _blocks(examples: int, size: int) -> list[slice]:
-    """Ranges of nearly equal length."""
-    count = -(-examples // size)
-    bounds = [examples * k // count for k in range(count + 1)]
-    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
 
 
 def _pack(pieces: Sequence[Piece], stored: dict[str, int], most: float) -> list[list[Piece]]:

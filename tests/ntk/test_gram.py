@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 from references import dense_jacobian
 
-from ntk_tf import models, ntk
+from ntk_tf import models, ntk, private
 from ntk_tf.models.pooling import AdaptiveAveragePooling2D, MaxPooling2D
 from ntk_tf.ntk import contract, pieces, plan
 from ntk_tf.ntk.pieces import survey
@@ -130,10 +130,7 @@ MODELS = {
 }
 
 #: Layers whose weights have no rule of their own, and no others do.
-GENERAL = {
-    "tied", "subclass", "separable", "conv1d", "layer_normalization", "prelu", "recurrent",
-    "attention",
-}  # fmt: skip
+GENERAL = {"tied", "subclass", "separable", "prelu", "recurrent"}
 
 
 class SelfAttention(layers.Layer):
@@ -155,7 +152,7 @@ def prepared(name, rng):
     shape = (6,) if name == "tied" else model.input_shape[1:]
     x = rng.standard_normal((5, *shape)).astype(keras.config.floatx())
     model(x)
-    for layer in model._flatten_layers():
+    for layer in private.all_layers(model):
         if isinstance(layer, layers.BatchNormalization):
             layer.moving_mean.assign(rng.standard_normal(layer.moving_mean.shape))
             layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_variance.shape))
@@ -183,10 +180,10 @@ def test_equals_dense_jacobian(name, rng, float64):
     np.testing.assert_array_equal(matrix, matrix.T)
     eigenvalues = np.linalg.eigvalsh(matrix)
     assert eigenvalues[0] > -1e-10 * eigenvalues[-1]
-    found_pieces, outputs = survey(model, x[:2], 5)
-    assert outputs == L
-    assert any(piece.layer is None for piece in found_pieces) == (name in GENERAL)
-    covered = [id(w) for piece in found_pieces for w in piece.weights]
+    known = survey(model, x[:2], 5)
+    assert known.outputs == L
+    assert any(piece.layer is None for piece in known.pieces) == (name in GENERAL)
+    covered = [id(w) for piece in known.pieces for w in piece.weights]
     assert sorted(covered) == sorted(id(w) for w in model.trainable_weights)
 
 
@@ -215,9 +212,9 @@ def test_every_contraction_gives_the_same(name, kind, rng, float64, monkeypatch)
     monkeypatch.setattr(contract, "_SCRATCH", 2000)
     usual = contract.choose
 
-    def choose(shape, outputs, examples):
+    def choose(shape, outputs, examples, pairing):
         if shape.positions == 1:
-            return usual(shape, outputs, examples)
+            return usual(shape, outputs, examples, pairing)
         return getattr(contract, kind)(shape, outputs)
 
     monkeypatch.setattr(pieces, "choose", choose)
@@ -233,10 +230,11 @@ def test_small_budgets_only_change_the_order(share, two_sets, rng, float64):
     model, _ = prepared("residual", rng)
     x = rng.standard_normal((11, 6, 6, 4))
     x2 = rng.standard_normal((7, 6, 6, 4)) if two_sets else None
-    stored = 8 * 11 * sum(p.contraction.stored() for p in survey(model, x[:2], 11)[0])
+    known = survey(model, x[:2], 11)
+    stored = 8 * 11 * sum(piece.contraction.stored() for piece in known.pieces)
     budget = (8 * 11 * 11 * L * L + share * stored) / 2**30
-    parts = survey(model, x[:2], 11)[0]
-    passes = plan.make_plan(parts, L, 11, None if x2 is None else 7, budget, 8).passes()
+    cols = None if x2 is None else 7
+    passes = plan.make_plan(known, 11, cols, budget, 8).passes()
     assert (len(list(passes)) > 1) == (share < 4)
     found = ntk.gram(model, x, x2, memory_gib=budget, precision="float64")
     assert error(found, dense(model, x, x2)) < 1e-13

@@ -14,7 +14,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -24,7 +23,7 @@ from ntk_tf.experiments import network, size
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.rank import Rank, figure
-from ntk_tf.linearization import LinearizedModel
+from ntk_tf.linearization import LinearizedModel, map_batches
 from ntk_tf.process import signals
 from ntk_tf.process.memory import free_memory, peak_memory
 from ntk_tf.runs import checkpoint
@@ -212,12 +211,15 @@ class _Rank:
         labels = source.train.labels[: config.examples]
         targets = np.eye(config.num_classes)[labels]
         with self.console.status("kernel regression"):
-            offset = _batched(lambda part: self.model(part, training=False), x)
+            offset = map_batches(lambda part: self.model(part, training=False), x)
             solution = ntk.kernel_regression(gram, targets, offset, config.ridge)
             linear = LinearizedModel(self.model)
-            _assign_minimizer(linear, x, solution.dual)
+            dual = solution.dual.astype(config.precision)
+            minimizer = linear.jacobian.vjp_in_batches(x, dual)  # u = A^T alpha
+            for u, value in zip(linear.trainable_weights, minimizer, strict=True):
+                u.assign(value)
             test = self._arrays(source.test)
-            predicted = _batched(lambda part: linear(part, training=False), test)
+            predicted = map_batches(lambda part: linear(part, training=False), test)
         return {
             "ridge": config.ridge,
             "train_accuracy": _accuracy(solution.fitted, labels),
@@ -225,33 +227,6 @@ class _Rank:
             "train_loss": float(np.mean((solution.fitted - targets) ** 2)),
             "test_examples": len(source.test),
         }
-
-
-def _assign_minimizer(linear: LinearizedModel, x: np.ndarray, dual: np.ndarray) -> None:
-    """Set u = A^T alpha, summed over batches: one vector-Jacobian product of all outputs."""
-    weights = [w.value for w in linear.base.trainable_weights]
-    for u in linear.trainable_weights:
-        u.assign(tf.zeros_like(u.value))
-    for part in _ranges(len(x)):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            outputs = linear.base(x[part], training=False)
-        cotangents = tf.constant(dual[part], outputs.dtype)
-        for u, g in zip(
-            linear.trainable_weights,
-            tape.gradient(outputs, weights, cotangents, tf.UnconnectedGradients.ZERO),
-            strict=True,
-        ):
-            u.assign_add(g)
-
-
-def _batched(function, x: np.ndarray) -> np.ndarray:
-    """A function of a batch, applied to all; float64."""
-    return np.concatenate([np.asarray(function(x[part]), np.float64) for part in _ranges(len(x))])
-
-
-def _ranges(count: int, size: int = 100) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:

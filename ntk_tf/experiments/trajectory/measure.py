@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ntk_tf import ntk
 from ntk_tf.experiments.trajectory.pair import Pair, relative_distance
-from ntk_tf.ntk.movement import kernel_movement
+from ntk_tf.ntk.compare import kernel_movement
 from ntk_tf.training.loop import Plan
 
 
@@ -41,7 +41,7 @@ class Distance:
 
 
 class KernelMovement:
-    """How far the network's kernel has moved; see `ntk.movement.kernel_movement`."""
+    """How far the network's kernel has moved; see `ntk.compare.kernel_movement`."""
 
     def __init__(
         self,

@@ -1,0 +1,186 @@
+"""Measures of kernels: how far two of them are apart, and how well one fits labels.
+
+Kernels are `[n, L, n, L]` or `[n, n]`, or anything else of one shape where only the Frobenius
+product matters: <K, K'> = sum of all products of entries, |K|^2 = <K, K>.
+"""
+
+import numpy as np
+
+
+def kernel_movement(
+    kernel: np.ndarray, at_start: np.ndarray, targets: np.ndarray
+) -> dict[str, float]:
+    """Compare the kernel Theta_t of a network at w_t with Theta_0 at w_0.
+
+    Args:
+        kernel: Theta_t, `[n, L, n, L]`.
+        at_start: Theta_0, likewise.
+        targets: one-hot labels Y, `[n, L]`.
+
+    Returns:
+        `relative_change` = ||Theta_t - Theta_0|| / ||Theta_0|| and `cosine` = <Theta_t, Theta_0> /
+        (||Theta_t|| ||Theta_0||), Frobenius over all entries; `label_alignment`, the centered
+        alignment of sum_l Theta_t[i,l,j,l] with Y Y^T.
+    """
+    return {
+        "relative_change": relative_change(kernel, at_start),
+        "cosine": cosine(kernel, at_start),
+        "label_alignment": centered_alignment(np.einsum("iljl->ij", kernel), targets @ targets.T),
+    }
+
+
+def relative_change(kernel: np.ndarray, at_start: np.ndarray) -> float:
+    """|K - K_0| / |K_0|."""
+    return float(np.linalg.norm(kernel - at_start) / np.linalg.norm(at_start))
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """<K, K'> / (|K| |K'|), the alignment without centering.
+
+    Cristianini et al. (2001), "On kernel-target alignment", definition 1.
+
+    Args:
+        a: K.
+        b: K', of the same shape.
+
+    Returns:
+        A number between -1 and 1; 1 for kernels that differ by a factor.
+    """
+    return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def cka(a: np.ndarray, b: np.ndarray) -> float:
+    """Centered kernel alignment, <H K H, H K' H> / (|H K H| |H K' H|), H = I - 1 1^T / rows.
+
+    Kornblith et al. (2019), "Similarity of neural network representations revisited", equation 4;
+    the same as `centered_alignment`.
+
+    Args:
+        a: K, `[n, n]`, or `[n, L, n, L]` as a kernel of n L rows.
+        b: K', likewise.
+
+    Returns:
+        A number between 0 and 1.
+    """
+    return centered_alignment(_matrix(a), _matrix(b))
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Kernel distance S = 1 - <K, K'> / (|K| |K'|).
+
+    Fort et al. (2020), "Deep learning versus kernel learning", equation 4.
+
+    Args:
+        a: K.
+        b: K', of the same shape.
+
+    Returns:
+        0 for kernels that differ by a factor, at most 1 for positive semidefinite ones.
+    """
+    return 1 - cosine(a, b)
+
+
+def velocity(a: np.ndarray, b: np.ndarray, time: float) -> float:
+    """Kernel velocity S(K_t, K_{t + dt}) / dt.
+
+    Fort et al. (2020), "Deep learning versus kernel learning", section 4.
+
+    Args:
+        a: K_t.
+        b: K_{t + dt}, of the same shape.
+        time: dt > 0, in steps or epochs as the caller counts.
+
+    Returns:
+        The velocity per unit of time.
+
+    Raises:
+        ValueError: for a time not above 0.
+    """
+    if not time > 0:
+        raise ValueError(f"time={time}: must be above 0")
+    return distance(a, b) / time
+
+
+def label_alignment(kernel: np.ndarray, targets: np.ndarray, centered: bool = True) -> float:
+    """Alignment of a kernel with the labels' Y Y^T.
+
+    Centered as in Cortes, Mohri and Rostamizadeh (2012), definition 4; else as in Cristianini et
+    al. (2001), definition 2. Of `[n, L, n, L]` the trace sum_l K[i,l,j,l] counts.
+
+    Args:
+        kernel: K, `[n, n]` or `[n, L, n, L]`.
+        targets: labels Y, `[n, L]`, one-hot or not.
+        centered: whether both are centered.
+
+    Returns:
+        A number between 0 and 1 for a positive semidefinite kernel.
+    """
+    measure = centered_alignment if centered else cosine
+    return measure(_traced(kernel), targets @ targets.T)
+
+
+def class_alignments(kernel: np.ndarray, targets: np.ndarray, centered: bool = True) -> np.ndarray:
+    """`label_alignment` with one class at a time against all others.
+
+    Of `[n, L, n, L]` the kernel of class l is K[i,l,j,l], as regression with one-hot targets uses.
+
+    Args:
+        kernel: K, `[n, n]` or `[n, L, n, L]`.
+        targets: labels Y, `[n, L]`.
+        centered: whether both are centered.
+
+    Returns:
+        `[L]`.
+    """
+    own = [kernel] * targets.shape[1]
+    if kernel.ndim == 4:
+        own = [kernel[:, k, :, k] for k in range(targets.shape[1])]
+    pairs = zip(own, targets.T, strict=True)
+    return np.array([label_alignment(k, y[:, None], centered) for k, y in pairs])
+
+
+def eigenvector_alignments(kernel: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:
+    """Share of the labels in each of the top eigenvectors: |v_k^T Y|^2 / |Y|^2.
+
+    Ortiz-Jimenez, Moosavi-Dezfooli and Frossard (2021), "What can linearized neural networks
+    actually say about generalization?", section 4. All together sum to 1.
+
+    Args:
+        kernel: K, `[n, n]` or `[n, L, n, L]`; of the latter v_k has n L elements, as has Y.
+        targets: Y, `[n, L]`.
+        count: number of eigenvectors, from the largest eigenvalue on.
+
+    Returns:
+        `[count]`.
+    """
+    matrix = _matrix(kernel)
+    _, vectors = np.linalg.eigh(matrix)
+    projections = vectors[:, ::-1][:, :count].T @ targets.reshape(len(matrix), -1)
+    return np.sum(projections**2, axis=1) / np.sum(targets**2)
+
+
+def centered_alignment(a: np.ndarray, b: np.ndarray) -> float:
+    """The cosine between two kernels after centering both in feature space.
+
+    Cortes, Mohri and Rostamizadeh (2012), "Algorithms for Learning Kernels Based on Centered
+    Alignment", definition 4.
+
+    Args:
+        a: symmetric `[n, n]`.
+        b: symmetric `[n, n]`.
+
+    Returns:
+        A number between -1 and 1; at least 0 for positive semidefinite kernels.
+    """
+    centering = np.eye(len(a)) - 1 / len(a)
+    a, b = centering @ a @ centering, centering @ b @ centering
+    return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def _matrix(kernel: np.ndarray) -> np.ndarray:
+    rows = kernel.shape[0] if kernel.ndim == 2 else kernel.shape[0] * kernel.shape[1]
+    return kernel.reshape(rows, -1)
+
+
+def _traced(kernel: np.ndarray) -> np.ndarray:
+    return kernel if kernel.ndim == 2 else np.einsum("iljl->ij", kernel)

@@ -1,0 +1,130 @@
+"""Every kind of kernel against the einsum of the full one, for one and two sets."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from references import dense_jacobian
+
+from ntk_tf import models, ntk
+from ntk_tf.ntk import kinds, plan
+
+L = 4
+
+
+def lenet():
+    return models.build("lenet", 1, L, (16, 16, 1), 0), (16, 16, 1)
+
+
+def own():
+    """Batch normalization, a depthwise and a grouped convolution, and few positions."""
+    inputs = keras.Input((6, 6, 4))
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same")(inputs)
+    x = layers.BatchNormalization()(x)
+    x = layers.Conv2D(8, 3, groups=2, activation="tanh")(x)
+    x = layers.Conv2D(12, 3, activation="tanh")(x)
+    return keras.Model(inputs, layers.Dense(L)(layers.Flatten()(x))), (6, 6, 4)
+
+
+def attention():
+    inputs = keras.Input((5, 6))
+    x = layers.LayerNormalization()(layers.MultiHeadAttention(2, 3)(inputs, inputs))
+    return keras.Model(inputs, layers.Dense(L)(layers.GlobalAveragePooling1D()(x))), (5, 6)
+
+
+def recurrent():
+    inputs = keras.Input((3, 2))
+    return keras.Model(inputs, layers.Dense(L)(layers.LSTM(3)(inputs))), (3, 2)
+
+
+MODELS = {"lenet": lenet, "own": own, "attention": attention, "recurrent": recurrent}
+VECTOR = np.array([0.5, -1.0, 2.0, 0.25])
+KINDS = {
+    "trace": (lambda full: np.einsum("iljl->ij", full) / L, "trace"),
+    "diagonal": (lambda full: np.einsum("iljl->ijl", full), "diagonal"),
+    "sum": (lambda full: np.einsum("iljm->ij", full) / L, "sum"),
+    "number": (lambda full: full[:, 2, :, 2], 2),
+    "vector": (lambda full: np.einsum("iljm,l,m->ij", full, VECTOR, VECTOR), VECTOR),
+}
+
+
+def check(name, rng, precision, tolerance):
+    keras.utils.set_random_seed(1)
+    model, shape = MODELS[name]()
+    x, x2 = (rng.standard_normal((n, *shape)).astype(keras.config.floatx()) for n in (5, 3))
+    for second in (None, x2):
+        full = ntk.gram(model, x, second, precision=precision)
+        for kind, (of, outputs) in KINDS.items():
+            found, truth = ntk.gram(model, x, second, outputs, precision=precision), of(full)
+            assert found.shape == truth.shape, kind
+            assert np.abs(found - truth).max() <= tolerance * np.abs(truth).max(), kind
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_kinds_are_sums_of_the_full_kernel(name, rng, float64):
+    check(name, rng, "float64", 1e-12)
+
+
+@pytest.mark.parametrize("name", ["lenet", "own"])
+def test_kinds_in_float32(name, rng):
+    check(name, rng, "float32", 1e-6)
+
+
+@pytest.mark.parametrize("outputs", ["trace", "diagonal"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 4.0])
+def test_small_budgets_take_some_outputs_at_a_time(outputs, share, rng, float64):
+    model, shape = own()
+    x = rng.standard_normal((9, *shape))
+    known = ntk.pieces.survey(model, x[:2], 9, outputs=outputs)
+    stored = 8 * 9 * sum(piece.contraction.stored() for piece in known.pieces)
+    budget = (8 * 81 * known.kind.entries + share * stored) / 2**30
+    parts = plan.make_plan(known, 9, None, budget, 8).groups
+    assert (len({str(group[0].functions) for group in parts}) > 1) == (share < 4)
+    found = ntk.gram(model, x, outputs=outputs, memory_gib=budget, precision="float64")
+    truth = KINDS[outputs][0](ntk.gram(model, x, precision="float64"))
+    assert np.abs(found - truth).max() <= 1e-12 * np.abs(truth).max()
+
+
+@pytest.mark.parametrize("outputs", ["full", "trace", "diagonal"])
+def test_layers_add_up(outputs, rng, float64):
+    model, shape = own()
+    x = rng.standard_normal((4, *shape))
+    options = {"outputs": outputs, "precision": "float64"}
+    whole = ntk.gram(model, x, **options)
+    parts = ntk.gram(model, x, per_layer=True, **options)
+    with_weights = {layer.path for layer in model.layers if layer.trainable_weights}
+    assert set(parts) == with_weights
+    np.testing.assert_allclose(sum(parts.values()), whole, rtol=0, atol=1e-13 * whole.max())
+    for name, part in parts.items():
+        np.testing.assert_allclose(ntk.gram(model, x, layers=name, **options), part, atol=1e-13)
+
+
+def test_patterns_choose_weights(rng, float64):
+    model, shape = own()
+    x = rng.standard_normal((4, *shape))
+    for layer in model.layers:
+        layer.trainable = isinstance(layer, layers.Conv2D)
+    rows = dense_jacobian(model, x)
+    for layer in model.layers:
+        layer.trainable = True
+    found = ntk.gram(model, x, layers=["conv2d*"], precision="float64")
+    np.testing.assert_allclose(found.reshape(4 * L, -1), rows @ rows.T, rtol=1e-10, atol=1e-12)
+    with pytest.raises(ValueError, match="layers=.*'nothing'.*there are .*dense"):
+        ntk.gram(model, x, layers="nothing")
+
+
+def test_refuses_unknown_outputs(rng):
+    model, shape = own()
+    x = rng.standard_normal((2, *shape))
+    with pytest.raises(ValueError, match="outputs='mean': must be 'full', 'trace'"):
+        ntk.gram(model, x, outputs="mean")
+    for wrong in (L, -1, 1.5):
+        with pytest.raises(ValueError, match="outputs are 0 to 3"):
+            ntk.gram(model, x, outputs=wrong)
+    with pytest.raises(ValueError, match=r"shape \(2,\): a vector must have shape \(4,\)"):
+        ntk.gram(model, x, outputs=[1, 2])
+
+
+def test_one_cotangent_for_one_function():
+    assert kinds.kind_of("sum", 10).functions == kinds.kind_of(3, 10).functions == 1
+    assert kinds.kind_of("trace", 10).entries == 1
