@@ -5,9 +5,11 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+from references import assign_flat, dense_jacobian
 
-from ntk_tf import models
+from ntk_tf import models, ntk
 from ntk_tf.catalogue import architectures
+from ntk_tf.linearization import LinearizedModel
 from ntk_tf.models import size
 from ntk_tf.models.weights import to_keras
 
@@ -177,3 +179,19 @@ def test_models_can_be_saved(arch, parametrization, rng, tmp_path):
     x = rng.standard_normal((2, *shape)).astype("float32")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(x), model(x))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("parametrization", ["standard", "ntk"])
+def test_kernel_and_linearization_equal_dense_jacobians(arch, parametrization, rng, float64):
+    model = models.build(arch, 1 / 64, 2, (9, 8, 2), parametrization=parametrization)
+    x = rng.standard_normal((2, 9, 8, 2))
+    jacobian = dense_jacobian(model, x)
+    gram = ntk.gram(model, x, precision="float64").reshape(4, 4)
+    assert np.abs(gram).max() > 1e-6
+    np.testing.assert_allclose(gram, jacobian @ jacobian.T, atol=1e-10 * np.abs(gram).max())
+    linearized = LinearizedModel(model)
+    direction = rng.standard_normal(jacobian.shape[1])
+    assign_flat(linearized.trainable_weights, direction)
+    expected = np.asarray(model(x)) + (jacobian @ direction).reshape(2, 2)
+    np.testing.assert_allclose(linearized(x), expected, atol=1e-10 * np.abs(expected).max())
