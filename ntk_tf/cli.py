@@ -125,9 +125,11 @@ class _Line:
         return self.values[name].value
 
     def given(self, names: Sequence[str]) -> dict[str, Any]:
-        """The settings that are given, parsed and checked."""
+        """The settings that are given, parsed and checked as the experiment has them."""
+        experiment = EXPERIMENTS.get(self.text("experiment") or "train")
+        own = declarations(experiment.settings) if experiment else {}
         return {
-            name: _parsed(name, self.text(name), self.settings[name])
+            name: _parsed(name, self.text(name), own.get(name, self.settings[name]))
             for name in names
             if self.text(name) is not None
         }
@@ -295,7 +297,8 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
         if line.text(d.plural) is not None
     }
     given = line.given(tuple(common))
-    if "linearized" in declarations(_experiment(given).settings):
+    experiment = EXPERIMENTS.get(given.get("experiment", "train"))
+    if experiment and "linearized" in declarations(experiment.settings):
         values.setdefault("linearized", (False, True))
     chosen = options(line.text("runs_dir") or "runs", **line.given(tuple(how)))
     runs = grid.combine(given, values, chosen, _cards(line))
@@ -310,11 +313,6 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
         dry_run=bool(line.text("dry_run")),
         emit_commands=bool(line.text("emit_commands")),
     )
-
-
-def _experiment(given: Mapping[str, Any]):
-    """The card of the experiment; `resolve` refuses an unknown one."""
-    return EXPERIMENTS.get(given.get("experiment", "train"), EXPERIMENTS["train"])
 
 
 def _executor(line: _Line) -> str:

@@ -212,7 +212,7 @@ class _Rank:
         targets = np.eye(config.num_classes)[labels]
         with self.console.status("kernel regression"):
             offset = map_batches(lambda part: self.model(part, training=False), x)
-            solution = ntk.kernel_regression(gram, targets, offset, config.ridge)
+            solution = ntk.kernel_regression(gram, targets, offset, config.ridge, config.precision)
             linear = LinearizedModel(self.model)
             dual = solution.dual.astype(config.precision)
             minimizer = linear.jacobian.vjp_in_batches(x, dual)  # u = A^T alpha
