@@ -1,4 +1,4 @@
-"""Names that TensorFlow and Keras keep to themselves, each with the reason there is no other way."""
+"""Names that TensorFlow and Keras keep to themselves, each with why there is no other way."""
 
 import tensorflow as tf
 from tensorflow.python.framework import ops

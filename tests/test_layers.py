@@ -20,6 +20,7 @@ FLOORS = {
     "models": 3,
     "reporting": 3,
     "linearization": 4,
+    "private": 0,
     "ntk": 4,
     "training": 4,
     "experiments": 5,

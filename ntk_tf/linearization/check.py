@@ -102,13 +102,17 @@ def trial(base: keras.Model, point: Sequence[tf.Variable], x: Any, mode: str) ->
     return Trial(base, point, x, specs, mode)
 
 
-def symbolic_trial(base: keras.Model, point: Sequence[tf.Variable], mode: str) -> Trial | None:
-    """A trial on the inputs that the model declares; None if it declares none."""
-    inputs = getattr(base, "input", None) if base.inputs else None
-    if inputs is None:
+def declared_inputs(base: keras.Model) -> Any:
+    """A structure of `tf.TensorSpec` like the inputs that a model is built for; None if unknown."""
+    if getattr(base, "inputs", None):
+        inputs = base.inputs[0] if isinstance(base, keras.Sequential) else base.input
+        return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), inputs)
+    shape = (base.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, (tuple, list)) or not all(
+        isinstance(n, (int, type(None))) for n in shape
+    ):
         return None
-    specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), inputs)
-    return Trial(base, point, specs, specs, mode)
+    return tf.TensorSpec([None, *shape[1:]], base.input_dtype)
 
 
 def choose(trial: Trial, ways: Sequence[str]) -> str:
@@ -157,7 +161,7 @@ def _choose(trial, ways):
             return way
     if not _runs(trial):
         return ways[0]
-    found = [f"{_place(trial, way)}: {text}" for way, text in complaints.items()]
+    found = [f"{_place(trial, way, text)}: {text}" for way, text in complaints.items()]
     raise ValueError(
         f"{trial.base.name!r} cannot be linearized here ({trial.mode} mode). "
         + "; ".join(found)
@@ -231,7 +235,9 @@ def _normal(like, seed):
 def _dot(one, other) -> tf.Tensor:
     """Inner product of lists of tensors, in float32 at least."""
     wide = tf.float64 if any(t.dtype == tf.float64 for t in one) else tf.float32
-    parts = [tf.reduce_sum(tf.cast(a, wide) * tf.cast(b, wide)) for a, b in zip(one, other, strict=True)]
+    parts = [
+        tf.reduce_sum(tf.cast(a, wide) * tf.cast(b, wide)) for a, b in zip(one, other, strict=True)
+    ]
     return tf.cast(sum(parts, tf.zeros((), wide)), tf.float64)
 
 
@@ -239,13 +245,16 @@ def _tolerance(base) -> float:
     """Of a relative difference, by the coarsest precision that any layer computes in."""
     names = {layer.compute_dtype for layer in private.layers_of(base)}
     epsilon = max(_EPSILON.get(name, 2**-3) for name in names if "float" in name)
-    if tf.config.list_logical_devices("GPU") and tf.config.experimental.tensor_float_32_execution_enabled():
+    if (
+        tf.config.list_logical_devices("GPU")
+        and tf.config.experimental.tensor_float_32_execution_enabled()
+    ):
         epsilon = max(epsilon, 2**-10)
     return 10 * epsilon ** (2 / 3)
 
 
 def _moves(trial, call, weights) -> bool:
-    """Whether f changes by central differences in the weights, though nothing says it should not."""
+    """Whether f changes with the weights, by central differences, though nothing forbids it."""
     if trial.op_types() & _DELIBERATE or tf.distribute.get_strategy().num_replicas_in_sync > 1:
         return False
     before = [w.numpy() for w in weights]
@@ -260,11 +269,13 @@ def _moves(trial, call, weights) -> bool:
 
 
 def _shifted(call, x, weights, values, steps, sign) -> np.ndarray:
-    """f with some of its weights shifted."""
+    """The outputs with some of the weights shifted."""
     for weight, value, step in zip(weights, values, steps, strict=True):
         weight.assign((value + sign * step).astype(value.dtype) if sign else value)
     leaves = tf.nest.flatten(call(x))
-    return np.concatenate([np.zeros(0), *(np.float64(f).ravel() for f in leaves if products.is_float(f))])
+    return np.concatenate(
+        [np.zeros(0), *(np.float64(f).ravel() for f in leaves if products.is_float(f))]
+    )
 
 
 class _EnoughError(BaseException):
@@ -303,14 +314,19 @@ def _first(trial, x, limit: float) -> list[tuple[keras.Operation, Any]]:
     return calls
 
 
-def _place(trial, way) -> str:
+def _place(trial, way, text) -> str:
     """The first layer with which the model goes wrong, by bisection over all calls of layers."""
     names = []
-    trial.run(lambda x: tf.zeros(()) * len(names.extend(c[0] for c in _first(trial, x, math.inf)) or []))
+    trial.run(
+        lambda x: tf.zeros(()) * len(names.extend(c[0] for c in _first(trial, x, math.inf)) or [])
+    )
+
+    # What hides a weight from one output does not hide it from the outputs before.
+    start = -1 if "depends on" in text else 0
 
     def wrong(count):
         def prefix(x):
-            outputs = tf.nest.flatten([c[1] for c in _first(trial, x, count)])
+            outputs = tf.nest.flatten([c[1] for c in _first(trial, x, count)[start:]])
             return [t for t in outputs if isinstance(t, tf.Tensor) and products.is_float(t)]
 
         return _complaint(trial, prefix, way) is not None

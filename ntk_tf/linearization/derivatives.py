@@ -27,9 +27,7 @@ def _lrn_grad(op, tangent):
     nothing here needs, and TensorFlow would refuse.
     """
     _, x, _ = op.inputs
-    radius, bias, a, b = (
-        op.get_attr(name) for name in ("depth_radius", "bias", "alpha", "beta")
-    )
+    radius, bias, a, b = (op.get_attr(name) for name in ("depth_radius", "bias", "alpha", "beta"))
     channels = x.shape[-1] or tf.shape(x)[-1]
     near = tf.linalg.band_part(tf.ones((channels, channels), x.dtype), radius, radius)
     s = bias + a * tf.linalg.matmul(x * x, near)
@@ -77,9 +75,7 @@ _FORMULAS = {
     "LRNGrad": _lrn_grad,
     "ResizeNearestNeighborGrad": _resize_grad(tf.raw_ops.ResizeNearestNeighbor, *_GRID),
     "ResizeBicubicGrad": _resize_grad(tf.raw_ops.ResizeBicubic, *_GRID),
-    "ScaleAndTranslateGrad": _resize_grad(
-        tf.raw_ops.ScaleAndTranslate, "kernel_type", "antialias"
-    ),
+    "ScaleAndTranslateGrad": _resize_grad(tf.raw_ops.ScaleAndTranslate, "kernel_type", "antialias"),
 }
 
 

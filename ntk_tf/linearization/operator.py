@@ -32,8 +32,8 @@ class Jacobian:
     mode. All products work in an eager call, in a graph and under XLA, and inside a `tf.function`.
 
     Before the first product J u in each of these modes, both ways are tried with random vectors,
-    and the first for which <r, J u> = <J^T r, u> is kept; see `check`. Under XLA no product is taken
-    through TensorFlow's max pooling, whose second derivative XLA corrupts.
+    and the first for which <r, J u> = <J^T r, u> is kept; see `check`. Under XLA no product is
+    taken through TensorFlow's max pooling, whose second derivative XLA corrupts.
 
     Args:
         base: a built Keras model f.
@@ -128,7 +128,9 @@ class Jacobian:
             ValueError: if no allowed way is right. It names the layer, found by bisection.
         """
         mode = mode or checks.current_mode()
-        self._found[mode] = checks.choose(checks.trial(self.base, self._point, x, mode), self._ways())
+        self._found[mode] = checks.choose(
+            checks.trial(self.base, self._point, x, mode), self._ways()
+        )
 
     def survives_xla(self) -> bool:
         """Whether XLA can compile products, as far as can be told before there are inputs.
@@ -136,8 +138,10 @@ class Jacobian:
         TensorFlow's max pooling is what it cannot; it is looked for among the operations of the
         model's graph, if the model declares its inputs.
         """
-        trial = checks.symbolic_trial(self.base, self._point, "xla")
-        return trial is None or checks.survives_xla(trial)
+        specs = checks.declared_inputs(self.base)
+        if specs is None:
+            return True
+        return checks.survives_xla(checks.Trial(self.base, self._point, specs, specs, "xla"))
 
     def _function(self, x) -> Callable[[], Any]:
         return functools.partial(self.base, x, training=False)
