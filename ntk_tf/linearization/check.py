@@ -91,7 +91,7 @@ class Trial:
 
 
 def trial(base: keras.Model, point: Sequence[tf.Variable], x: Any, mode: str) -> Trial | None:
-    """A trial on x, or where x is symbolic on random inputs like it; None if there can be none."""
+    """A trial on inputs like x, which may be symbolic; None if there can be none."""
     if mode == "eager" or not any(tf.is_symbolic_tensor(t) for t in tf.nest.flatten(x)):
         x = tf.nest.map_structure(tf.convert_to_tensor, x)
     if not all(isinstance(t, tf.Tensor) and t.shape.rank is not None for t in tf.nest.flatten(x)):
@@ -170,8 +170,11 @@ def _choose(trial, ways):
 
 
 def _sample(leaf):
-    """Random values for a spec: numbers in (0, 1), or 0 and 1, which any vocabulary has."""
-    if isinstance(leaf, tf.Tensor):
+    """Random numbers in (0, 1) of a leaf's shape; integers stay, or are 0 and 1, as in any range.
+
+    Pictures that are black, say, would hide what is wrong with the layers that see them.
+    """
+    if isinstance(leaf, tf.Tensor) and not leaf.dtype.is_floating:
         return leaf
     shape = [
         (OPEN_SIDE if axis else OPEN_BATCH) if n is None else n for axis, n in enumerate(leaf.shape)

@@ -110,7 +110,7 @@ class LinearizedModel(keras.Model):
     def check(self, x) -> None:
         """Compare J u with J^T r in the mode that the compiled model will run in.
 
-        Training does so by itself with random inputs; see `Jacobian.check`, also for the cost.
+        Training and all else do so by themselves; see `Jacobian.check`, also for the cost.
 
         Args:
             x: a batch of inputs.
@@ -151,7 +151,7 @@ class LinearizedModel(keras.Model):
         super().export(filepath, *args, input_signature=input_signature, **kwargs)
 
     def get_config(self):
-        """The base's configuration and which of its weights u belongs to; values are saved apart."""
+        """The configuration of the base and which of its weights u belongs to."""
         chosen = {id(w) for w in self.jacobian.weights}
         return {
             "base": keras.saving.serialize_keras_object(self.base),

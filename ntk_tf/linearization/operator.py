@@ -116,9 +116,10 @@ class Jacobian:
     def check(self, x, mode: str | None = None) -> None:
         """Compare <r, J u> with <J^T r, u> for random r and u in a mode in which products will run.
 
-        The products do so themselves where they first run in a mode: with their own x in an eager
-        call, and while a graph is traced with random inputs of its shape. Here x is given.
-        A check traces one training step (and XLA compiles it) and takes the time of one.
+        The products do so themselves where they first run in a mode, in a graph while it is traced.
+        Inputs have the shapes of x but random values, integers apart, which are those of x, or 0
+        and 1 in a graph. A check traces one training step (and XLA compiles it) and takes the time
+        of one.
 
         Args:
             x: a batch of inputs.
