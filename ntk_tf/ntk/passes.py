@@ -133,6 +133,7 @@ def example_gradients(
     model: keras.Model,
     wanted: Sequence[tuple[Sequence[keras.Variable], slice | None]],
     cotangents: np.ndarray,
+    eager: bool = False,
 ) -> Callable[[Inputs], list[tf.Tensor]]:
     """The general way: from a batch to the gradients `[b, R, q]` of R functions of its outputs.
 
@@ -142,10 +143,10 @@ def example_gradients(
         model: any.
         wanted: weights, and which of their numbers, one after the other; None for all.
         cotangents: coefficients of the functions, `[R, L]`.
+        eager: without a graph, which some models do not have.
     """
     weights = {id(w): w.value for some, _ in wanted for w in some}
 
-    @tf.function(reduce_retracing=True)
     def of_example(example):
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(list(weights.values()))
@@ -169,6 +170,9 @@ def example_gradients(
             tf.constant(cotangents, outputs.dtype),
             fn_output_signature=[some[0].dtype for some, _ in wanted],
         )
+
+    if not eager:
+        of_example = tf.function(of_example, reduce_retracing=True)
 
     def of_batch(x):
         rows = [slice(i, i + 1) for i in range(length(x))]
