@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from scipy.sparse.linalg import aslinearoperator
 
 from ntk_tf import models, ntk
 
@@ -91,7 +92,7 @@ def test_error_bars_are_honest(deflate, rng):
     truth = ntk.decompose(kernel := factor @ factor.T)
     ranks, traces = [], []
     for seed in range(60):
-        found = ntk.estimate_spectrum(scipy_operator(kernel), 8, 60, deflate, seed)
+        found = ntk.estimate_spectrum(aslinearoperator(kernel), 8, 60, deflate, seed)
         rank_miss = found.effective_rank - truth.effective_rank
         ranks.append(rank_miss / found.effective_rank_error)
         traces.append((found.trace - truth.trace) / found.trace_error)
@@ -100,18 +101,11 @@ def test_error_bars_are_honest(deflate, rng):
         assert abs(np.mean(errors)) < 0.6
 
 
-def scipy_operator(matrix):
-    from scipy.sparse.linalg import aslinearoperator
-
-    return aslinearoperator(matrix)
-
-
 def test_exact_for_kernels_of_low_rank(rng):
     factor = rng.standard_normal((30, 4))
     truth = ntk.decompose(factor @ factor.T)
-    found = ntk.estimate_spectrum(
-        scipy_operator(factor @ factor.T), probes=200, steps=25, deflate=0
-    )
+    operator = aslinearoperator(factor @ factor.T)
+    found = ntk.estimate_spectrum(operator, probes=200, steps=25, deflate=0)
     assert found.effective_rank == pytest.approx(truth.effective_rank, rel=0.05)
     taken = ntk.estimate_spectrum(operator, probes=2, deflate=4)
     assert taken.effective_rank == pytest.approx(truth.effective_rank, rel=1e-6)
