@@ -49,6 +49,19 @@ class ByInputs(Branching):
         return self.readout(code)
 
 
+class Compiled(keras.Model):
+    """Calls a layer within a function of its own, whose graphs are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = layers.Dense(3, activation="tanh")
+        self.readout = layers.Dense(L)
+        self.inner = tf.function(lambda x: self.hidden(x))
+
+    def call(self, x):
+        return self.readout(self.inner(x))
+
+
 class TiedEmbedding(keras.Model):
     """A table that also reads out."""
 
@@ -94,6 +107,17 @@ def test_a_branch_that_only_later_inputs_take(rng, float64):
     for inputs in (x, x[:4]):
         found = ntk.gram(model, inputs, precision="float64", memory_gib=budget)
         assert error(found, model, inputs) < 1e-13
+
+
+def test_a_function_of_the_models_own_stays_as_it_was(rng, float64):
+    model, x = Compiled(), rng.standard_normal((6, 4))
+    model(x[:2])
+    assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-13
+    for n in (1, 3, 6):
+        with tf.GradientTape() as tape:
+            outputs = model(x[:n])
+        gradients = tape.gradient(outputs, [w.value for w in model.trainable_weights])
+        assert all(np.any(g) for g in gradients)
 
 
 def test_tied_embedding(rng, float64):
