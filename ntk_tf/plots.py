@@ -33,6 +33,6 @@ def save(figure: plt.Figure, path: pathlib.Path) -> None:
         path: without ending.
     """
     for ending in ("png", "pdf"):
-        with runs.atomic_write(path.with_suffix(f".{ending}"), "wb") as file:
+        with runs.atomic_write(path.with_name(f"{path.name}.{ending}"), "wb") as file:
             figure.savefig(file, format=ending, bbox_inches="tight")
     plt.close(figure)
