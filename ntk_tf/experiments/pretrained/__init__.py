@@ -49,4 +49,4 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     return accuracies(result, path) + text_among
 
 
-PRETRAINED = Experiment("pretrained", Pretrained, "ntk_tf.experiments.pretrained.run", summary)
+EXPERIMENT = Experiment("pretrained", Pretrained, "ntk_tf.experiments.pretrained.run", summary)
