@@ -87,8 +87,8 @@ def find(origin: Origin) -> str:
 
 
 def prepare(origin: Origin) -> None:
-    """Look at all but the pictures; there is nothing to prepare."""
-    find(origin)
+    """Read the file, so that what is wrong with it shows before many runs start."""
+    load(origin)
 
 
 def load(origin: Origin) -> Source:
