@@ -1,6 +1,7 @@
 """What all figures share: size, fonts, colours, and saving as PNG and PDF."""
 
 import pathlib
+from typing import Any
 
 import matplotlib
 
@@ -11,10 +12,10 @@ from matplotlib import pyplot as plt  # noqa: E402
 from ntk_tf import runs  # noqa: E402
 
 #: Dark for the network, light for its linearization, one hue a picture (matplotlib's tab20).
-HUES = matplotlib.colormaps["tab20"].colors
+HUES = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
 DARK, LIGHT = HUES[0::2], HUES[1::2]
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,

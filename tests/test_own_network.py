@@ -176,7 +176,7 @@ def test_every_program_with_one_command_each(call, folder):
     code, printed, errors = call("sweep", *PICTURES, "--epochs=1", "--widths=1,2", "--jobs=2")
     assert (code, errors) == (0, [])
     assert printed[-2:] == [
-        "4 runs: 4 done",
+        "4 runs: 4 done, 2 of them before",
         "tables and figures: python -m ntk_tf.report --runs_dir=runs --output_dir=report",
     ]
     assert sum(line.startswith("done ") for line in printed) == 2  # the others were there

@@ -24,7 +24,7 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 PICTURES = "pictures [n, h, w, c] or [n, h, w] or vectors [n, d], uint8 or float"
 LABELS = "integers [n] or [n, 1] from 0"
 #: What reading a damaged file raises.
-_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError)
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, RuntimeError)
 _UNREADABLE += (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 #: Pictures that are looked through at a time.
 _CHUNK = 256

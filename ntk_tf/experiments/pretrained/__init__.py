@@ -22,7 +22,7 @@ class Pretrained(groups.TestSubset, groups.Data):
 
     arch: str = setting("alexnet", one_of("alexnet"), "architecture", named=False)
     dataset: str = setting("imagenet_snakes", one_of("imagenet_snakes"), "pictures", named=False)
-    weights: str | None = setting(
+    weights: str = setting(  # None is refused by `check`
         None, _FILE, "network trained on ImageNet: .pth, .safetensors or .npz", named=False
     )
 
