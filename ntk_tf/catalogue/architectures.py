@@ -47,6 +47,24 @@ _ROWS = (
     Architecture(
         "alexnet", "AlexNet", "ntk_tf.models.alexnet:alexnet", 63, 224, 3, "imagenet_snakes"
     ),
+    # Jacot et al. (2018), section 6: sigma_w = 1 and beta = 0.1.
+    Architecture(
+        *("mlp", "MLP", "ntk_tf.models.mlp:mlp"),
+        dataset="mnist",
+        takes_vectors=True,
+        sigma_w=1.0,
+        sigma_b=0.1,
+    ),
+    # Chizat et al. (2019) have gain 1 in the runs of Figure 3(a), and 2 where none is named.
+    Architecture("vgg11", "VGG-11", "ntk_tf.models.vgg:vgg11", dataset="cifar10", gain=1.0),
+    Architecture(
+        "resnet18", "ResNet-18", "ntk_tf.models.resnet:resnet18", dataset="cifar10", gain=1.0
+    ),
+    # Arora et al. (2019): the factor c_sigma = 2 before each layer but the first.
+    Architecture("cnn_v", "CNN-V", "ntk_tf.models.cnn:cnn_v", dataset="cifar10"),
+    Architecture("cnn_gap", "CNN-GAP", "ntk_tf.models.cnn:cnn_gap", dataset="cifar10"),
+    # Lee et al. (2019), table S1, from memory.
+    Architecture("wrn", "WRN", "ntk_tf.models.wrn:wrn", dataset="cifar10", sigma_w=1.0),
 )
 ARCHITECTURES = {row.name: row for row in _ROWS}
 

@@ -10,10 +10,11 @@ import keras
 from ntk_tf.catalogue import architectures
 from ntk_tf.models import arguments as keywords
 from ntk_tf.models.arguments import ArchitectureError
+from ntk_tf.models.ntk_scaled import NTKScaled
 from ntk_tf.models.standard import Standard
 
 #: The sets of layers that make Keras models, by parametrization.
-LAYERS = {"standard": Standard}
+LAYERS = {"standard": Standard, "ntk": NTKScaled}
 
 
 def resolve(
