@@ -24,12 +24,13 @@ run: install  ## the main job on embedded data: LeNet and its linearization
 	@$(RUN) --linearized
 	@$(BIN)/python -m ntk_tf.report --runs_dir=runs
 
-test: lint  ## lint, docstring lint and all tests
+test: lint  ## lint, docstring lint, types and all tests
 	@$(BIN)/python -m pytest -n 2
 
 lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
 format: install
 	@$(BIN)/ruff check --fix .
@@ -39,4 +40,4 @@ benchmark: install
 	@$(BIN)/python scripts/benchmark.py --quick
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -237,7 +237,7 @@ def _widths(line: _Line, config: Config) -> tuple[int, ...]:
     text = line.text("widths")
     if text is None:
         return ()
-    if EXPERIMENTS[config.experiment].figure is None:
+    if not EXPERIMENTS[config.experiment].figure:
         several = [name for name, e in EXPERIMENTS.items() if e.figure]
         raise SettingError(
             f"--widths={text}: --experiment={config.experiment} takes one --width; several are for"
@@ -286,15 +286,15 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
         SystemExit: after `--help`.
     """
     settings = all_declarations()
-    axes = {name: d for name, d in settings.items() if d.plural}
+    axes = {name: d.plural for name, d in settings.items() if d.plural}
     common = {name: d for name, d in settings.items() if name not in axes}
     how = {name: d for name, d in declarations(Options).items() if name != "resume"}
-    lists = {d.plural: ("A,B...", f"several values: {_help(n, d)}") for n, d in axes.items()}
+    lists = {p: ("A,B...", f"several values: {_help(n, settings[n])}") for n, p in axes.items()}
     line = _Line(argv, "sweep", common | how, _SWEEP | lists)
     values = {
-        name: _list(d.plural, line.text(d.plural), d)
-        for name, d in axes.items()
-        if line.text(d.plural) is not None
+        name: _list(plural, line.text(plural), settings[name])
+        for name, plural in axes.items()
+        if line.text(plural) is not None
     }
     given = line.given(tuple(common))
     experiment = EXPERIMENTS.get(given.get("experiment", "train"))
@@ -344,9 +344,9 @@ def parse_report(argv: Sequence[str]) -> tuple[pathlib.Path, pathlib.Path | None
         The folder of runs to read, and the one to write to; None for a table on the screen.
     """
     line = _Line(argv, "report", {}, _REPORT)
-    folders = (line.text("runs_dir") or "runs", line.text("output_dir"))
-    runs_dir, output_dir = (f and pathlib.Path(f).expanduser() for f in folders)
-    return runs_dir, output_dir
+    runs_dir = pathlib.Path(line.text("runs_dir") or "runs").expanduser()
+    output_dir = line.text("output_dir")
+    return runs_dir, pathlib.Path(output_dir).expanduser() if output_dir else None
 
 
 def in_flags(error: Exception | str) -> str:

@@ -55,6 +55,7 @@ def _carry_out(command: cli.Command, console: Console) -> int:
         place = inputs.find(config, options)
         if command.prepare_data:
             inputs.prepare(config, options)
+            size.estimate(config)  # refuses a network that does not take the data
             _say(console, f"{config.dataset} is at hand")
         elif command.dry_run:
             size.describe(config, options, place, console)

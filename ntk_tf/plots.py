@@ -1,6 +1,7 @@
 """What all figures share: size, fonts, colours, and saving as PNG and PDF."""
 
 import pathlib
+from typing import Any
 
 import matplotlib
 
@@ -11,10 +12,10 @@ from matplotlib import pyplot as plt  # noqa: E402
 from ntk_tf import runs  # noqa: E402
 
 #: Dark for the network, light for its linearization, one hue a picture (matplotlib's tab20).
-HUES = matplotlib.colormaps["tab20"].colors
+HUES = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
 DARK, LIGHT = HUES[0::2], HUES[1::2]
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -33,6 +34,6 @@ def save(figure: plt.Figure, path: pathlib.Path) -> None:
         path: without ending.
     """
     for ending in ("png", "pdf"):
-        with runs.atomic_write(path.with_suffix(f".{ending}"), "wb") as file:
+        with runs.atomic_write(path.with_name(f"{path.name}.{ending}"), "wb") as file:
             figure.savefig(file, format=ending, bbox_inches="tight")
     plt.close(figure)

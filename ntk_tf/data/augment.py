@@ -43,7 +43,7 @@ def boxes(count: int | tf.Tensor, key: tf.Tensor, aspect: float = 1.0) -> tf.Ten
     return tf.stack([top, left, top + height, right], axis=1)
 
 
-def flip_crop(images: tf.Tensor, size: tuple[int, int], key: tf.Tensor) -> tf.Tensor:
+def flip_crop(images: tf.Tensor, size: tuple[int, ...], key: tf.Tensor) -> tf.Tensor:
     """Crop pictures at random, resize bilinearly, and flip half of them.
 
     Args:

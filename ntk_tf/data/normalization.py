@@ -81,7 +81,7 @@ def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         The means and the standard deviations, float64 `[c]`.
     """
     count = images[..., 0].size
-    mean = sum(_reduced(np.add, chunk) for chunk in _chunks(images)) / count
+    mean = np.asarray(sum(_reduced(np.add, chunk) for chunk in _chunks(images))) / count
     squares = sum(_reduced(np.add, np.square(chunk - mean)) for chunk in _chunks(images))
     return mean, np.sqrt(squares / count)
 

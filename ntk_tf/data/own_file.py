@@ -24,7 +24,7 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 PICTURES = "pictures [n, h, w, c] or [n, h, w] or vectors [n, d], uint8 or float"
 LABELS = "integers [n] or [n, 1] from 0"
 #: What reading a damaged file raises.
-_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError)
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, RuntimeError)
 _UNREADABLE += (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 #: Pictures that are looked through at a time.
 _CHUNK = 256
@@ -87,8 +87,8 @@ def find(origin: Origin) -> str:
 
 
 def prepare(origin: Origin) -> None:
-    """Look at all but the pictures; there is nothing to prepare."""
-    find(origin)
+    """Read the file, so that what is wrong with it shows before many runs start."""
+    load(origin)
 
 
 def load(origin: Origin) -> Source:

@@ -130,7 +130,7 @@ def prepare(
     """
     builder = published.builder(origin)
     check(builder)
-    if _place(published, builder, origin.manual_dir) == "manual_dir":
+    if origin.manual_dir and _place(published, builder, origin.manual_dir) == "manual_dir":
         _verify(builder, pathlib.Path(origin.manual_dir))
     return prepared(builder, published.dataset, origin.manual_dir)
 

@@ -1,12 +1,15 @@
 """What `--experiment` names; importing this imports no TensorFlow.
 
-Another experiment is a folder here and its name in `EXPERIMENTS`.
+Another experiment is a folder here, whose `EXPERIMENT` is its card, and a line below.
 """
 
-from ntk_tf.experiments.baseline import BASELINE
-from ntk_tf.experiments.pretrained import PRETRAINED
-from ntk_tf.experiments.rank import RANK
-from ntk_tf.experiments.train import TRAIN
-from ntk_tf.experiments.trajectory import TRAJECTORY
+import importlib
 
-EXPERIMENTS = {e.name: e for e in (TRAIN, TRAJECTORY, RANK, BASELINE, PRETRAINED)}
+NAMES = (
+    "train",
+    "trajectory",
+    "rank",
+    "baseline",
+    "pretrained",
+)
+EXPERIMENTS = {name: importlib.import_module(f"{__name__}.{name}").EXPERIMENT for name in NAMES}

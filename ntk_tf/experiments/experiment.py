@@ -25,7 +25,7 @@ class Experiment:
             the pictures.
         summary: its result in words, from the content and the path of result.json.
         files: patterns of what it writes besides what every run has.
-        figure: module with `draw(run_dirs, output_dir)`, for several widths; None if it has none.
+        figure: module with `draw(run_dirs, output_dir)`, for several widths; empty if it has none.
         keeps_inputs: whether the training pictures are kept in memory as inputs.
     """
 
@@ -34,7 +34,7 @@ class Experiment:
     module: str
     summary: Callable[[Mapping[str, Any], pathlib.Path], str]
     files: tuple[str, ...] = ()
-    figure: str | None = None
+    figure: str = ""
     keeps_inputs: bool = False
 
     def run(self, config: Config, options: Options, console: Console) -> dict[str, Any]:

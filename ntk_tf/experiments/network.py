@@ -58,7 +58,7 @@ def _build(config: Any) -> keras.Model:
             **config.arguments,
         )
     except models.ArchitectureError as error:
-        text = str(error)
+        text = str(error).replace(repr(config.arch), config.arch)
         said = "--" if text.startswith("arch=") else f"--arch_args={config.arch_args}: "
         raise SettingError(said + text) from error
 

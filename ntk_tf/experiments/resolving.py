@@ -47,10 +47,8 @@ def resolve(card_of: Callable[[str], Card] | None = None, **settings: Any) -> Co
     if given.get("snake_synsets"):
         given["snake_synsets"] = ",".join(sorted(given["snake_synsets"].split(",")))
     config = owner(**_complete(own, given, card_of or look_up))
-    for name in given:
-        if not own[name].read_by(config):
-            flags = own[name].when.flags
-            raise SettingError(f"--{name}={shown(given[name])}: read only with {flags}")
+    for name, value in given.items():
+        own[name].check_read(name, value, config)
     config.check(given)
     return config
 

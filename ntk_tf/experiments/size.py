@@ -114,6 +114,7 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
     size = estimate(config, options.cache_decoded)
     lines = config.to_dict() | {
         "input": "x".join(map(str, config.input_shape)),
+        "classes": config.num_classes,
         "data": place,
         "workdir": options.workdir,
         "parameters": f"{size.parameters:,}",

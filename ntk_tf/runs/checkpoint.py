@@ -46,10 +46,11 @@ def save(directory: pathlib.Path, checkpoint: Checkpoint) -> None:
         WriteError: if it cannot be written; those before are still there.
     """
     path = directory / f"step-{checkpoint.step:09d}.npz"
+    content: dict[str, Any] = {_META: np.array(json.dumps(checkpoint.meta)), **checkpoint.arrays}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, "wb") as file:
-            np.savez(file, **{_META: np.array(json.dumps(checkpoint.meta))}, **checkpoint.arrays)
+            np.savez(file, **content)
         paths = sorted(directory.glob("step-*.npz"))
         kept = paths[: paths.index(path) + 1][-KEEP:]
         for other in set(paths) - set(kept):  # later ones are damaged: `restore` passed them over

@@ -9,7 +9,7 @@ import pathlib
 import re
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ntk_tf.catalogue.datasets import Card, is_own
 from ntk_tf.settings.options import Options
@@ -32,6 +32,10 @@ class Config:
         "train", text("the name of an experiment", placeholder="NAME"), "what to run", named=False
     )
     card: Card
+
+    if TYPE_CHECKING:  # settings are declared in groups, and each experiment reads some of them
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def check(self, given: dict[str, Any]) -> None:
         """Refuse settings that do not go together; groups add what they know.

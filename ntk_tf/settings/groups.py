@@ -298,6 +298,10 @@ class Precision(Config):
     )
 
 
+#: What an architecture is given besides its keyword arguments.
+_GIVEN = ("arch", "parametrization", "width", "num_classes", "input_shape", "seed")
+
+
 def _arguments() -> Rule:
     """Keyword arguments `name=value,...`; values are numbers, true, false, none or words."""
     form = re.compile(r"[A-Za-z_]\w*=[^,=]+(,[A-Za-z_]\w*=[^,=]+)*")
@@ -360,6 +364,19 @@ class Network(Config):
         "keyword arguments of the architecture, such as kernel_size=3 for lenet (default: none)",
         since="0.2",
     )
+
+    def check(self, given: dict[str, Any]) -> None:
+        """Refuse keyword arguments that are settings of their own.
+
+        Raises:
+            SettingError: naming the flag, its value and what is allowed.
+        """
+        super().check(given)
+        for name in _GIVEN:
+            if name in self.arguments:
+                raise SettingError(
+                    f"--arch_args={self.arch_args}: {name} is given to every architecture as it is"
+                )
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 from ntk_tf.settings.setting import (
     TRUE_OR_FALSE,
     Condition,
-    SettingError,
     declarations,
     integer,
     one_of,
@@ -106,6 +105,5 @@ def check_for(config: Any, chosen: Options) -> None:
         SettingError: naming the flag, its value and what is allowed.
     """
     for name, value in chosen.changed().items():
-        declaration = declarations(Options).get(name)
-        if declaration and not declaration.read_by(config):
-            raise SettingError(f"--{name}={value}: read only with {declaration.when.flags}")
+        if name in declarations(Options):
+            declarations(Options)[name].check_read(name, value, config)

@@ -134,6 +134,15 @@ class Declaration:
         """Whether a configuration that has the setting reads it."""
         return self.when is None or self.when.holds(config)
 
+    def check_read(self, name: str, value: Any, config: Any) -> None:
+        """Refuse a value where a configuration does not read the setting.
+
+        Raises:
+            SettingError: naming the flag, its value and with what it is read.
+        """
+        if self.when is not None and not self.when.holds(config):
+            raise SettingError(f"--{name}={shown(value)}: read only with {self.when.flags}")
+
     def default_for(self, config: Any) -> Any:
         """The default value beside a configuration's other values."""
         return self.default(config) if callable(self.default) else self.default

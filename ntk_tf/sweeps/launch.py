@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from ntk_tf import runs
+from ntk_tf.catalogue import architectures
 from ntk_tf.process import signals
+from ntk_tf.settings import Config
 from ntk_tf.sweeps import devices, listing, process, slurm
 from ntk_tf.sweeps.display import Display
 from ntk_tf.sweeps.grid import Run, Sweep
@@ -65,7 +67,7 @@ def run(sweep: Sweep, console: Console) -> int:
 
 
 def prepare(missing: Sequence[Run]) -> int:
-    """See in a process of its own that the runs' data is at hand, before any of them starts.
+    """See in a process of its own that data and network can be used, before any run starts.
 
     Args:
         missing: the runs that are not finished.
@@ -73,7 +75,7 @@ def prepare(missing: Sequence[Run]) -> int:
     Returns:
         0, or the exit code of the process, which has said on standard error what is wrong.
     """
-    if not missing or missing[0].config.card.embedded:
+    if not missing or not _needs_preparation(missing[0].config):
         return 0
     command = [*missing[0].command, "--prepare_data"]
     child = subprocess.Popen(command, start_new_session=True)
@@ -81,6 +83,10 @@ def prepare(missing: Sequence[Run]) -> int:
         return child.wait()
     finally:
         process.end([child])
+
+
+def _needs_preparation(config: Config) -> bool:
+    return not config.card.embedded or architectures.is_own(config.arch)
 
 
 def _carry_out(

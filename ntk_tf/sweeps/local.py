@@ -44,14 +44,14 @@ class Runner:
                 time.sleep(TICK)
         finally:
             running = [entry for entry in self.entries if entry.status == RUNNING]
-            process.end([entry.process for entry in running])
+            process.end([entry.process for entry in running if entry.process])
             for entry in running:
                 entry.status = WAITING
 
     def _collect(self) -> None:
         """See which processes have ended."""
         for entry in self.entries:
-            if entry.status != RUNNING or entry.process.poll() is None:
+            if entry.status != RUNNING or not entry.process or entry.process.poll() is None:
                 continue
             entry.seconds, entry.slot = entry.elapsed(), -1
             code = entry.process.returncode

@@ -43,7 +43,7 @@ def start(
             log.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(open(log, "ab", buffering=0))
         except OSError as error:
-            raise runs.WriteError(log, error.strerror) from error
+            raise runs.WriteError(log, error.strerror or str(error)) from error
         with contextlib.suppress(OSError):  # a full disk shall not keep the run from trying
             file.write(f"$ {' '.join(command)}\n".encode())
         return subprocess.Popen(

@@ -4,14 +4,15 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ntk_tf import runs
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.process import signals
-from ntk_tf.settings import Config, Options, flags_of
+from ntk_tf.settings import Options, flags_of
 
 
-def run(config: Config, options: Options, widths: Sequence[int], dry_run: bool) -> int:
+def run(config: Any, options: Options, widths: Sequence[int], dry_run: bool) -> int:
     """Run an experiment at each width in a folder of its own, `x1`, `x3`, ..., then draw.
 
     Every width has a process to itself, so that one's memory and traces are not the next one's.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -53,7 +54,7 @@ class TorchSGD(keras.optimizers.Optimizer):
         self.momentum = momentum
         self.coupled_weight_decay = weight_decay
         self.decay_offsets = None if decay_offsets is None else tuple(decay_offsets)
-        self._undecayed = ([], [])
+        self._undecayed: tuple[Sequence[Any], Sequence[str]] = ([], [])
 
     def exclude_from_weight_decay(
         self,
@@ -87,9 +88,9 @@ class TorchSGD(keras.optimizers.Optimizer):
             )
         super().build(variables)
         excluded, names = self._undecayed
-        excluded = {id(_plain(variable)) for variable in excluded}
+        spared = {id(_plain(variable)) for variable in excluded}
         self._decays = [
-            id(_plain(v)) not in excluded and not any(re.search(name, v.name) for name in names)
+            id(_plain(v)) not in spared and not any(re.search(name, v.name) for name in names)
             for v in variables
         ]
         strategy = tf.distribute.get_strategy()
@@ -119,7 +120,7 @@ class TorchSGD(keras.optimizers.Optimizer):
             )
             return
         velocity = self.velocities[position].value
-        done = []
+        done: list[tf.Operation] = []
         for part in decayed:  # v <- v + weight_decay / momentum * part, in place, in turn
             with tf.control_dependencies(done):
                 update = tf.raw_ops.ResourceApplyGradientDescent(

@@ -293,7 +293,7 @@ def _opened(place: pathlib.Path) -> Iterator[tarfile.TarFile]:
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, place: pathlib.Path) -> bytes:
     """A member's content, which is written nowhere, whatever its name."""
     with _explained(place):
-        return archive.extractfile(member).read()
+        return archive.extractfile(member).read()  # type: ignore[union-attr]  # None for folders
 
 
 @contextlib.contextmanager

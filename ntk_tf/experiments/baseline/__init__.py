@@ -11,4 +11,4 @@ class Baseline(groups.MaxSteps, groups.TestSubset, groups.TrainSubset, groups.Da
     """The settings of a logistic regression."""
 
 
-BASELINE = Experiment("baseline", Baseline, "ntk_tf.experiments.baseline.run", accuracies)
+EXPERIMENT = Experiment("baseline", Baseline, "ntk_tf.experiments.baseline.run", accuracies)

@@ -22,7 +22,7 @@ class Pretrained(groups.TestSubset, groups.Data):
 
     arch: str = setting("alexnet", one_of("alexnet"), "architecture", named=False)
     dataset: str = setting("imagenet_snakes", one_of("imagenet_snakes"), "pictures", named=False)
-    weights: str | None = setting(
+    weights: str = setting(  # None is refused by `check`
         None, _FILE, "network trained on ImageNet: .pth, .safetensors or .npz", named=False
     )
 
@@ -49,4 +49,4 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     return accuracies(result, path) + text_among
 
 
-PRETRAINED = Experiment("pretrained", Pretrained, "ntk_tf.experiments.pretrained.run", summary)
+EXPERIMENT = Experiment("pretrained", Pretrained, "ntk_tf.experiments.pretrained.run", summary)

@@ -44,7 +44,7 @@ def run(config: Pretrained, options: Options, console: Console) -> dict[str, Any
     with console.status("evaluating"):
         batches = inputs.evaluation_batches(test)
         outputs = model.predict(batches.map(lambda x, _: x), verbose=0)
-    accuracy = accuracies(outputs, test.labels, inputs.source.classes)
+    accuracy = accuracies(outputs, test.labels, inputs.source.classes or ())
     result = {
         "status": "completed",
         "train_accuracy": None,
@@ -60,7 +60,7 @@ def run(config: Pretrained, options: Options, console: Console) -> dict[str, Any
     return result
 
 
-def network(path: pathlib.Path, input_shape: tuple[int, int, int]) -> keras.Model:
+def network(path: pathlib.Path, input_shape: tuple[int, ...]) -> keras.Model:
     """AlexNet with the weights of a file, as wide as they are.
 
     Args:

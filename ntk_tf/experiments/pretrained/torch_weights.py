@@ -97,7 +97,7 @@ def kernels_and_biases(
     Raises:
         WeightsError: if a weight has no bias, or the names are others.
     """
-    layers = {}
+    layers: dict[str, dict[str, np.ndarray]] = {}
     for name, value in tensors.items():
         layer, _, kind = name.removeprefix("module.").rpartition(".")
         layers.setdefault(layer, {})[kind] = value

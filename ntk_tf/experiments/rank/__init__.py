@@ -58,7 +58,7 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     return (text + accuracies(result, path)).rstrip()
 
 
-RANK = Experiment(
+EXPERIMENT = Experiment(
     "rank",
     Rank,
     "ntk_tf.experiments.rank.run",

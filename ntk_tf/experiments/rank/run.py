@@ -164,7 +164,7 @@ class _Rank:
                 due = min(1.0, minutes) if step.done == step.total else minutes
                 save.after(step.done, 60 * due)
 
-            return ntk.gram(
+            gram = ntk.gram(
                 self.model,
                 x,
                 memory_gib=self.memory_gib,
@@ -172,6 +172,7 @@ class _Rank:
                 after_step=after_step,
                 partial=self._restore(),
             )
+            return np.asarray(gram)
 
     def _save(self) -> None:
         """Write a checkpoint of the Gram so far."""

@@ -28,4 +28,6 @@ class Train(
     )
 
 
-TRAIN = Experiment("train", Train, "ntk_tf.experiments.train.run", accuracies, keeps_inputs=True)
+EXPERIMENT = Experiment(
+    "train", Train, "ntk_tf.experiments.train.run", accuracies, keeps_inputs=True
+)

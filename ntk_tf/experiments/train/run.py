@@ -117,7 +117,7 @@ class _Training:
                 diverged_at = step
         result = {"status": "completed"}
         if diverged_at is not None:
-            train_logs = test_logs = {"accuracy": None, "loss": None}
+            train_logs = test_logs = dict[str, Any](accuracy=None, loss=None)
             result = divergence(diverged_at, self.plan, self.config.learning_rate_in)
         return result | {
             "train_accuracy": train_logs["accuracy"],

@@ -50,7 +50,7 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     return "" if distance is None else f"relative distance {distance:.3f}"
 
 
-TRAJECTORY = Experiment(
+EXPERIMENT = Experiment(
     "trajectory",
     Trajectory,
     "ntk_tf.experiments.trajectory.run",

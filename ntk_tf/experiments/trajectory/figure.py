@@ -52,7 +52,7 @@ def _read(run_dir: pathlib.Path) -> dict[str, Any]:
     """
     settings = runs.read_json(run_dir / "config.json")
     content = runs.read_arrays(run_dir / "trajectories.npz")
-    distances = runs.read_json(run_dir / "trajectory.json").get("distances")
+    trajectory = runs.read_json(run_dir / "trajectory.json")
     try:
         steps, pictures = len(content["step"]), len(content["label"])
         for side in ("standard", "linearized"):
@@ -63,7 +63,10 @@ def _read(run_dir: pathlib.Path) -> dict[str, Any]:
         return content | {
             "kernel": _read_kernel(run_dir / "kernel.csv"),
             "width": int(settings["width"]),
-            "distances": [(int(d["step"]), _number(d["relative_distance"])) for d in distances],
+            "distances": [
+                (int(row["step"]), _number(row["relative_distance"]))
+                for row in trajectory["distances"]
+            ],
         }
     except (LookupError, TypeError, ValueError, AttributeError, OSError, csv.Error) as error:
         raise runs.RunDirectoryError(

@@ -57,11 +57,12 @@ class KernelMovement:
     def prepare(self) -> None:
         """Compute the kernel at the start: the base is at w0 also when a run goes on."""
         self.kernel = ntk.GramFunction(self.pair.standard)
-        self.at_start = ntk.gram(self.pair.linearized.base, self.pictures)
+        self.at_start = np.asarray(ntk.gram(self.pair.linearized.base, self.pictures))
 
     def measure(self, step: int) -> dict[str, float]:
         """The kernel now, compared with that at the start."""
-        return kernel_movement(self.kernel(self.pictures), self.at_start, self.targets)
+        now = np.asarray(self.kernel(self.pictures))
+        return kernel_movement(now, self.at_start, self.targets)
 
 
 class Measure(keras.callbacks.Callback):

@@ -177,7 +177,8 @@ class _Trajectory:
         """What is measured at the pauses."""
         config, table = self.config, self.state.history.table
         pictures = self._pictures(slice(0, config.distance_examples))
-        found = [Distance(self.pair, pictures, config.distance_every, table("distance"))]
+        distance = Distance(self.pair, pictures, config.distance_every, table("distance"))
+        found: list[Distance | KernelMovement] = [distance]
         if config.kernel_every:
             first = slice(0, config.kernel_examples)
             targets = np.eye(config.num_classes)[self.inputs.source.test.labels[first]]
