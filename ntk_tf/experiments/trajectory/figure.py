@@ -12,6 +12,7 @@ from ntk_tf.plots import COLOURS, LINEARIZATION, NETWORK, plt
 
 SIDES = {"linearized": LINEARIZATION, "standard": NETWORK}
 OUTPUT_COLUMNS = ("width", "seed", "step", "picture", "class", "network", "linearization")
+_LABELS = {"step": "output of the correct class", "kernel": "kernel"}
 DISTANCE_COLUMNS = ("width", "seed", "step", "relative_distance", "distance", "movement")
 
 
@@ -27,7 +28,7 @@ def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
         output_dir: where the figures go.
     """
     contents = sorted(map(_read, run_dirs), key=lambda content: (content["seed"], content["width"]))
-    shown = [content for content in contents if "step" in content]
+    shown = [content for content in contents if "step" in content or content["kernel"]]
     with plt.rc_context(plots.STYLE):
         if shown:
             _draw_panels(shown, output_dir / "trajectories")
@@ -36,11 +37,12 @@ def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
 
 
 def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-    """The outputs of all runs, a row of panels a seed where there are several."""
+    """The outputs and kernels of all runs, a row of panels a seed where there are several."""
     seeds, widths = ({content[name] for content in contents} for name in ("seed", "width"))
     columns = min(5, len(widths) if len(seeds) > 1 else len(contents))
-    with_kernel = any(content["kernel"] for content in contents)
-    each = 2 if with_kernel else 1
+    parts = {"step": _draw_outputs, "kernel": _draw_kernel}
+    parts = {k: drawn for k, drawn in parts.items() if any(len(c.get(k, ())) for c in contents)}
+    each = len(parts)
     rows = each * -(-len(contents) // columns)
     figure, axes = plt.subplots(
         rows,
@@ -48,23 +50,23 @@ def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
         figsize=(1.2 + 3.2 * columns, 0.6 + 2.4 * rows),
         squeeze=False,
         sharey="row",
-        sharex="col",
         layout="constrained",
     )
-    for axis in axes.flat[len(contents) :] if each == 1 else ():
-        axis.set_visible(False)
     for i, content in enumerate(contents):
         row, column = each * (i // columns), i % columns
-        _draw_outputs(axes[row, column], content, len(seeds) > 1)
-        if with_kernel:
-            _draw_kernel(axes[row + 1, column], content["kernel"])
-    for axis in axes[-1]:
-        axis.set_xlabel("updates")
-    for i, axis in enumerate(axes[:, 0]):
-        axis.set_ylabel("kernel" if i % each else "output of the correct class")
-    if with_kernel:
-        axes[1, 0].legend(loc="lower right", fontsize=8)
-    _draw_legend(figure, contents, columns)
+        for k, (key, drawn) in enumerate(parts.items()):
+            if len(content.get(key, ())):
+                drawn(axes[row + k, column], content)
+        axes[row, column].set_title(_title(content, len(seeds) > 1))
+        axes[row + each - 1, column].set_xlabel("updates")
+    for axis in axes.flat:
+        axis.set_visible(axis.has_data())
+    for k, name in enumerate(_LABELS[key] for key in parts):
+        for axis in axes[k::each, 0]:
+            axis.set_ylabel(name)
+    if "kernel" in parts:
+        axes[each - 1, 0].legend(loc="lower right", fontsize=8)
+    _draw_legend(figure, [content for content in contents if "step" in content], columns)
     plots.save(figure, path)
     runs.write_table(path.with_name(f"{path.name}.csv"), OUTPUT_COLUMNS, _output_rows(contents))
 
@@ -128,7 +130,7 @@ def _read_kernel(path: pathlib.Path) -> list[dict[str, float]]:
         return [{name: float(row[name]) for name in names} for row in csv.DictReader(file)]
 
 
-def _draw_outputs(axis: plt.Axes, content: Mapping[str, Any], with_seed: bool) -> None:
+def _draw_outputs(axis: plt.Axes, content: Mapping[str, Any]) -> None:
     if content["target"] is not None:
         axis.axhline(content["target"], **plots.TARGET)
     for e, label in enumerate(content["label"]):
@@ -136,10 +138,12 @@ def _draw_outputs(axis: plt.Axes, content: Mapping[str, Any], with_seed: bool) -
             values = content[side][:, e, label]
             colour = COLOURS[e % len(COLOURS)]
             axis.plot(content["step"], values, color=colour, linewidth=1, **style)
-    seed = f", seed {content['seed']}" if with_seed else ""
-    note = _distance_note(content["distances"])
-    axis.set_title(f"width factor {content['width']}{seed}{note}")
     axis.margins(x=0.01)
+
+
+def _title(content: Mapping[str, Any], with_seed: bool) -> str:
+    seed = f", seed {content['seed']}" if with_seed else ""
+    return f"width factor {content['width']}{seed}{_distance_note(content['distances'])}"
 
 
 def _distance_note(distances: list[dict[str, Any]]) -> str:
@@ -150,8 +154,9 @@ def _distance_note(distances: list[dict[str, Any]]) -> str:
     return f"\nrelative distance {distance:.2f} after {step:,} updates"
 
 
-def _draw_kernel(axis: plt.Axes, rows: list[dict[str, float]]) -> None:
+def _draw_kernel(axis: plt.Axes, content: Mapping[str, Any]) -> None:
     """The kernel's direction and alignment on the left axis, its relative change on the right."""
+    rows = content["kernel"]
     steps = [row["step"] for row in rows]
     lines = {"cosine": ("cosine with the first kernel", "-"), "label_alignment": ("alignment", ":")}
     for i, (key, (name, style)) in enumerate(lines.items()):
@@ -165,10 +170,10 @@ def _draw_kernel(axis: plt.Axes, rows: list[dict[str, float]]) -> None:
     change.set_ylim(bottom=0)
 
 
-def _draw_legend(
-    figure: plt.Figure, contents: Sequence[Mapping[str, Any]], columns: int
-) -> None:
+def _draw_legend(figure: plt.Figure, contents: Sequence[Mapping[str, Any]], columns: int) -> None:
     """The two styles and the target, and a picture each where all runs show the same."""
+    if not contents:
+        return
     grey = {"color": "0.3", "linewidth": 1}
     handles = [
         plt.Line2D([], [], **grey, **NETWORK, label="network"),
@@ -199,6 +204,7 @@ def _output_rows(contents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "linearization": f"{content['linearized'][t, e, label]:.7g}",
         }
         for content in contents
+        if "step" in content
         for e, (picture, label) in enumerate(zip(content["index"], content["label"], strict=True))
         for t, step in enumerate(content["step"])
     ]
