@@ -42,7 +42,7 @@ details { margin: 0.6rem 0; } summary { cursor: pointer; }
 @media screen and (max-width: 40rem) {
   body { padding: 0 0.8rem; } th, td { padding: 0.2rem 0.5rem; }
   th:first-child, td:first-child { position: sticky; left: 0; background: #fff; }
-  td.text.long:first-child { min-width: 9rem; max-width: 9rem; }
+  td.text.long:first-child { min-width: 11rem; max-width: 11rem; }
 }
 @media print {
   @page { size: A4 landscape; margin: 12mm; }
