@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.ticker import NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from ntk_tf import plots, runs
 from ntk_tf.plots import plt
@@ -175,6 +175,7 @@ def draw_epochs(study: Study, chosen: Sequence[Setting], path: pathlib.Path) -> 
         for axis, name in zip(axes, ("test accuracy", "running train accuracy"), strict=True):
             axis.set_title(name)
             axis.set_xlabel("epoch")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.grid(alpha=0.25, linewidth=0.6)
         axes[0].set_ylabel("accuracy in percent")
         axes[0].set_ylim(_bottom(study), None)
@@ -221,7 +222,7 @@ def _bottom(study: Study) -> float | None:
         for name in ("test_accuracy", "running_train_accuracy")
         if row[name] is not None
     ]
-    return min(found) - 0.1 * (max(found) - min(found)) - 0.5 if found else None
+    return max(0.0, min(found) - 0.1 * (max(found) - min(found)) - 0.5) if found else None
 
 
 def _draw_run(

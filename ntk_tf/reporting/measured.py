@@ -24,7 +24,7 @@ _FIXED = {
     "run": Column("run", "run"),
     "width": Column("width", "width", "value"),
     "seed": Column("seed", "seed", "value"),
-    "settings": Column("settings", "settings other than the paper's"),
+    "settings": Column("settings", "other settings"),
     "status": Column("status", "status"),
 }
 #: What a row tells the page besides.

@@ -32,7 +32,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th { text-align: left; border-bottom: 2px solid #444; vertical-align: bottom; }
 th, td { padding: 0.2rem 0.7rem; } td { border-bottom: 1px solid #ddd; white-space: nowrap; }
 td.mean, td.percent, td.difference, td.value, td.measure { text-align: right; }
-td.text { white-space: normal; } td.long { min-width: 18rem; }
+td.text { white-space: normal; } td.long { min-width: 12rem; }
 td.empty { color: #767676; text-align: right; }
 td.percent { color: #555; }
 tr.chosen td { font-weight: 600; } tr.diverged td { background: #fdf0e3; }

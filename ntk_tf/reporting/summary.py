@@ -66,7 +66,7 @@ def results(experiment: str, records: list[Record]) -> Table:
     """A table of an experiment's results in words, one row a run."""
     texts = [EXPERIMENTS[experiment].describe(record.path) for record in records]
     table = Table(experiment, "result", box=None, pad_edge=False)
-    table.columns[1].min_width = min(50, max(map(len, texts)))
+    table.columns[1].no_wrap = max(map(len, texts)) <= 50
     for record, text in zip(records, texts, strict=True):
         table.add_row(Name(record.name), Text(text))
     return table

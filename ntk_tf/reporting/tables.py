@@ -14,7 +14,7 @@ from ntk_tf import runs
 #: What stands where a value is missing.
 EMPTY = "—"
 #: Characters of a cell from which on it may break into lines of some length.
-LONG = 30
+LONG = 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Table:
         value = row.get(column.key)
         if value is None or value == "":
             return EMPTY
+        if isinstance(value, bool):
+            return "yes" if value else "no"
         if column.kind == "difference":
             shown = f"{round(value, 1) + 0.0:+.1f}"
             return shown.replace("-", "−") if value and shown[1:] != "0.0" else "0.0"

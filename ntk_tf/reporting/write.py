@@ -138,9 +138,7 @@ def _measured_sections(
             for study in together
             for figure in _draw(study, output_dir / "figures" / _file_name(name + _variant(study)))
         ]
-        details = {
-            study.distinction or "the paper's settings": study.common() for study in together
-        }
+        details = {study.note or "the paper's settings": study.common() for study in together}
         table = measured.table(name, title, together, link)
         sections.append(Section(title, table, figures, "", [], details))
     return sections

@@ -11,6 +11,11 @@ from ntk_tf import plots, runs
 from ntk_tf.plots import COLOURS, LINEARIZATION, NETWORK, plt
 
 SIDES = {"linearized": LINEARIZATION, "standard": NETWORK}
+_KERNEL = {
+    "cosine": ("kernel: cosine with the first", {"color": COLOURS[4], "linestyle": "-"}),
+    "label_alignment": ("alignment with labels", {"color": COLOURS[3], "linestyle": ":"}),
+    "relative_change": ("relative change", {"color": COLOURS[6], "linestyle": "--"}),
+}
 OUTPUT_COLUMNS = ("width", "seed", "step", "picture", "class", "network", "linearization")
 _LABELS = {"step": "output of the correct class", "kernel": "kernel"}
 DISTANCE_COLUMNS = ("width", "seed", "step", "relative_distance", "distance", "movement")
@@ -64,9 +69,10 @@ def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
     for k, name in enumerate(_LABELS[key] for key in parts):
         for axis in axes[k::each, 0]:
             axis.set_ylabel(name)
+    handles = _output_handles([content for content in contents if "step" in content])
     if "kernel" in parts:
-        axes[each - 1, 0].legend(loc="lower right", fontsize=8)
-    _draw_legend(figure, [content for content in contents if "step" in content], columns)
+        handles += [plt.Line2D([], [], label=name, **style) for name, style in _KERNEL.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, 2 * columns))
     plots.save(figure, path)
     runs.write_table(path.with_name(f"{path.name}.csv"), OUTPUT_COLUMNS, _output_rows(contents))
 
@@ -158,22 +164,21 @@ def _draw_kernel(axis: plt.Axes, content: Mapping[str, Any]) -> None:
     """The kernel's direction and alignment on the left axis, its relative change on the right."""
     rows = content["kernel"]
     steps = [row["step"] for row in rows]
-    lines = {"cosine": ("cosine with the first kernel", "-"), "label_alignment": ("alignment", ":")}
-    for i, (key, (name, style)) in enumerate(lines.items()):
-        axis.plot(steps, [row[key] for row in rows], color=COLOURS[2 * i], ls=style, label=name)
-    axis.plot([], [], "--", color=COLOURS[6], label="relative change (right axis)")
     axis.set_ylim(0, 1.05)
     change = axis.twinx()
-    change.plot(steps, [row["relative_change"] for row in rows], "--", color=COLOURS[6])
+    for key, (_, style) in _KERNEL.items():
+        place = change if key == "relative_change" else axis
+        place.plot(steps, [row[key] for row in rows], **style)
     change.set_ylabel("relative change", color=COLOURS[6])
     change.spines["right"].set_visible(True)
     change.set_ylim(bottom=0)
+    axis.margins(x=0.01)
 
 
-def _draw_legend(figure: plt.Figure, contents: Sequence[Mapping[str, Any]], columns: int) -> None:
+def _output_handles(contents: Sequence[Mapping[str, Any]]) -> list[plt.Line2D]:
     """The two styles and the target, and a picture each where all runs show the same."""
     if not contents:
-        return
+        return []
     grey = {"color": "0.3", "linewidth": 1}
     handles = [
         plt.Line2D([], [], **grey, **NETWORK, label="network"),
@@ -188,7 +193,7 @@ def _draw_legend(figure: plt.Figure, contents: Sequence[Mapping[str, Any]], colu
             plt.Line2D([], [], color=COLOURS[e % len(COLOURS)], label=f"picture {i} (class {c})")
             for e, (i, c) in pictures
         ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6 if columns > 1 else 2)
+    return handles
 
 
 def _output_rows(contents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
