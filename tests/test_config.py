@@ -107,6 +107,23 @@ def test_the_users_own_architecture_has_its_own_parametrization():
     assert "parametrization" not in resolve(arch="mine:build", dataset="digits").to_dict()
 
 
+def test_a_large_alpha_is_in_float64():
+    assert resolve(centered=True).precision == "float32"
+    lazy = resolve(centered=True, alpha=1e7)
+    assert (lazy.precision, lazy.decay_toward) == ("float64", "initialization")
+    assert run_name(lazy) == "lenet_x1_mnist_seed0_centeredTrue_alpha10000000.0"
+    assert resolve(centered=True, alpha=10, precision="float32").precision == "float32"
+    with pytest.raises(SettingError, match=r"^--precision=tf32: must be float64 with --alpha=1001"):
+        resolve(centered=True, alpha=1001, precision="tf32")
+    for settings in ({}, {"centered": True, "linearized": True}):
+        with pytest.raises(
+            SettingError, match=r"^--alpha=2: read only with --centered and --nolin"
+        ):
+            resolve(alpha=2, **settings)
+    with pytest.raises(SettingError, match="at least 1e-9 and at most 1e9"):
+        resolve(centered=True, alpha=0)
+
+
 def test_learning_rate_drops():
     settings = resolve(arch="alexnet")
     rates = [settings.learning_rate_in(epoch) for epoch in (0, 29, 30, 60, 99)]
@@ -121,6 +138,7 @@ def test_learning_rate_drops():
         {"width": 3, "linearized": True, "arch": "alexnet", "learning_rate": 0.5},
         {"experiment": "trajectory", "examples": (3, 1), "dataset": "digits", "seed": 7},
         {"linearized": True, "decay_toward": "zero", "train_biases": False},
+        {"centered": True, "alpha": 1e5, "parametrization": "ntk"},
         {"dataset": "cifar10", "loss": "cross_entropy", "max_steps": 5, "padding": 2},
     ],
 )

@@ -9,7 +9,7 @@ import tensorflow as tf
 from ntk_tf import models
 from ntk_tf.catalogue import architectures
 from ntk_tf.experiments import trained_weights
-from ntk_tf.linearization import LinearizedModel
+from ntk_tf.linearization import CenteredModel, LazyLoss, LinearizedModel
 from ntk_tf.settings import Config, SettingError
 from ntk_tf.training import TorchSGD, step_schedule
 from ntk_tf.training.metrics import FirstNonFinite, loss_function
@@ -91,21 +91,41 @@ def compiled(config: Any, steps_per_epoch: int, linearized: bool) -> keras.Model
         A compiled model whose optimizer is built.
     """
     model, _ = build(config)
-    offsets = None
+    dtype = "float32"
+    if config.precision == "float64":
+        model, dtype = in_float64(model, config), "float64"
+    centered = getattr(config, "centered", False)
+    offsets = _decay_offsets(model, config, linearized)
     if linearized:
-        if config.decay_toward == "zero":
-            offsets = model.trainable_variables
-        model = LinearizedModel(model)
+        model = LinearizedModel(model, centered=centered)
+    elif centered:
+        model = CenteredModel(model)
+    loss = loss_function(config.loss, dtype)
+    if getattr(config, "alpha", 1.0) != 1:
+        loss = LazyLoss(loss, config.alpha)
     rate = step_schedule(
         config.learning_rate, config.lr_drop_every * steps_per_epoch, config.lr_drop_factor
     )
     model.compile(
         optimizer=TorchSGD(rate, config.momentum, config.weight_decay, offsets),
-        loss=loss_function(config.loss),
+        loss=loss,
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), FirstNonFinite()],
     )
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _decay_offsets(model: keras.Model, config: Any, linearized: bool) -> list[Any] | None:
+    """What is added to the trained variables where weight decay acts on them.
+
+    That is w0 for u, so that decay acts on w0 + u, and -w0 for a centered network's w.
+    """
+    if linearized:
+        return model.trainable_variables if config.decay_toward == "zero" else None
+    toward_start = getattr(config, "centered", False) and config.decay_toward != "zero"
+    if not (toward_start and config.weight_decay):
+        return None
+    return [tf.Variable(-w.value, trainable=False) for w in model.trainable_variables]
 
 
 def title(config: Config) -> str:

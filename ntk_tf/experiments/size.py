@@ -79,7 +79,8 @@ def training_memory(config: Any, buffers: int, copies: int) -> tuple[int, float]
         copies: of the activations.
     """
     parameters, activations = of_network(config)
-    return parameters, FLOAT * (buffers * parameters + copies * activations * config.batch_size)
+    number = 2 * FLOAT if config.precision == "float64" else FLOAT
+    return parameters, number * (buffers * parameters + copies * activations * config.batch_size)
 
 
 def of_network(config: Any) -> tuple[int, int]:

@@ -39,6 +39,7 @@ class LinearizedModel(keras.Model):
         weights: of the base, in which to linearize; its trainable ones if None.
         jvp: the way to J u, `forward`, `double_vjp` or `auto`; see `Jacobian`.
         check: whether to compare J u with J^T r before use.
+        centered: leave out f(w0, x), so that the outputs are J u alone.
         **kwargs: Keras' own.
 
     Attributes:
@@ -54,6 +55,7 @@ class LinearizedModel(keras.Model):
         weights: Sequence[keras.Variable] | None = None,
         jvp: str = "auto",
         check: bool = True,
+        centered: bool = False,
         **kwargs,
     ):
         # A plain object, which Keras does not search for weights and layers.
@@ -61,6 +63,7 @@ class LinearizedModel(keras.Model):
         kwargs.setdefault("name", f"linearized_{base.name}")
         super().__init__(autocast=False, **kwargs)  # inputs reach the base as `fit` gives them
         self.jacobian = jacobian
+        self.centered = centered
         self._fixed = tf.Module()  # so that TensorFlow, which Keras exports with, knows of it
         self._fixed.base = base
         self._tangent = [
@@ -96,7 +99,7 @@ class LinearizedModel(keras.Model):
         """Ignored: Keras sets it for every layer, before there is a base."""
 
     def call(self, inputs):
-        """T_f(u, x) for a batch x."""
+        """T_f(u, x) for a batch x, less f(w0, x) if centered."""
         return self._sum(*self.jacobian.jvp(inputs, self._direction()))
 
     def compute_output_spec(self, inputs, *args, **kwargs):
@@ -158,6 +161,7 @@ class LinearizedModel(keras.Model):
             "weights": [i for i, w in enumerate(self.base.weights) if id(w) in chosen],
             "jvp": self.jacobian.way,
             "check": self.jacobian.checked,
+            "centered": self.centered,
             "name": self.name,
             "trainable": self.trainable,
         }
@@ -173,8 +177,9 @@ class LinearizedModel(keras.Model):
     def _direction(self) -> list[tf.Tensor]:
         return [tf.convert_to_tensor(u.value) for u in self._tangent]
 
-    @staticmethod
-    def _sum(primal, tangent):
-        """The sum f + J u, with the masks of f."""
-        total = tf.nest.map_structure(tf.add, primal, tangent)
+    def _sum(self, primal, tangent):
+        """The sum f + J u, or J u alone, with the masks of f."""
+        total = tangent
+        if not self.centered:
+            total = tf.nest.map_structure(tf.add, primal, tangent)
         return tf.nest.map_structure(private.carry_mask, primal, total)

@@ -29,9 +29,13 @@ _PAPER = "default: the paper's for the architecture and dataset"
 
 SNAKES = Condition("--dataset=imagenet_snakes", lambda c: c.dataset == "imagenet_snakes")
 BUILT_IN = Condition("a built-in --arch", lambda c: c.arch in architectures.ARCHITECTURES)
-LINEARIZED = Condition(
-    "--linearized (in a sweep, --models=linearized)", lambda c: getattr(c, "linearized", True)
+FROM_START = Condition(
+    "--linearized (in a sweep, --models=linearized) or --centered",
+    lambda c: getattr(c, "linearized", True) or c.centered,
 )
+LAZY = Condition("--centered and --nolinearized", lambda c: c.centered and not c.linearized)
+#: A scaled network's outputs h, rounded at their 24th binary digit, are multiplied by alpha.
+FLOAT32_ALPHA = 1e3
 
 
 def _paper(name: str) -> Callable[[Any], Any]:
@@ -275,28 +279,65 @@ class Snakes(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecayToward(Config):
-    """Where weight decay pulls a linearization."""
+    """Where weight decay pulls a linearization, or a centered network."""
 
     decay_toward: str = setting(
         "initialization",
         one_of("initialization", "zero"),
         "weight decay of a linearization acts on u, or toward zero on its weights w0 + u, as on a"
-        " network's (default: initialization)",
-        when=LINEARIZED,
+        " network's; of a centered network on w - w0, or on w (default: initialization)",
+        when=FROM_START,
         since="0.1.1",
     )
 
 
+def _precision(config: Any) -> str:
+    return "float64" if getattr(config, "alpha", 1.0) > 1 else "float32"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Precision(Config):
-    """Of matrix products and convolutions while training."""
+    """Of numbers while training."""
 
     precision: str = setting(
-        "float32",
-        one_of("float32", "tf32"),
-        "of matrix products: tf32 rounds factors to 10 bits on NVIDIA GPUs and is faster (default:"
-        " float32)",
+        _precision,
+        one_of("float32", "tf32", "float64"),
+        "tf32 rounds the factors of matrix products to 10 bits on NVIDIA GPUs and is faster;"
+        " float64 is for all of the network (default: float32, and float64 for an alpha above 1)",
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Centering(Config):
+    """Outputs that start at 0, and how lazily they are trained."""
+
+    centered: bool = setting(
+        False,
+        TRUE_OR_FALSE,
+        "train f(w, x) - f(w0, x), and of a linearization J u alone (default: off)",
+        since="0.2",
+    )
+    alpha: float = setting(
+        1.0,
+        real("of at least 1e-9 and at most 1e9", lambda value: 1e-9 <= value <= 1e9),
+        "train by loss(alpha h) / alpha^2, h the centered network; the larger, the lazier, and the"
+        " limit is --linearized --centered (default: 1)",
+        when=LAZY,
+        since="0.2",
+    )
+
+    def check(self, given: dict[str, Any]) -> None:
+        """Refuse an alpha that leaves nothing of the outputs but rounding.
+
+        Raises:
+            SettingError: naming the flag, its value and what is allowed.
+        """
+        super().check(given)
+        if self.alpha > FLOAT32_ALPHA and self.precision != "float64":
+            raise SettingError(
+                f"--precision={self.precision}: must be float64 with --alpha={self.alpha}, above"
+                f" {FLOAT32_ALPHA:g}"
+            )
 
 
 #: What an architecture is given besides its keyword arguments.

@@ -4,18 +4,22 @@ import keras
 import tensorflow as tf
 
 
-def loss_function(name: str) -> keras.losses.Loss:
+def loss_function(name: str, dtype: str = "float32") -> keras.losses.Loss:
     """The loss by its name in the settings.
 
     `l2` is the squared distance to the one-hot target, averaged over batch and outputs (PyTorch's
     `MSELoss`); `cross_entropy` is that of the softmax of the outputs, averaged over the batch.
 
+    Args:
+        name: `l2` or `cross_entropy`.
+        dtype: that it is computed in.
+
     Returns:
         A Keras loss for outputs and targets `[B, L]`.
     """
     if name == "l2":
-        return keras.losses.MeanSquaredError()
-    return keras.losses.CategoricalCrossentropy(from_logits=True)
+        return keras.losses.MeanSquaredError(dtype=dtype)
+    return keras.losses.CategoricalCrossentropy(from_logits=True, dtype=dtype)
 
 
 class FirstNonFinite(keras.metrics.Metric):

@@ -212,6 +212,58 @@ def test_decay_of_a_linearization(experiment, toward, rng):
     np.testing.assert_array_equal(np.float64(flat(model.base.trainable_weights)), w0)
 
 
+@pytest.mark.parametrize("toward", ["initialization", "zero"])
+def test_centered_network_has_the_update_of_its_formulas(toward, rng):
+    """Two updates of loss(alpha h) / alpha^2 with decay, by dense Jacobians."""
+    settings = {"centered": True, "alpha": 4.0, "weight_decay": 0.05, "decay_toward": toward}
+    config = resolve(dataset="digits", learning_rate=0.125, **settings)
+    model = network.compiled(config, 1, False)
+    x = rng.standard_normal((2, 28, 28, 1)).astype("float32")
+    y = np.eye(10)[[3, 1]]
+    w = start = flat(model.trainable_weights)
+    assert w.dtype == np.float64
+    velocity, f0 = 0, model.base(x).numpy()
+    for _ in range(2):
+        h = model.base(x).numpy() - f0
+        gradient = dense_jacobian(model.base, x).T @ (4 * h - y).ravel() * 2 / (y.size * 4)
+        velocity = 0.9 * velocity + gradient + 0.05 * (w - (start if toward != "zero" else 0))
+        w = w - 0.125 * velocity
+        model.train_on_batch(x, y)
+        np.testing.assert_allclose(flat(model.trainable_weights), w, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"alpha": 1e4}, {"linearized": True, "precision": "float64"}],
+    ids=["lazy", "linearized"],
+)
+def test_centered_run_goes_on_where_it_stopped(settings, tmp_path, monkeypatch):
+    settings = settings | {"centered": True, "loss": "cross_entropy", "max_steps": 9}
+    in_process(tmp_path / "run", **settings)
+    content = result(tmp_path / "run")
+    scale = settings.get("alpha", 1.0) ** 2
+    assert 0 < content["train_loss"] * scale < np.log(10)
+    end = final_arrays(tmp_path / "run")
+    assert {array.dtype for array in end.values() if array.ndim == 4} == {np.dtype("float64")}
+    interrupted(tmp_path / "again", 8, monkeypatch, **settings)
+    in_process(tmp_path / "again", **settings)
+    assert result(tmp_path / "again") == content
+    again = final_arrays(tmp_path / "again")
+    for name, value in end.items():
+        np.testing.assert_array_equal(again[name], value)
+
+
+def test_estimate_counts_the_copy_of_the_start():
+    sizes = [
+        size.estimate(resolve(dataset="digits", width=60, centered=True, **more)).memory
+        for more in ({}, {"precision": "float64"})
+    ]
+    plain = size.estimate(resolve(dataset="digits", width=60))
+    parameters = 4 * plain.parameters
+    assert sizes[0] - plain.memory > parameters
+    assert sizes[1] - sizes[0] > 4 * parameters
+
+
 @pytest.mark.parametrize("linearized", [False, True])
 def test_parametrization_and_its_arguments_reach_the_network(linearized, tmp_path):
     settings = {"parametrization": "ntk", "arch_args": "sigma_w=1.5,sigma_b=0.2"}

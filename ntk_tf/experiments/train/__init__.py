@@ -10,6 +10,7 @@ from ntk_tf.settings.setting import TRUE_OR_FALSE, setting
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train(
     groups.Network,
+    groups.Centering,
     groups.Training,
     groups.TestSubset,
     groups.TrainSubset,

@@ -13,6 +13,7 @@ from ntk_tf.experiments import network, size
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.train import Train
+from ntk_tf.linearization import CenteredModel
 from ntk_tf.models.size import step_flops
 from ntk_tf.process import signals
 from ntk_tf.settings import Options, SettingError
@@ -52,6 +53,8 @@ def run(config: Train, options: Options, console: Console) -> dict[str, Any]:
 def memory(config: Train) -> tuple[int, float]:
     """Parameters, and bytes; see `size.training_memory`."""
     buffers, copies = (5, 3) if config.linearized else (4, 2)
+    if config.centered and not config.linearized:  # w0, and f(w0, x)
+        buffers, copies = buffers + 1, copies + 1
     return size.training_memory(config, buffers, copies)
 
 
@@ -78,7 +81,9 @@ class _Training:
         self.test_batches = self._evaluation_batches(inputs.source.test)
         distribution.build_metrics(model, config.num_classes)
         self.evaluate = evaluation_function(model)
-        fixed = model.base.variables if config.linearized else []
+        fixed = model.start if isinstance(model, CenteredModel) else []
+        if config.linearized:
+            fixed = model.base.variables
         variables = changing_variables(model, fixed)
         self.state = State(options.workdir / "checkpoint", variables, fixed)
         per_epoch = inputs.steps_per_epoch
@@ -95,7 +100,7 @@ class _Training:
         stop = StopAtDivergence(plan)
         record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
         save = Save(self.state.save, plan, minutes)
-        network = self.model.base if config.linearized else self.model
+        network = getattr(self.model, "base", self.model)
         flops = step_flops(network, config.linearized, config.input_shape)
         self.speed = Speed(config.batch_size, flops)
         with signals.deferred(), ShowProgress(title(config), plan, self.console) as progress:

@@ -87,7 +87,7 @@ class Pair:
         return result | {"first_non_finite": min((s for s in steps if s), default=0)}
 
     def _write(self, position: tf.Tensor) -> tf.Operation:
-        outputs = tf.stack(self.outputs(self.pictures)[:2])
+        outputs = tf.cast(tf.stack(self.outputs(self.pictures)[:2]), self.records.dtype)
         update = self.records.value.scatter_nd_update([[position]], outputs[None])
         return tf.group(update)
 
