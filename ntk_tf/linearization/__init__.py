@@ -3,7 +3,8 @@
 from ntk_tf.linearization import derivatives
 from ntk_tf.linearization.model import LinearizedModel
 from ntk_tf.linearization.operator import Jacobian, map_batches
+from ntk_tf.linearization.solve import Solution, solve
 
 derivatives.register()
 
-__all__ = ["Jacobian", "LinearizedModel", "map_batches"]
+__all__ = ["Jacobian", "LinearizedModel", "Solution", "map_batches", "solve"]
