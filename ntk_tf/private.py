@@ -17,6 +17,12 @@ from tensorflow.python.eager import context, record
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
+if keras.config.backend() != "tensorflow":  # all that differentiates imports this module
+    raise ImportError(
+        f"KERAS_BACKEND={keras.config.backend()}: ntk_tf needs Keras on TensorFlow; set"
+        " KERAS_BACKEND=tensorflow before Keras is imported"
+    )
+
 #: The versions with which all this was tried.
 TRIED = {"keras": ("3.15",), "tensorflow": ("2.21",)}
 
