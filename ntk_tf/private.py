@@ -140,3 +140,12 @@ def has_gradient(op_type: str) -> bool:
         return ops.gradient_registry.lookup(op_type) is not None
     except LookupError:
         return False
+
+
+def keep_loaded(archive) -> None:
+    """Let `tf.saved_model.load(folder).serve(x)` work on what an `ExportArchive` writes.
+
+    A loaded function does not hold its variables, which go with the object that `load` returned
+    unless that refers to itself; then they stay until the garbage collector comes by.
+    """
+    archive._tf_trackable.itself = archive._tf_trackable
