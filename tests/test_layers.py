@@ -14,6 +14,7 @@ FLOORS = {
     "rules": 1,
     "config": 2,
     "runs": 2,
+    "private": 0,
     "signals": 0,
     "startup": 0,
     "data": 3,
