@@ -95,7 +95,7 @@ class _Line:
         others: Mapping[str, tuple[str, str]],
     ):
         self.settings = settings
-        self.known = {n: (d.rule.placeholder, _help(n, d)) for n, d in settings.items()}
+        self.known = {n: (d.rule.placeholder, help_of(n, d)) for n, d in settings.items()}
         self.known |= dict(others) | {"help": ("", "show this help")}
         self.values = flags.FlagValues()
         for name, (placeholder, text) in self.known.items():
@@ -125,9 +125,11 @@ class _Line:
         return self.values[name].value
 
     def given(self, names: Sequence[str]) -> dict[str, Any]:
-        """The settings that are given, parsed and checked."""
+        """The settings that are given, parsed and checked as the experiment has them."""
+        experiment = EXPERIMENTS.get(self.text("experiment") or "train")
+        own = declarations(experiment.settings) if experiment else {}
         return {
-            name: _parsed(name, self.text(name), self.settings[name])
+            name: _parsed(name, self.text(name), own.get(name, self.settings[name]))
             for name in names
             if self.text(name) is not None
         }
@@ -161,7 +163,7 @@ def _usage(program: str, known: Mapping[str, tuple[str, str]]) -> str:
     return "\n".join([*parts, "", "  --flagfile=FILE", " " * 8 + "read flags from a file"])
 
 
-def _help(name: str, declaration: Declaration) -> str:
+def help_of(name: str, declaration: Declaration) -> str:
     """The help of a setting, and which experiments read it if not all do."""
     if name == "experiment":
         return f"what to run: one of {', '.join(EXPERIMENTS)} (default: train)"
@@ -287,7 +289,7 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
     axes = {name: d.plural for name, d in settings.items() if d.plural}
     common = {name: d for name, d in settings.items() if name not in axes}
     how = {name: d for name, d in declarations(Options).items() if name != "resume"}
-    lists = {p: ("A,B...", f"several values: {_help(n, settings[n])}") for n, p in axes.items()}
+    lists = {p: ("A,B...", f"several values: {help_of(n, settings[n])}") for n, p in axes.items()}
     line = _Line(argv, "sweep", common | how, _SWEEP | lists)
     values = {
         name: _list(plural, line.text(plural), settings[name])
@@ -295,7 +297,8 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
         if line.text(plural) is not None
     }
     given = line.given(tuple(common))
-    if "linearized" in declarations(_experiment(given).settings):
+    experiment = EXPERIMENTS.get(given.get("experiment", "train"))
+    if experiment and "linearized" in declarations(experiment.settings):
         values.setdefault("linearized", (False, True))
     chosen = options(line.text("runs_dir") or "runs", **line.given(tuple(how)))
     runs = grid.combine(given, values, chosen, _cards(line))
@@ -310,11 +313,6 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
         dry_run=bool(line.text("dry_run")),
         emit_commands=bool(line.text("emit_commands")),
     )
-
-
-def _experiment(given: Mapping[str, Any]):
-    """The card of the experiment; `resolve` refuses an unknown one."""
-    return EXPERIMENTS.get(given.get("experiment", "train"), EXPERIMENTS["train"])
 
 
 def _executor(line: _Line) -> str:

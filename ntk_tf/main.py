@@ -8,6 +8,7 @@ from ntk_tf import cli, runs
 from ntk_tf.data import DataError
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.process import memory, signals, startup
+from ntk_tf.process.terminal import say
 from ntk_tf.settings import SettingError
 from ntk_tf.sweeps import widths
 
@@ -56,7 +57,7 @@ def _carry_out(command: cli.Command, console: Console) -> int:
         if command.prepare_data:
             inputs.prepare(config, options)
             size.estimate(config)  # refuses a network that does not take the data
-            _say(console, f"{config.dataset} is at hand")
+            say(console, f"{config.dataset} is at hand")
         elif command.dry_run:
             size.describe(config, options, place, console)
         else:
@@ -72,12 +73,8 @@ def _carry_out(command: cli.Command, console: Console) -> int:
 def _describe(command: cli.Command, console: Console) -> None:
     """Show a finished run's result and where it is."""
     workdir = command.options.workdir
-    _say(console, EXPERIMENTS[command.config.experiment].describe(workdir))
-    _say(console, f"run directory {workdir}")
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    say(console, EXPERIMENTS[command.config.experiment].describe(workdir))
+    say(console, f"run directory {workdir}")
 
 
 def _refuse(error: Exception | str) -> int:

@@ -1,19 +1,30 @@
-"""What all figures share: size, fonts, colours, and saving as PNG and PDF."""
+"""What all figures share: fonts, colours, line styles, and saving for paper, screen and page."""
 
+import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of caches that it cannot write
+
+import matplotlib  # noqa: E402
 
 matplotlib.use("Agg")
 
+import numpy as np  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
 from ntk_tf import runs  # noqa: E402
 
-#: Dark for the network, light for its linearization, one hue a picture (matplotlib's tab20).
-HUES = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
-DARK, LIGHT = HUES[0::2], HUES[1::2]
+#: Colours that colour-blind readers can tell apart (Okabe and Ito 2008), in an order in which
+#: neighbours differ in lightness too.
+COLOURS = ("#0072B2", "#E69F00", "#000000", "#CC79A7", "#009E73", "#56B4E9", "#D55E00")
+#: Everywhere the network is solid and its linearization dashed, so that grey tells them apart.
+NETWORK: dict[str, Any] = {"linestyle": "-"}
+LINEARIZATION: dict[str, Any] = {"linestyle": (0, (4, 1.6))}
+#: A value to compare with, behind the curves.
+TARGET: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": ":", "zorder": 0}
+FORMATS = ("png", "pdf", "svg")
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -23,17 +34,31 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "savefig.dpi": 200,
     "pdf.fonttype": 42,
+    "svg.hashsalt": "ntk_tf",
 }
 
 
+def line_style(linearized: bool) -> dict:
+    """How a model's line is drawn."""
+    return LINEARIZATION if linearized else NETWORK
+
+
+def shades(values: Sequence[float]) -> dict[float, tuple[float, ...]]:
+    """A colour for each of some ordered values, such as widths: dark to light, also in grey."""
+    ordered = sorted(set(values))
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(ordered)))
+    return dict(zip(ordered, map(tuple, colours), strict=True))
+
+
 def save(figure: plt.Figure, path: pathlib.Path) -> None:
-    """Write the figure as `path`.png and `path`.pdf, and close it.
+    """Write the figure as `path`.png, .pdf and .svg, the same for the same data, and close it.
 
     Args:
         figure: a matplotlib figure.
         path: without ending.
     """
-    for ending in ("png", "pdf"):
+    dates = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    for ending in FORMATS:
         with runs.atomic_write(path.with_name(f"{path.name}.{ending}"), "wb") as file:
-            figure.savefig(file, format=ending, bbox_inches="tight")
+            figure.savefig(file, format=ending, bbox_inches="tight", metadata=dates[ending])
     plt.close(figure)

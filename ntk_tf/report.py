@@ -1,6 +1,7 @@
 """`python -m ntk_tf.report`: what the run directories hold, as tables, figures and a page."""
 
 import pathlib
+import shlex
 import shutil
 import sys
 
@@ -8,8 +9,12 @@ from rich.console import Console
 
 from ntk_tf import cli, runs
 from ntk_tf.process import startup
-from ntk_tf.reporting import summary, write
+from ntk_tf.process.terminal import say
+from ntk_tf.reporting import collect, summary, write
 from ntk_tf.settings import SettingError
+
+#: Columns that only runs fill.
+_OURS = ("run", "test", "standard", "linearized")
 
 
 def main() -> int:
@@ -24,11 +29,11 @@ def main() -> int:
         runs_dir, output_dir = cli.parse_report(sys.argv)
         if output_dir:
             return _write(runs_dir, output_dir, console)
-        console.print(summary.summary(summary.find_runs(runs_dir)))
+        summary.show(collect.read(runs_dir), console)
     except (SettingError, runs.RunDirectoryError) as error:
         print(f"error: {cli.in_flags(error)}", file=sys.stderr)
         return 2
-    console.print(f"curves: {_tensorboard()} --logdir={runs_dir}", highlight=False, soft_wrap=True)
+    say(console, f"curves: {_tensorboard()} --logdir={shlex.quote(str(runs_dir))}")
     return 0
 
 
@@ -43,10 +48,9 @@ def _tensorboard() -> str:
 
 def _write(runs_dir: pathlib.Path, output_dir: pathlib.Path, console: Console) -> int:
     for table in write.write(runs_dir, output_dir):
-        ours = sum(row.get("test", row.get("standard")) is not None for row in table.rows)
-        text = f"{table.title}: {ours} of {len(table.rows)} rows have runs of ours"
-        console.print(text, highlight=False, soft_wrap=True)
-    console.print(f"report in {output_dir / 'index.html'}", highlight=False, soft_wrap=True)
+        ours = sum(any(row.get(key) is not None for key in _OURS) for row in table.rows)
+        say(console, f"{table.title}: {ours} of {len(table.rows)} rows have runs of ours")
+    say(console, f"report in {output_dir / 'index.html'}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """Time of the NTK Gram of LeNet against neural-tangents, as a ratio taken in one run.
 
     python scripts/benchmark_ntk.py --jax_python=VENV/bin/python [--examples=100] [--width=1]
+        [--outputs=full|trace|sum]
 
 neural-tangents 0.6.5 needs an environment of its own:
 
@@ -59,18 +60,28 @@ def serve(path):
     # neural-tangents 0.6.5 looks for these where JAX 0.4.30 no longer shows them.
     ad.source_info_util, ad.config = source_info_util, jax.config
     arrays = np.load(path)
-    apply, parameters = lenet_in_jax(arrays)
-    x = arrays["x"]
+    network, parameters = lenet_in_jax(arrays)
+    x, outputs = arrays["x"], str(arrays["outputs"])
+    axes = (-1,) if outputs == "trace" else ()
+
+    def apply(parameters, x):
+        y = network(parameters, x)
+        return y.sum(axis=-1, keepdims=True) / y.shape[-1] ** 0.5 if outputs == "sum" else y
+
     kernels = {}
     for name in ("JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES"):
         implementation = getattr(nt.NtkImplementation, name)
-        ntk = nt.empirical_ntk_fn(apply, trace_axes=(), vmap_axes=0, implementation=implementation)
+        ntk = nt.empirical_ntk_fn(
+            apply, trace_axes=axes, vmap_axes=0, implementation=implementation
+        )
         kernels[name.lower()] = jax.jit(ntk)
     for name, kernel in kernels.items():
         started = time.perf_counter()
         result = np.asarray(kernel(x, None, parameters))
         print(json.dumps({"name": name, "first": time.perf_counter() - started}), flush=True)
-    np.save(pathlib.Path(path).with_suffix(".npy"), result.transpose(0, 2, 1, 3))
+    if outputs == "full":
+        result = result.transpose(0, 2, 1, 3)
+    np.save(pathlib.Path(path).with_suffix(".npy"), result.squeeze())
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         kernel = kernels[line.strip()]
@@ -104,7 +115,7 @@ def compare(arguments):
     weights = {f"w{i}": w.numpy() for i, w in enumerate(model.trainable_weights)}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "problem.npz"
-        np.savez(path, x=x, **weights)
+        np.savez(path, x=x, outputs=arguments.outputs, **weights)
         command = [arguments.jax_python, __file__, CHILD, str(path)]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         theirs = {}
@@ -113,7 +124,7 @@ def compare(arguments):
             print(f"{reply['name']}: first call {reply['first']:.2f} s", flush=True)
         other = np.load(path.with_suffix(".npy"))
         started = time.perf_counter()
-        kernel = ntk.GramFunction(model)
+        kernel = ntk.GramFunction(model, outputs=arguments.outputs)
         gram = kernel(x)
         print(f"ours: first call {time.perf_counter() - started:.2f} s")
         error = np.linalg.norm(gram - other) / np.linalg.norm(gram)
@@ -145,6 +156,7 @@ def main():
     parser.add_argument("--jax_python", required=True)
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--width", type=int, default=1)
+    parser.add_argument("--outputs", choices=("full", "trace", "sum"), default="full")
     parser.add_argument("--rounds", type=int, default=3)
     compare(parser.parse_args())
 

@@ -12,7 +12,7 @@ def dense_jacobian(model, x) -> np.ndarray:
     rows = []
     for output in outputs:
         parts = tape.gradient(output, weights, unconnected_gradients="zero")
-        rows.append(np.concatenate([np.ravel(part) for part in parts]))
+        rows.append(np.concatenate([np.ravel(tf.convert_to_tensor(part)) for part in parts]))
     return np.stack(rows)
 
 

@@ -35,14 +35,9 @@ def resolve(card_of: Callable[[str], Card] | None = None, **settings: Any) -> Co
     if unknown:
         raise TypeError(f"unknown setting {min(unknown)!r}")
     experiment = given.get("experiment", "train")
-    if experiment not in EXPERIMENTS:
-        allowed = ", ".join(EXPERIMENTS)
-        raise SettingError(f"--experiment={experiment}: must be one of {allowed}")
-    owner = EXPERIMENTS[experiment].settings
+    owner = _owner(experiment)
     own = declarations(owner)
-    for name, value in given.items():
-        if name in own:
-            own[name].check(name, value)
+    _check_each(given, own)
     _refuse_foreign(experiment, given, own)
     if given.get("snake_synsets"):
         given["snake_synsets"] = ",".join(sorted(given["snake_synsets"].split(",")))
@@ -51,6 +46,29 @@ def resolve(card_of: Callable[[str], Card] | None = None, **settings: Any) -> Co
         own[name].check_read(name, value, config)
     config.check(given)
     return config
+
+
+def _owner(experiment: str) -> type[Config]:
+    """The settings of an experiment.
+
+    Raises:
+        SettingError: if there is no such experiment.
+    """
+    if experiment not in EXPERIMENTS:
+        allowed = ", ".join(EXPERIMENTS)
+        raise SettingError(f"--experiment={experiment}: must be one of {allowed}")
+    return EXPERIMENTS[experiment].settings
+
+
+def _check_each(given: Mapping[str, Any], own: Mapping[str, Declaration]) -> None:
+    """Refuse values that a setting cannot take, whatever the others are.
+
+    Raises:
+        SettingError: for the first of them.
+    """
+    for name, value in given.items():
+        if name in own:
+            own[name].check(name, value)
 
 
 def look_up(name: str) -> Card:
@@ -101,10 +119,10 @@ def _complete(
 
 
 def from_json(content: Mapping[str, Any]) -> Config:
-    """The settings in a config.json, which may be another version's.
+    """The settings in a config.json, which may be another version's and another machine's.
 
-    What this version does not know is passed over, and what is missing takes its default. The
-    user's own data need not be there any more.
+    What this version does not know or read is passed over, and what is missing takes its default.
+    Files that the run took need not be there any more.
 
     Raises:
         SettingError: if a setting has a value that it cannot take.
@@ -113,15 +131,14 @@ def from_json(content: Mapping[str, Any]) -> Config:
     missing = {"experiment", "arch", "dataset"} - content.keys()
     if missing:
         raise SettingError(f"{min(missing)}: is missing")
-    known = all_declarations()
+    owner = _owner(content["experiment"])
+    own = declarations(owner)
     settings = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in content.items()
-        if name in known and name not in FACTS
+        if name in own and name not in FACTS
     }
-    for name, value in settings.items():
-        if value is None:
-            known[name].check(name, value)
+    _check_each(settings, own)
 
     def card_of(name: str) -> Card:
         if name in datasets.DATASETS:
@@ -132,4 +149,5 @@ def from_json(content: Mapping[str, Any]) -> Config:
         except (LookupError, TypeError, ValueError) as error:
             raise SettingError(f"data: describes no pictures ({error})") from error
 
-    return resolve(card_of, **settings)
+    given = {name: value for name, value in settings.items() if value is not None}
+    return owner(**_complete(own, given, card_of))

@@ -13,6 +13,7 @@ from ntk_tf.catalogue import datasets
 from ntk_tf.data import decode, pipeline
 from ntk_tf.experiments import EXPERIMENTS, network
 from ntk_tf.models import size as sizes
+from ntk_tf.process.terminal import say
 from ntk_tf.settings import Config, Options
 
 #: Mean size of the snakes' JPEG files, in bytes: that of all of ILSVRC 2012's training pictures,
@@ -121,13 +122,12 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
         "memory": f"about {_gib(size.memory)}, {_gib(size.available)} available",
     }
     for name, value in lines.items():
-        console.print(f"{name:20}{value}", highlight=False, soft_wrap=True)
+        say(console, f"{name:20}{value}")
     if size.memory > size.available:
-        console.print(
+        say(
+            console,
             f"warning: this needs about {_gib(size.memory)} of memory and the machine has"
             f" {_gib(size.available)}; a smaller --batch_size or --width needs less",
-            highlight=False,
-            soft_wrap=True,
         )
 
 

@@ -91,7 +91,7 @@ class Trial:
 
 
 def trial(base: keras.Model, point: Sequence[tf.Variable], x: Any, mode: str) -> Trial | None:
-    """A trial on x, or where x is symbolic on random inputs like it; None if there can be none."""
+    """A trial on inputs like x, which may be symbolic; None if there can be none."""
     if mode == "eager" or not any(tf.is_symbolic_tensor(t) for t in tf.nest.flatten(x)):
         x = tf.nest.map_structure(tf.convert_to_tensor, x)
     if not all(isinstance(t, tf.Tensor) and t.shape.rank is not None for t in tf.nest.flatten(x)):
@@ -102,13 +102,17 @@ def trial(base: keras.Model, point: Sequence[tf.Variable], x: Any, mode: str) ->
     return Trial(base, point, x, specs, mode)
 
 
-def symbolic_trial(base: keras.Model, point: Sequence[tf.Variable], mode: str) -> Trial | None:
-    """A trial on the inputs that the model declares; None if it declares none."""
-    inputs = getattr(base, "input", None) if base.inputs else None
-    if inputs is None:
+def declared_inputs(base: keras.Model) -> Any:
+    """A structure of `tf.TensorSpec` like the inputs that a model is built for; None if unknown."""
+    if getattr(base, "inputs", None):
+        inputs = base.inputs[0] if isinstance(base, keras.Sequential) else base.input
+        return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), inputs)
+    shape = (base.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, (tuple, list)) or not all(
+        isinstance(n, (int, type(None))) for n in shape
+    ):
         return None
-    specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), inputs)
-    return Trial(base, point, specs, specs, mode)
+    return tf.TensorSpec([None, *shape[1:]], base.input_dtype)
 
 
 def choose(trial: Trial, ways: Sequence[str]) -> str:
@@ -157,7 +161,7 @@ def _choose(trial, ways):
             return way
     if not _runs(trial):
         return ways[0]
-    found = [f"{_place(trial, way)}: {text}" for way, text in complaints.items()]
+    found = [f"{_place(trial, way, text)}: {text}" for way, text in complaints.items()]
     raise ValueError(
         f"{trial.base.name!r} cannot be linearized here ({trial.mode} mode). "
         + "; ".join(found)
@@ -166,8 +170,11 @@ def _choose(trial, ways):
 
 
 def _sample(leaf):
-    """Random values for a spec: numbers in (0, 1), or 0 and 1, which any vocabulary has."""
-    if isinstance(leaf, tf.Tensor):
+    """Random numbers in (0, 1) of a leaf's shape; integers stay, or are 0 and 1, as in any range.
+
+    Pictures that are black, say, would hide what is wrong with the layers that see them.
+    """
+    if isinstance(leaf, tf.Tensor) and not leaf.dtype.is_floating:
         return leaf
     shape = [
         (OPEN_SIDE if axis else OPEN_BATCH) if n is None else n for axis, n in enumerate(leaf.shape)
@@ -250,7 +257,7 @@ def _tolerance(base) -> float:
 
 
 def _moves(trial, call, weights) -> bool:
-    """Whether f changes by central differences in the weights, though nothing says it should not."""
+    """Whether f changes with the weights, by central differences, though nothing forbids it."""
     if trial.op_types() & _DELIBERATE or tf.distribute.get_strategy().num_replicas_in_sync > 1:
         return False
     before = [w.numpy() for w in weights]
@@ -265,7 +272,7 @@ def _moves(trial, call, weights) -> bool:
 
 
 def _shifted(call, x, weights, values, steps, sign) -> np.ndarray:
-    """F with some of its weights shifted."""
+    """The outputs with some of the weights shifted."""
     for weight, value, step in zip(weights, values, steps, strict=True):
         weight.assign((value + sign * step).astype(value.dtype) if sign else value)
     leaves = tf.nest.flatten(call(x))
@@ -310,16 +317,19 @@ def _first(trial, x, limit: float) -> list[tuple[keras.Operation, Any]]:
     return calls
 
 
-def _place(trial, way) -> str:
+def _place(trial, way, text) -> str:
     """The first layer with which the model goes wrong, by bisection over all calls of layers."""
     names = []
     trial.run(
         lambda x: tf.zeros(()) * len(names.extend(c[0] for c in _first(trial, x, math.inf)) or [])
     )
 
+    # What hides a weight from one output does not hide it from the outputs before.
+    start = -1 if "depends on" in text else 0
+
     def wrong(count):
         def prefix(x):
-            outputs = tf.nest.flatten([c[1] for c in _first(trial, x, count)])
+            outputs = tf.nest.flatten([c[1] for c in _first(trial, x, count)[start:]])
             return [t for t in outputs if isinstance(t, tf.Tensor) and products.is_float(t)]
 
         return _complaint(trial, prefix, way) is not None

@@ -3,8 +3,8 @@
 T_f(u, x) = f(w0, x) + u . grad_w f(w0, x)                     (Samarin et al. 2020, section 2)
 
 One forward pass gives f and the Jacobian-vector product J u; the gradient of the loss in u is
-J^T r with r = dLoss/dT, a single vector-Jacobian product of the base model. A training step so costs
-one JVP and one VJP, whatever the number of outputs.
+J^T r with r = dLoss/dT, a single vector-Jacobian product of the base model. A training step so
+costs one JVP and one VJP, whatever the number of outputs.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from ntk_tf import private
+from ntk_tf.linearization.check import declared_inputs
 from ntk_tf.linearization.operator import Jacobian
 
 
@@ -26,8 +27,8 @@ class LinearizedModel(keras.Model):
 
     The model's weights are u, in the order and shapes of the base's trainable weights at the time
     of construction; w0 belongs to the base, so that a model around this one does not train it.
-    `compile`, `fit`, `evaluate`, `predict`, saving, loading and `export` work as on any Keras model.
-    Training the base afterwards would move the point of linearization.
+    `compile`, `fit`, `evaluate`, `predict`, saving, loading and `export` work as on any Keras
+    model. Training the base afterwards would move the point of linearization.
 
     Before J u is first used, eagerly, in a graph or under XLA, it is compared with J^T r; see
     `Jacobian.check`. XLA corrupts the JVP of TensorFlow's max pooling: a base that uses it is not
@@ -60,6 +61,8 @@ class LinearizedModel(keras.Model):
         kwargs.setdefault("name", f"linearized_{base.name}")
         super().__init__(autocast=False, **kwargs)  # inputs reach the base as `fit` gives them
         self.jacobian = jacobian
+        self._fixed = tf.Module()  # so that TensorFlow, which Keras exports with, knows of it
+        self._fixed.base = base
         self._tangent = [
             self.add_weight(
                 shape=w.shape,
@@ -107,7 +110,7 @@ class LinearizedModel(keras.Model):
     def check(self, x) -> None:
         """Compare J u with J^T r in the mode that the compiled model will run in.
 
-        Training does so by itself with random inputs; see `Jacobian.check`, also for the cost.
+        Training and all else do so by themselves; see `Jacobian.check`, also for the cost.
 
         Args:
             x: a batch of inputs.
@@ -139,8 +142,23 @@ class LinearizedModel(keras.Model):
                 metric.update_state(loss * replicas, tf.shape(tf.nest.flatten(x)[0])[0])
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
+    def export(self, filepath, format="tf_saved_model", input_signature=None, **kwargs):
+        """Export for serving, as `keras.Model.export`; the base's inputs are the signature."""
+        if input_signature is None and (specs := declared_inputs(self.base)) is not None:
+            input_signature = [
+                tf.nest.map_structure(lambda s: keras.InputSpec(s.dtype.name, s.shape), specs)
+            ]
+        if format != "tf_saved_model" or input_signature is None:
+            super().export(filepath, format, input_signature=input_signature, **kwargs)
+            return
+        verbose = kwargs.pop("verbose", True)
+        archive = keras.export.ExportArchive()
+        archive.track_and_add_endpoint("serve", self, input_signature, **kwargs)
+        private.keep_loaded(archive)
+        archive.write_out(filepath, verbose=verbose is not False)
+
     def get_config(self):
-        """The base's configuration and which of its weights u belongs to; weights are saved apart."""
+        """The configuration of the base and which of its weights u belongs to."""
         chosen = {id(w) for w in self.jacobian.weights}
         return {
             "base": keras.saving.serialize_keras_object(self.base),
@@ -164,6 +182,6 @@ class LinearizedModel(keras.Model):
 
     @staticmethod
     def _sum(primal, tangent):
-        """F + J u, with the masks of f."""
+        """The sum f + J u, with the masks of f."""
         total = tf.nest.map_structure(tf.add, primal, tangent)
         return tf.nest.map_structure(private.carry_mask, primal, total)

@@ -32,8 +32,8 @@ class Jacobian:
     mode. All products work in an eager call, in a graph and under XLA, and inside a `tf.function`.
 
     Before the first product J u in each of these modes, both ways are tried with random vectors,
-    and the first for which <r, J u> = <J^T r, u> is kept; see `check`. Under XLA no product is taken
-    through TensorFlow's max pooling, whose second derivative XLA corrupts.
+    and the first for which <r, J u> = <J^T r, u> is kept; see `check`. Under XLA no product is
+    taken through TensorFlow's max pooling, whose second derivative XLA corrupts.
 
     Args:
         base: a built Keras model f.
@@ -116,9 +116,10 @@ class Jacobian:
     def check(self, x, mode: str | None = None) -> None:
         """Compare <r, J u> with <J^T r, u> for random r and u in a mode in which products will run.
 
-        The products do so themselves where they first run in a mode: with their own x in an eager
-        call, and while a graph is traced with random inputs of its shape. Here x is given.
-        A check traces one training step (and XLA compiles it) and takes the time of one.
+        The products do so themselves where they first run in a mode, in a graph while it is traced.
+        Inputs have the shapes of x but random values, integers apart, which are those of x, or 0
+        and 1 in a graph. A check traces one training step (and XLA compiles it) and takes the time
+        of one.
 
         Args:
             x: a batch of inputs.
@@ -138,8 +139,10 @@ class Jacobian:
         TensorFlow's max pooling is what it cannot; it is looked for among the operations of the
         model's graph, if the model declares its inputs.
         """
-        trial = checks.symbolic_trial(self.base, self._point, "xla")
-        return trial is None or checks.survives_xla(trial)
+        specs = checks.declared_inputs(self.base)
+        if specs is None:
+            return True
+        return checks.survives_xla(checks.Trial(self.base, self._point, specs, specs, "xla"))
 
     def _function(self, x) -> Callable[[], Any]:
         return functools.partial(self.base, x, training=False)

@@ -19,7 +19,7 @@ Variables = Sequence[tf.Variable]
 
 
 def jvp(function: Function, point: Variables, u: Sequence[tf.Tensor], way: str) -> tuple[Any, Any]:
-    """F and J u.
+    """The outputs f and J u.
 
     Args:
         function: f.
@@ -39,7 +39,7 @@ def jvp(function: Function, point: Variables, u: Sequence[tf.Tensor], way: str) 
 
 
 def vjp(function: Function, point: Variables) -> tuple[Any, Callable[[Any], list[tf.Tensor]]]:
-    """F and the function that maps r, a structure like f's, to J^T r.
+    """The outputs f and the function that maps r, a structure like f's, to J^T r.
 
     None in r stands for zeros. The function may be called several times.
     """
@@ -113,7 +113,11 @@ def _leaves(structure) -> list:
 
 
 def _refuse_max_pooling() -> None:
-    """XLA picks each window's maximum after rounding where it compiles `MaxPoolGradGrad`."""
+    """XLA picks each window's maximum after rounding where it compiles `MaxPoolGradGrad`.
+
+    Raises:
+        ValueError: if the graph has that op and XLA will compile it.
+    """
     if inside_xla():
         graph = tf.compat.v1.get_default_graph()
         found = sorted(t for t in op_types(graph) if re.match("MaxPool.*GradGrad", t))

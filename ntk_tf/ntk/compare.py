@@ -37,7 +37,7 @@ def relative_change(kernel: np.ndarray, at_start: np.ndarray) -> float:
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     """<K, K'> / (|K| |K'|), the alignment without centering.
 
-    Cristianini et al. (2001), "On kernel-target alignment", definition 1.
+    Cristianini et al. (2001), "On kernel-target alignment".
 
     Args:
         a: K.
@@ -52,7 +52,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 def cka(a: np.ndarray, b: np.ndarray) -> float:
     """Centered kernel alignment, <H K H, H K' H> / (|H K H| |H K' H|), H = I - 1 1^T / rows.
 
-    Kornblith et al. (2019), "Similarity of neural network representations revisited", equation 4;
+    Kornblith et al. (2019), "Similarity of neural network representations revisited", section 3;
     the same as `centered_alignment`.
 
     Args:
@@ -68,7 +68,7 @@ def cka(a: np.ndarray, b: np.ndarray) -> float:
 def distance(a: np.ndarray, b: np.ndarray) -> float:
     """Kernel distance S = 1 - <K, K'> / (|K| |K'|).
 
-    Fort et al. (2020), "Deep learning versus kernel learning", equation 4.
+    Fort et al. (2020), "Deep learning versus kernel learning".
 
     Args:
         a: K.
@@ -83,7 +83,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 def velocity(a: np.ndarray, b: np.ndarray, time: float) -> float:
     """Kernel velocity S(K_t, K_{t + dt}) / dt.
 
-    Fort et al. (2020), "Deep learning versus kernel learning", section 4.
+    Fort et al. (2020), "Deep learning versus kernel learning".
 
     Args:
         a: K_t.
@@ -105,7 +105,7 @@ def label_alignment(kernel: np.ndarray, targets: np.ndarray, centered: bool = Tr
     """Alignment of a kernel with the labels' Y Y^T.
 
     Centered as in Cortes, Mohri and Rostamizadeh (2012), definition 4; else as in Cristianini et
-    al. (2001), definition 2. Of `[n, L, n, L]` the trace sum_l K[i,l,j,l] counts.
+    al. (2001). Of `[n, L, n, L]` the trace sum_l K[i,l,j,l] counts.
 
     Args:
         kernel: K, `[n, n]` or `[n, L, n, L]`.
@@ -143,7 +143,7 @@ def eigenvector_alignments(kernel: np.ndarray, targets: np.ndarray, count: int) 
     """Share of the labels in each of the top eigenvectors: |v_k^T Y|^2 / |Y|^2.
 
     Ortiz-Jimenez, Moosavi-Dezfooli and Frossard (2021), "What can linearized neural networks
-    actually say about generalization?", section 4. All together sum to 1.
+    actually say about generalization?". All together sum to 1.
 
     Args:
         kernel: K, `[n, n]` or `[n, L, n, L]`; of the latter v_k has n L elements, as has Y.

@@ -123,7 +123,7 @@ def scaled(
 
     def inputs(layer, x):
         a = rule.inputs(layer, x)
-        biases = int(_trained(layer, "bias"))
+        biases = len(_trained(layer, "bias"))
         factors = [kernel(layer)] * (a.shape[-1] - biases) + [bias(layer)] * biases
         return a * tf.constant(factors, a.dtype)
 

@@ -75,7 +75,7 @@ def kind_of(outputs: Outputs, count: int) -> Kind:
 
     The trace is the mean over outputs as in neural-tangents (`trace_axes=(-1,)`); the sum is that
     of (1 / sqrt L) sum_l f_l, the pseudo-NTK of Mohamadi, Bae and Sutherland (2023), "A fast,
-    well-founded approximation to the empirical neural tangent kernel", equation 2.
+    well-founded approximation to the empirical neural tangent kernel".
 
     Raises:
         ValueError: for another name, a number that no output has, or a vector of another length.

@@ -1,12 +1,12 @@
 """Eigenvalues, trace and effective rank of a kernel from products with it.
 
 The largest eigenvalues come from Lanczos' method, sums over all of them from stochastic Lanczos
-quadrature. For a symmetric Theta and a random vector z of independent signs, E[z^T f(Theta) z] = tr f(Theta)
-(Hutchinson 1990). m steps of Lanczos from z give a tridiagonal T with eigenvalues theta_k, and
-|z|^2 sum_k tau_k^2 f(theta_k), tau_k the first elements of T's eigenvectors, is the m-point Gauss
-quadrature of z^T f(Theta) z (Ubaru, Chen and Saad 2017, "Fast estimation of tr(f(A)) via stochastic
-Lanczos quadrature", algorithm 1). The few largest eigenvalues, which make most of the variance, are
-taken out first (Meyer et al. 2021, "Hutch++").
+quadrature. For a symmetric Theta and a random vector z of independent signs, E[z^T f(Theta) z] =
+tr f(Theta) (Hutchinson 1990). m steps of Lanczos from z give a tridiagonal T with eigenvalues
+theta_k, and |z|^2 sum_k tau_k^2 f(theta_k), tau_k the first elements of T's eigenvectors, is the
+m-point Gauss quadrature of z^T f(Theta) z (Ubaru, Chen and Saad 2017, "Fast estimation of tr(f(A))
+via stochastic Lanczos quadrature"). The few largest eigenvalues, which make most of the variance,
+are taken out first (as in Meyer et al. 2021, "Hutch++").
 """
 
 import dataclasses

@@ -15,6 +15,13 @@ from ntk_tf.ntk.gram import exact_products
 from ntk_tf.ntk.inputs import Inputs, as_arrays, length, signature, take, tensors
 from ntk_tf.ntk.passes import outputs_of
 
+#: By how much v^T (J J^T v) and |J^T v|^2 may differ, relative to themselves and to |v| |Theta v|.
+_TOLERANCE, _ROUNDING = 1e-3, 1e-5
+
+
+class DerivativeError(ValueError):
+    """A model for which TensorFlow's two ways to differentiate do not agree."""
+
 
 class _Derivatives:
     """J^T v and J u of a batch, at the model's present weights.
@@ -43,7 +50,7 @@ class _Derivatives:
         return [tf.convert_to_tensor(g) for g in found]
 
     def _jvp(self, x, tangents):
-        # The derivative of J^T v in v along u: right where operations have no forward derivative.
+        # The derivative of J^T v in v along u: TensorFlow has more of these than forward ones.
         outputs = outputs_of(self.model, x)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             cotangents = tf.zeros_like(outputs)
@@ -70,6 +77,7 @@ class KernelOperator(scipy.sparse.linalg.LinearOperator):
     Raises:
         ValueError: for a model without trainable weights or with several outputs, no inputs, or a
             batch size below 1.
+        DerivativeError: by a product, if TensorFlow cannot differentiate the model both ways.
     """
 
     def __init__(self, model: keras.Model, x: Inputs, batch_size: int = 256):
@@ -97,7 +105,9 @@ class KernelOperator(scipy.sparse.linalg.LinearOperator):
         with exact_products():
             u = self._transposed(v / scale)
             parts = [self._derivatives.jvp(x, u).numpy() for x, _ in self._batches()]
-        return scale * np.concatenate([np.ravel(part) for part in parts]).astype(np.float64)
+        result = scale * np.concatenate([np.ravel(part) for part in parts]).astype(np.float64)
+        _check(v / scale, u, result / scale)
+        return result
 
     def _transposed(self, v: np.ndarray) -> list[tf.Tensor]:
         """J^T v, summed over batches in float64."""
@@ -115,6 +125,22 @@ class KernelOperator(scipy.sparse.linalg.LinearOperator):
         return self
 
 
+def _check(v: np.ndarray, u: list[tf.Tensor], result: np.ndarray) -> None:
+    """Compare v^T Theta v with |J^T v|^2, which costs nothing.
+
+    Raises:
+        DerivativeError: if they differ by more than rounding.
+    """
+    expected = sum(float(tf.reduce_sum(tf.cast(part, tf.float64) ** 2)) for part in u)
+    allowed = _TOLERANCE * expected + _ROUNDING * np.linalg.norm(v) * np.linalg.norm(result)
+    if abs(v @ result - expected) > allowed:
+        raise DerivativeError(
+            f"v^T Theta v is {v @ result:.6g} by the product and {expected:.6g} by |J^T v|^2:"
+            " TensorFlow lacks a derivative of some operation in the model, and says nothing;"
+            " `gram`, which needs first derivatives only, is right"
+        )
+
+
 def product(model: keras.Model, x: Inputs, v: np.ndarray, batch_size: int = 256) -> np.ndarray:
     """Theta v without Theta.
 
@@ -129,6 +155,7 @@ def product(model: keras.Model, x: Inputs, v: np.ndarray, batch_size: int = 256)
 
     Raises:
         ValueError: as `KernelOperator`, or for a vector of another size.
+        DerivativeError: if TensorFlow cannot differentiate the model both ways.
     """
     operator, v = KernelOperator(model, x, batch_size), np.asarray(v)
     if v.size != operator.shape[0]:

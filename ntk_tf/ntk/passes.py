@@ -47,16 +47,24 @@ def _record(layer: keras.Layer, noted: list[Use], tape: tf.GradientTape) -> Iter
     """Replace a layer's `call` and `activation` by ones that note what they see.
 
     Within the call its weights are constants: what gradient they still get comes from elsewhere.
+    But not within an inner graph (a loop, a branch, a `tf.function` of the model's own), which may
+    be kept and used again, and must remain as it is.
     """
     call, activation = layer.call, getattr(layer, "activation", None)
     before_activation: list[tf.Tensor] = []
+    home = _graph()
 
     def noting_activation(z):
-        tape.watch(z)
-        before_activation.append(z)
+        if _graph() is home:
+            tape.watch(z)
+            before_activation.append(z)
         return activation(z)
 
     def noting_call(inputs, *args, **kwargs):
+        if _graph() is not home:
+            outputs = call(inputs, *args, **kwargs)
+            noted.append(Use(inputs, outputs))
+            return outputs
         before_activation.clear()
         constants = [(w, tf.stop_gradient(w.value)) for w in layer.trainable_weights]
         with keras.StatelessScope(constants):
@@ -75,6 +83,11 @@ def _record(layer: keras.Layer, noted: list[Use], tape: tf.GradientTape) -> Iter
         del layer.call
         if activation is not None:
             layer.activation = activation
+
+
+def _graph() -> tf.Graph | None:
+    """The graph that is being traced, None where there is none."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 def outputs_of(model: keras.Model, x: Inputs) -> tf.Tensor:
@@ -133,6 +146,7 @@ def example_gradients(
     model: keras.Model,
     wanted: Sequence[tuple[Sequence[keras.Variable], slice | None]],
     cotangents: np.ndarray,
+    eager: bool = False,
 ) -> Callable[[Inputs], list[tf.Tensor]]:
     """The general way: from a batch to the gradients `[b, R, q]` of R functions of its outputs.
 
@@ -142,10 +156,10 @@ def example_gradients(
         model: any.
         wanted: weights, and which of their numbers, one after the other; None for all.
         cotangents: coefficients of the functions, `[R, L]`.
+        eager: without a graph, which some models do not have.
     """
     weights = {id(w): w.value for some, _ in wanted for w in some}
 
-    @tf.function(reduce_retracing=True)
     def of_example(example):
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(list(weights.values()))
@@ -169,6 +183,9 @@ def example_gradients(
             tf.constant(cotangents, outputs.dtype),
             fn_output_signature=[some[0].dtype for some, _ in wanted],
         )
+
+    if not eager:
+        of_example = tf.function(of_example, reduce_retracing=True)
 
     def of_batch(x):
         rows = [slice(i, i + 1) for i in range(length(x))]

@@ -71,6 +71,7 @@ class Survey:
         kind: of the kernel.
         examples: for how many the contractions were chosen.
         eager: whether some layer's calls are hidden in a graph, or the model has none.
+        untraced: whether the model has none.
     """
 
     pieces: list[Piece]
@@ -78,6 +79,7 @@ class Survey:
     kind: Kind
     examples: int
     eager: bool
+    untraced: bool
 
 
 class StructureError(Exception):
@@ -129,13 +131,13 @@ def survey(
     selected = _selected(model, layers)
     candidates = [layer for layer in _candidates(model, selected) if layer not in set(without)]
     sets = [x] if x2 is None or inputs.key(x) == inputs.key(x2) else [x, x2]
-    eager = False
+    untraced = False
     try:
         views = [_traced_view(model, candidates, some) for some in sets]
     except Exception:  # Whatever a model does that no graph can, it may do without one.
-        eager = True
-    if eager or any(view.hidden for view in views):
-        eager = True
+        untraced = True
+    eager = untraced or any(view.hidden for view in views)
+    if eager:
         views = [_view(model, candidates, inputs.tensors(some)) for some in sets]
     kind = kind_of(outputs, views[0].outputs)
     reached = set().union(*[view.reached for view in views])
@@ -154,7 +156,7 @@ def survey(
     covered = {id(w) for piece in pieces for w in piece.weights}
     rest = [w for w in selected if id(w) not in covered and (id(w) in reached or id(w) in cut)]
     pieces += _general(rest, kind, per_layer)
-    return Survey(_with_unique_names(pieces), views[0].outputs, kind, examples, eager)
+    return Survey(_with_unique_names(pieces), views[0].outputs, kind, examples, eager, untraced)
 
 
 def _selected(model: keras.Model, patterns: str | Sequence[str] | None) -> list[keras.Variable]:
@@ -440,7 +442,7 @@ class Features:
         self.layers = list({id(piece.layer): piece.layer for piece in self.structured}.values())
         self.general = [piece for piece in pieces if piece.layer is None]
         wanted = [(piece.weights, piece.part) for piece in self.general]
-        self.gradients = example_gradients(model, wanted, self.cotangents)
+        self.gradients = example_gradients(model, wanted, self.cotangents, known.untraced)
         self.traced: dict[tuple, tf.types.experimental.ConcreteFunction] = {}
 
     def __call__(self, x: Inputs) -> dict[str, Stored]:

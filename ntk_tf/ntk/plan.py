@@ -11,6 +11,8 @@ from ntk_tf.ntk.pieces import Piece, Survey, divided, of_functions
 #: products at full speed, and few enough that computing only half of a symmetric matrix's blocks
 #: saves nearly half of the work.
 _BLOCK_ROWS = 512
+#: Weights without a rule that are worth a pass of their own.
+_FEWEST = 4096
 #: Parts of the budget for the gradients of `StreamedGradients` and for a forward pass.
 _SCRATCH, _FORWARD = 0.2, 0.15
 
@@ -103,8 +105,10 @@ def _with_functions(known: Survey, count: int, rows: int, cols: int | None, numb
     """The plan with at most so many functions at one time."""
     kind, other = known.kind, rows if cols is None else cols
     room = (1 - _SCRATCH - _FORWARD) * numbers
-    # Of what has no rule two examples fit at least.
-    most = max(1, int(min(room / 2, _FORWARD * numbers / 2) / count))
+    # Of what has no rule, all examples' gradients in some weights are held, not some examples' in
+    # all: that takes half as many passes. And two examples fit at least.
+    examples = rows + (cols or 0)
+    most = max(_FEWEST, int(min(room / examples, _FORWARD * numbers / 2) / count))
     divisions = [
         [part for piece in of_functions(known, some) for part in divided(piece, kind, most)]
         for some in even_slices(kind.functions, count)

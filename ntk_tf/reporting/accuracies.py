@@ -1,18 +1,20 @@
 """Figures of accuracies: against the width, and side by side."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from matplotlib.ticker import NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
-from ntk_tf import plots
+from ntk_tf import plots, runs
 from ntk_tf.plots import plt
+from ntk_tf.reporting.grouping import Setting, Study
 from ntk_tf.reporting.paper import SPLITS, Curve
 from ntk_tf.reporting.studies import Point
 from ntk_tf.reporting.tables import Table
 
-#: Colours that colour-blind readers can tell apart (Okabe and Ito), and a marker each.
-LOOKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
+#: A colour and a marker for each curve.
+LOOKS = tuple(zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7"), "os^D", strict=True))
 
 
 def draw_widths(shown: Sequence[Point], path: pathlib.Path) -> None:
@@ -45,7 +47,7 @@ def _draw_curve(
     colour, marker = look
     theirs = sorted(curve.paper.get(split, {}).items())
     if theirs:
-        style = {"markerfacecolor": "none", "markersize": 8, "linestyle": ":", "linewidth": 0.8}
+        style = {"markerfacecolor": "none", "markersize": 8, "linestyle": ":", "linewidth": 0.6}
         axis.plot(*zip(*theirs, strict=True), color=colour, marker=marker, **style)
     ours = [point for point in shown if point.chosen]
     if ours:
@@ -58,6 +60,7 @@ def _draw_curve(
             markersize=4,
             capsize=3,
             linewidth=1.2,
+            **plots.line_style(curve.linearized),
         )
 
 
@@ -87,7 +90,14 @@ def _mark_divergence(
 
 def _draw_legend(figure: plt.Figure, curves: Sequence[Curve], shown: Sequence[Point]) -> None:
     handles = [
-        plt.Line2D([], [], color=colour, marker=marker, markersize=4, label=curve.title)
+        plt.Line2D(
+            *([], []),
+            color=colour,
+            marker=marker,
+            markersize=4,
+            label=curve.title,
+            **plots.line_style(curve.linearized),
+        )
         for curve, (colour, marker) in zip(curves, LOOKS, strict=False)
     ]
     grey = {"color": "grey", "linestyle": "none"}
@@ -128,3 +138,99 @@ def draw_bars(table: Table, path: pathlib.Path) -> None:
         axis.set_ylabel("accuracy in percent")
         figure.legend(loc="outside lower center", ncols=2)
         plots.save(figure, path)
+
+
+EPOCH_COLUMNS = (
+    *("run", "model", "width", "learning_rate", "weight_decay", "seed"),
+    *("epoch", "running_train_accuracy", "test_accuracy"),
+)
+
+
+def draw_epochs(study: Study, chosen: Sequence[Setting], path: pathlib.Path) -> bool:
+    """Draw the accuracies after each epoch, a line a run, and write them as `.csv`.
+
+    Args:
+        study: the runs.
+        chosen: settings whose lines stand out.
+        path: of the files, without ending.
+
+    Returns:
+        Whether there is anything to draw.
+
+    Raises:
+        RunDirectoryError: if a metrics.csv cannot be read.
+    """
+    rows = [row for setting in study.settings for row in _epoch_rows(setting)]
+    if not rows:
+        return False
+    names = {False: "network", True: "linearization"}
+    colours = plots.shades([setting.width for setting in study.settings])
+    with plt.rc_context(plots.STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharey=True, layout="constrained")
+        for setting in study.settings:
+            style = {"color": colours[setting.width]} | plots.line_style(setting.linearized)
+            style |= {"alpha": 1.0} if setting in chosen else {"alpha": 0.35}
+            for record in setting.records:
+                _draw_run(axes, record.epochs(), style)
+        for axis, name in zip(axes, ("test accuracy", "running train accuracy"), strict=True):
+            axis.set_title(name)
+            axis.set_xlabel("epoch")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.grid(alpha=0.25, linewidth=0.6)
+        axes[0].set_ylabel("accuracy in percent")
+        axes[0].set_ylim(_bottom(study), None)
+        models = dict.fromkeys(setting.linearized for setting in study.settings)
+        handles = [
+            plt.Line2D([], [], color="0.3", label=names[model], **plots.line_style(model))
+            for model in models
+        ]
+        handles += [
+            plt.Line2D([], [], color=colour, label=f"width factor {width}")
+            for width, colour in colours.items()
+        ]
+        if len(chosen) < len(study.settings):
+            handles.append(plt.Line2D([], [], color="0.3", alpha=0.35, label="not chosen"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        plots.save(figure, path)
+    runs.write_table(path.with_name(f"{path.name}.csv"), EPOCH_COLUMNS, rows)
+    return True
+
+
+def _epoch_rows(setting: Setting) -> list[dict[str, Any]]:
+    """The epochs of a setting's runs as rows of `EPOCH_COLUMNS`."""
+    about = {
+        "model": "linearization" if setting.linearized else "network",
+        "width": setting.width,
+        "learning_rate": setting.learning_rate,
+        "weight_decay": setting.weight_decay,
+    }
+    return [
+        {"run": record.name, "seed": record.config.seed} | about | row
+        for record in setting.records
+        for row in record.epochs()
+    ]
+
+
+def _bottom(study: Study) -> float | None:
+    """What no run that did not diverge falls below after its first tenth, and some room."""
+    found = [
+        100 * row[name]
+        for record in study.records
+        if not record.diverged
+        for rows in [record.epochs()]
+        for row in rows[len(rows) // 10 :]
+        for name in ("test_accuracy", "running_train_accuracy")
+        if row[name] is not None
+    ]
+    return max(0.0, min(found) - 0.1 * (max(found) - min(found)) - 0.5) if found else None
+
+
+def _draw_run(
+    axes: Sequence[plt.Axes], rows: Sequence[Mapping[str, Any]], style: Mapping[str, Any]
+) -> None:
+    """A run's test and train accuracies; a single epoch is a dot."""
+    marker = "." if len(rows) == 1 else None
+    for axis, name in zip(axes, ("test_accuracy", "running_train_accuracy"), strict=True):
+        values = [float("nan") if row[name] is None else 100 * row[name] for row in rows]
+        epochs = [row["epoch"] for row in rows]
+        axis.plot(epochs, values, marker=marker, linewidth=0.9, **style)

@@ -23,8 +23,7 @@ def arch_name(arch: str) -> str:
     """An architecture's name for readers."""
     if arch in _QUOTED:
         return _QUOTED[arch]
-    known = arch in architectures.ARCHITECTURES or architectures.is_own(arch)
-    return architectures.find(arch).title if known else arch
+    return architectures.ARCHITECTURES[arch].title if arch in architectures.ARCHITECTURES else arch
 
 
 def dataset_name(dataset: str) -> str:
@@ -113,10 +112,24 @@ def figures() -> tuple[Figure, ...]:
     return tuple(found)
 
 
-def plain_curves(arch: str) -> tuple[Curve, ...]:
-    """The two models without the paper's values."""
-    name = arch_name(arch)
+def plain_curves(name: str) -> tuple[Curve, ...]:
+    """The two models of an architecture for readers, without the paper's values."""
     return (
         Curve("standard", name, linearized=False),
         Curve("linearized", f"linearized {name}", linearized=True),
     )
+
+
+#: Figures that show something else than accuracies: the experiment, and what it was done with.
+MEASURED = {
+    "Figure 2": ("trajectory", (("lenet", "mnist"),)),
+    "Figure 5": ("rank", (("lenet", "mnist"), ("alexnet", "imagenet_snakes"))),
+}
+
+
+def measured_figure(experiment: str, arch: str, dataset: str) -> str | None:
+    """The number of the paper's figure that an experiment reproduces; None if there is none."""
+    for title, (name, places) in MEASURED.items():
+        if name == experiment and (arch, dataset) in places:
+            return title
+    return None

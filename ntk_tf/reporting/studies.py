@@ -1,11 +1,12 @@
 """The paper's figures and Table 1 as tables: ours, the paper's, the difference."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ntk_tf.reporting import paper
-from ntk_tf.reporting.collect import Record, Setting, Study, choose
+from ntk_tf.reporting.collect import Record
+from ntk_tf.reporting.grouping import Setting, Study, choose
 from ntk_tf.reporting.paper import SPLITS, Curve
 from ntk_tf.reporting.tables import Column, Table
 
@@ -89,7 +90,7 @@ def chosen_cells(setting: Setting | None) -> dict[str, Any]:
 
 def anchor(setting: Setting) -> str:
     """The name of a setting's place on the page: that of its first run."""
-    return setting.records[0].path.name
+    return setting.records[0].name
 
 
 def remark(diverged: Sequence[Setting]) -> str:
@@ -148,7 +149,7 @@ def settings_table(name: str, study: Study, chosen: Sequence[Setting]) -> Table:
         Column("train", "train", "mean"),
         Column("status", "status"),
     ]
-    names = {curve.linearized: curve.title for curve in paper.plain_curves(study.arch)}
+    names = {curve.linearized: curve.title for curve in paper.plain_curves(study.model_title)}
     rows = []
     for setting in study.settings:
         status = "chosen" if setting in chosen else ""
@@ -163,8 +164,13 @@ def settings_table(name: str, study: Study, chosen: Sequence[Setting]) -> Table:
 _RUN_CELLS = ("width", "learning_rate", "weight_decay", "seed")
 
 
-def runs_table(name: str, study: Study) -> Table:
+def runs_table(name: str, study: Study, link: Callable[[Record], str]) -> Table:
     """Every run, with its last accuracies and the best ones that stopping early would have given.
+
+    Args:
+        name: of the table's files.
+        study: the runs.
+        link: gives the address of a run's folder.
 
     Raises:
         RunDirectoryError: if a metrics.csv cannot be read.
@@ -174,15 +180,18 @@ def runs_table(name: str, study: Study) -> Table:
         Column("model", "model"),
         *(Column(key, key.replace("_", " "), "value") for key in _RUN_CELLS),
         *(Column(split, split, "percent") for split in SPLITS),
+        Column("epochs", "epochs", "value"),
+        Column("seconds", "seconds", "value"),
         Column("best_test_accuracy", "best test of any epoch", "percent"),
         Column("best_epoch", "in epoch", "value"),
         Column("status", "status"),
     ]
-    names = {curve.linearized: curve.title for curve in paper.plain_curves(study.arch)}
+    names = {curve.linearized: curve.title for curve in paper.plain_curves(study.model_title)}
     rows = []
     for setting in study.settings:
         for record in setting.records:
-            row = {"run": record.path.name, "model": names[setting.linearized]}
+            row = {"run": record.name, "id": record.name, "href": link(record)}
+            row["model"] = names[setting.linearized]
             row |= {key: getattr(record.config, key) for key in _RUN_CELLS}
             rows.append(row | _outcome(record))
     return Table(name, "Every run", columns, rows, "Accuracies in percent.")
@@ -190,7 +199,8 @@ def runs_table(name: str, study: Study) -> Table:
 
 def _outcome(record: Record) -> dict[str, Any]:
     """How a run ended, and its best epoch."""
-    row = {"status": record.result["status"]}
+    row = {name: record.result[name] for name in ("status", "epochs", "seconds")}
+    row["seconds"] = row["seconds"] and round(row["seconds"])
     if record.diverged:
         row["style"] = "diverged"
     for split in SPLITS:
@@ -265,7 +275,7 @@ FIGURE1 = "figure1_alexnet_losses"
 _LOSSES = {"cross_entropy": "AlexNet, cross-entropy", "l2": "AlexNet, L2"}
 
 
-def figure1(studies: Sequence[Study], records: Sequence[Record]) -> Table:
+def figure1(studies: Sequence[Study], pretrained: Sequence[Record]) -> Table:
     """Figure 1: AlexNet with either loss, and trained on all of ImageNet."""
     theirs = paper.numbers()["figure1_alexnet_snakes"]
     rows = []
@@ -277,7 +287,6 @@ def figure1(studies: Sequence[Study], records: Sequence[Record]) -> Table:
         for split in SPLITS:
             row |= compare(row, split, theirs[loss][split])
         rows.append(row | {"remark": remark([s for s in candidates if s.diverged])})
-    pretrained = [r for r in records if r.config.experiment == "pretrained"]
     row = {"model": "AlexNet trained on all of ImageNet"}
     accuracy = pretrained[0].result["test_accuracy"] if pretrained else None
     if accuracy is not None:

@@ -5,6 +5,7 @@ import dataclasses
 import html
 import io
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from ntk_tf import runs
 
 #: What stands where a value is missing.
 EMPTY = "—"
+#: Characters of a cell from which on it may break into lines of some length.
+LONG = 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +24,9 @@ class Column:
     Attributes:
         key: of the rows' values, and its heading in CSV.
         title: its heading for readers.
-        kind: `text`; `value` as it is; `mean` (percent, beside `<key>_std`, which readers see in
-            the same cell); `percent`; or `difference` (points, with sign).
+        kind: `text`; `value` as it is; `measure`, to four digits; `mean` (percent, beside
+            `<key>_std`, which readers see in the same cell); `percent`; or `difference` (points,
+            with sign).
     """
 
     key: str
@@ -53,12 +57,16 @@ class Table:
         value = row.get(column.key)
         if value is None or value == "":
             return EMPTY
+        if isinstance(value, bool):
+            return "yes" if value else "no"
         if column.kind == "difference":
             shown = f"{round(value, 1) + 0.0:+.1f}"
             return shown.replace("-", "−") if value and shown[1:] != "0.0" else "0.0"
         if column.kind in ("mean", "percent"):
             std = row.get(f"{column.key}_std")
             return f"{value:.1f}" if std is None else f"{value:.1f} ± {std:.1f}"
+        if column.kind == "measure":
+            return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     def csv(self) -> str:
@@ -116,23 +124,26 @@ class Table:
         return "% needs \\usepackage{booktabs}\n" + "\n".join(lines) + "\n"
 
     def html(self) -> str:
-        """A `table` element; a row's `href` makes a link of its first cell."""
+        """A `table` element; a row's `href` makes a link of its first cell, `id` names it."""
         head = "".join(f"<th>{html.escape(column.title)}</th>" for column in self.columns)
         body = "".join(self._html_row(row) for row in self.rows)
         return (
             f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
-            f"</table></div><p class=note>{html.escape(self.note)}</p>"
+            f"</table></div>" + (f"<p class=note>{html.escape(self.note)}</p>" if self.note else "")
         )
 
     def _html_row(self, row: Mapping[str, Any]) -> str:
         cells = []
         for i, column in enumerate(self.columns):
-            shown = html.escape(self.cell(row, column))
+            shown = self.cell(row, column)
             kind = "empty" if shown == EMPTY else column.kind
+            kind += " long" * (len(shown) > LONG)
+            shown = re.sub(r"([_/])", r"\1<wbr>", html.escape(shown))
             if i == 0 and row.get("href"):
                 shown = f'<a href="{html.escape(row["href"])}">{shown}</a>'
             cells.append(f'<td class="{kind}">{shown}</td>')
         style = f' class="{row["style"]}"' if row.get("style") else ""
+        style += f' id="{html.escape(row["id"])}"' if row.get("id") else ""
         return f"<tr{style}>{''.join(cells)}</tr>"
 
     def write(self, folder: pathlib.Path) -> None:

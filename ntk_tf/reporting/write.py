@@ -1,14 +1,16 @@
 """A report: tables, figures and a page, out of run directories."""
 
+import functools
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ntk_tf import runs
-from ntk_tf.reporting import collect, page, paper, studies
-from ntk_tf.reporting.collect import Record, Study
-from ntk_tf.reporting.page import Section
-from ntk_tf.reporting.studies import Point
+from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.reporting import collect, grouping, measured, page, paper, studies
+from ntk_tf.reporting.collect import Found, Record
+from ntk_tf.reporting.grouping import Study
+from ntk_tf.reporting.page import Figure, Section
 from ntk_tf.reporting.tables import Table
 
 
@@ -16,33 +18,35 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
     """Write `tables/`, `figures/` and `index.html`.
 
     Args:
-        runs_dir: parent or grandparent of run directories, which are only read.
+        runs_dir: a folder of run directories at any depth, which are only read.
         output_dir: created where it does not exist.
 
     Returns:
-        The tables: the paper's, other studies, then those of the paper that have no runs.
+        The tables that have runs: the paper's, then others.
 
     Raises:
         RunDirectoryError: if there are no runs, or the folder cannot be written.
     """
-    records = collect.read(runs_dir)
-    found = collect.studies(records)
+    found = collect.read(runs_dir)
+    trained = grouping.studies(found.of("train"))
+    link = functools.partial(page.link, folder=output_dir)
     try:
         for name in ("tables", "figures"):
             (output_dir / name).mkdir(parents=True, exist_ok=True)
-        sections = [_study_section(study, output_dir) for study in found]
-        sections += _figure1_section(found, records, output_dir)
-        empty = _sections_without_runs(found, sections)
-        table1 = Section("Table 1", studies.table1(found))
+        sections = [_study_section(study, output_dir, link) for study in trained]
+        sections += _figure1_section(trained, found, output_dir)
+        for experiment in found.experiments():
+            if experiment != "train":
+                sections += _measured_sections(experiment, found, output_dir, link)
+        empty = _sections_without_runs(trained, sections)
+        table1 = Section("Table 1", studies.table1(trained))
         filled = any(row.keys() & {"standard", "linearized"} for row in table1.table.rows)
         (sections if filled else empty).append(table1)
-        sections = [*sorted(sections, key=_place), *sorted(empty, key=_place)]
-        for section in sections:
-            section.table.write(output_dir / "tables")
-            for table in (section.all_settings, section.all_runs):
-                if table:
-                    table.write(output_dir / "tables")
-        page.write(output_dir / "index.html", runs_dir, sections, collect.unfinished(runs_dir))
+        for section in [*sections, *empty]:
+            for table in (section.table, *section.more):
+                table.write(output_dir / "tables")
+        sections.sort(key=_place)
+        page.write(output_dir / "index.html", found, sections, sorted(empty, key=_place))
     except OSError as error:
         raise runs.RunDirectoryError(f"output_dir={output_dir}: {error}") from error
     return [section.table for section in sections]
@@ -63,63 +67,108 @@ def _figure_of(study: Study) -> paper.Figure | None:
     return None
 
 
-def _study_section(study: Study, output_dir: pathlib.Path) -> Section:
-    """Accuracies against the width: table, figure, all settings."""
+def _file_name(*words: str) -> str:
+    """A name for files, of words that may hold anything."""
+    return re.sub(r"[^\w.+-]+", "-", "_".join(words))[:120]
+
+
+def _variant(study: Study) -> str:
+    """What sets a study apart, for the names of files."""
+    return "".join(f"_{key}{value}" for key, value in study.differences.items())
+
+
+def _study_section(
+    study: Study, output_dir: pathlib.Path, link: Callable[[Record], str]
+) -> Section:
+    """Accuracies against the width and by epoch: tables, figures, all settings, all runs."""
+    from ntk_tf.reporting import accuracies  # matplotlib takes its time
+
     figure = _figure_of(study)
-    arch, dataset = paper.arch_name(study.arch), paper.dataset_name(study.dataset)
-    title = f"{arch} on {dataset}"
-    name = f"{study.arch}_{study.dataset}"
-    if figure:
-        title, name = f"{figure.title}: {title}", figure.key
-    name += "".join(f"_{key}{value}" for key, value in study.differences.items())
-    name = re.sub(r"[^\w.+-]", "-", name)[:120]
-    curves = figure.curves if figure else paper.plain_curves(study.arch)
+    title = f"{figure.title}: {study.title}" if figure else study.title
+    name = figure.key if figure else f"{study.arch}_{study.data_title}"
+    name = _file_name(name + _variant(study))
+    curves = figure.curves if figure else paper.plain_curves(study.model_title)
     shown = studies.points(study, curves)
-    table = studies.width_table(name, title, shown)
-    _draw_widths(shown, output_dir / "figures" / name)
     chosen = [point.chosen for point in shown if point.chosen]
+    place = output_dir / "figures"
+    accuracies.draw_widths(shown, place / name)
+    figures = [Figure(place / name, "Accuracy against the width factor")]
+    if accuracies.draw_epochs(study, chosen, place / f"{name}_epochs"):
+        figures.append(Figure(place / f"{name}_epochs", "Accuracy after each epoch, of every run"))
     return Section(
         title,
-        table,
-        output_dir / "figures" / f"{name}.png",
+        studies.width_table(name, title, shown),
+        figures,
         study.note,
-        studies.settings_table(f"{name}_all_settings", study, chosen),
-        study,
-        studies.runs_table(f"{name}_all_runs", study),
+        [
+            studies.settings_table(f"{name}_all_settings", study, chosen),
+            studies.runs_table(f"{name}_all_runs", study, link),
+        ],
+        {"": study.common()},
     )
 
 
-def _draw_widths(shown: Sequence[Point], path: pathlib.Path) -> None:
-    from ntk_tf.reporting import accuracies  # matplotlib takes its time
-
-    accuracies.draw_widths(shown, path)
-
-
 def _figure1_section(
-    found: Sequence[Study], records: Sequence[Record], output_dir: pathlib.Path
+    trained: Sequence[Study], found: Found, output_dir: pathlib.Path
 ) -> list[Section]:
     """Figure 1, if any of its runs is there."""
-    table = studies.figure1(found, records)
+    table = studies.figure1(trained, found.of("pretrained"))
     if all(row.get("test") is None and not row.get("remark") for row in table.rows):
         return []
-    path = output_dir / "figures" / studies.FIGURE1
     from ntk_tf.reporting import accuracies
 
+    path = output_dir / "figures" / studies.FIGURE1
     accuracies.draw_bars(table, path)
-    return [Section(table.title, table, path.with_suffix(".png"))]
+    return [Section(table.title, table, [Figure(path, "Accuracies: bars are ours")])]
 
 
-def _sections_without_runs(found: Sequence[Study], shown: Sequence[Section]) -> list[Section]:
+def _measured_sections(
+    experiment: str, found: Found, output_dir: pathlib.Path, link: Callable[[Record], str]
+) -> list[Section]:
+    """The runs of an experiment other than training: a section an architecture and dataset."""
+    groups: dict[tuple[str, str], list[Study]] = {}
+    for study in grouping.studies(found.of(experiment)):
+        groups.setdefault((study.model_title, study.data_title), []).append(study)
+    sections = []
+    for together in groups.values():
+        name = _file_name(experiment, together[0].arch, together[0].data_title)
+        title = measured.title(together[0], experiment)
+        figures = [
+            figure
+            for study in together
+            for figure in _draw(study, output_dir / "figures" / _file_name(name + _variant(study)))
+        ]
+        details = {study.note or "the paper's settings": study.common() for study in together}
+        table = measured.table(name, title, together, link)
+        sections.append(Section(title, table, figures, "", [], details))
+    return sections
+
+
+def _draw(study: Study, folder: pathlib.Path) -> list[Figure]:
+    """What an experiment draws of some runs; nothing for one that draws nothing."""
+    experiment = EXPERIMENTS[study.records[0].config.experiment]
+    if experiment.figure is None:
+        return []
+    folder.mkdir(exist_ok=True)
+    experiment.draw([record.path for record in study.records], folder)
+    about = f"; {study.distinction}" if study.distinction else ""
+    return [
+        Figure(path.with_suffix(""), path.stem.replace("_", " ").capitalize() + about)
+        for path in sorted(folder.glob("*.svg"), reverse=True)
+    ]
+
+
+def _sections_without_runs(trained: Sequence[Study], shown: Sequence[Section]) -> list[Section]:
     """The paper's figures that no run is of: its numbers beside empty cells."""
     names = [section.table.name for section in shown]
     missing = []
     if studies.FIGURE1 not in names:
-        table = studies.figure1(found, [])
-        missing.append(Section(f"{table.title} (no runs yet)", table))
+        table = studies.figure1(trained, [])
+        missing.append(Section(table.title, table))
     for figure in paper.figures():
         if not any(name.startswith(figure.key) for name in names):
             arch, dataset = paper.arch_name(figure.arch), paper.dataset_name(figure.dataset)
             title = f"{figure.title}: {arch} on {dataset}"
             table = studies.width_table(figure.key, title, studies.points(None, figure.curves))
-            missing.append(Section(f"{title} (no runs yet)", table))
+            missing.append(Section(title, table))
     return missing

@@ -9,12 +9,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ntk_tf.process.terminal import Name, say
 from ntk_tf.sweeps.state import (
     DIVERGED,
     DONE,
     ELSEWHERE,
     ENDED,
     FAILED,
+    INTERRUPTED,
     RUNNING,
     WAITING,
     Entry,
@@ -23,6 +25,7 @@ from ntk_tf.sweeps.state import (
 )
 
 STYLES = {DONE: "green", DIVERGED: "yellow", FAILED: "red", RUNNING: "bold", ELSEWHERE: "cyan"}
+STYLES |= {INTERRUPTED: "yellow"}
 #: Ended runs that the live table keeps in sight.
 LATEST = 6
 #: Seconds between renewals of the live table.
@@ -50,13 +53,15 @@ class Display:
         self.ended: list[Entry] = []
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self.drawn = float("-inf")
+        self.stopped = False
 
     def __enter__(self) -> "Display":
         if self.live:
             self.live.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        self.stopped = kind is not None
         if self.live:
             self.live.update(self._table(), refresh=True)
             self.live.stop()
@@ -71,9 +76,9 @@ class Display:
             name = "running" if entry.status == RUNNING else entry.status
             again = entry.status == WAITING and entry.attempts
             text = f"failed ({entry.problem}), once more" if again else name
-            self._print(f"{text:8}  {entry.run.name}  {self._note(entry)}".rstrip())
+            say(self.console, f"{text:8}  {entry.run.name}  {self._note(entry)}".rstrip())
             if entry.status in ENDED:
-                self._print(self.counts())
+                say(self.console, self.counts())
 
     def tick(self) -> None:
         """Renew the live table now and then."""
@@ -84,30 +89,29 @@ class Display:
     def counts(self) -> str:
         """How many runs are where, and how long the rest may take."""
         number = Counter(entry.status for entry in self.entries)
-        order = (DONE, DIVERGED, FAILED, RUNNING, ELSEWHERE, WAITING)
+        order = (DONE, DIVERGED, FAILED, RUNNING, ELSEWHERE, INTERRUPTED, WAITING)
         parts = [f"{number[status]} {status}" for status in order if number[status]]
         skipped = sum(entry.skipped for entry in self.entries)
         if skipped:
             parts.append(f"{skipped} of them before")
-        unended = [entry for entry in self.entries if entry.status not in ENDED]
-        left = seconds_left(self.entries, self.jobs) if unended else None
+        goes_on = not self.stopped and any(e.status not in ENDED for e in self.entries)
+        left = seconds_left(self.entries, self.jobs) if goes_on else None
         text = f"{len(self.entries)} runs: {', '.join(parts)}"
         return text if left is None else f"{text}; about {duration(left)} left"
 
-    def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
-
     def _table(self) -> Group:
         table = Table("run", "state", "time", "", box=None, pad_edge=False)
-        table.columns[0].overflow = "fold"
-        running = [entry for entry in self.entries if entry.status in (RUNNING, ELSEWHERE)]
+        for column in table.columns[1:]:
+            column.no_wrap = True
+        current = (RUNNING, ELSEWHERE, INTERRUPTED)
+        running = [entry for entry in self.entries if entry.status in current]
         shown = [entry for entry in self.ended if not entry.skipped]
         failed = [entry for entry in shown if entry.status == FAILED]
         latest = [entry for entry in shown if entry.status != FAILED][-LATEST:]
         for entry in failed + latest + running:
             took = duration(entry.elapsed())
             state = Text(entry.status, STYLES.get(entry.status, ""))
-            table.add_row(entry.run.name, state, took, self._note(entry))
+            table.add_row(Name(entry.run.name), state, took, Text(self._note(entry)))
         return Group(table, Text(self.counts()))
 
     def _note(self, entry: Entry) -> str:
@@ -116,10 +120,11 @@ class Display:
             return entry.problem
         if entry.status in ENDED:
             return f"{entry.outcome()} in {duration(entry.seconds)}"
-        if entry.status != RUNNING:
+        if entry.status not in (RUNNING, INTERRUPTED):
             return ""
         row = last_row(entry.workdir / "metrics.csv")
-        parts = [f"GPU {self.gpus[entry.slot]}"] if self.gpus[entry.slot] else []
+        gpu = self.gpus[entry.slot] if entry.status == RUNNING else ""
+        parts = [f"GPU {gpu}"] if gpu else []
         if row:
             parts.append(f"epoch {row['epoch']}/{entry.run.config.epochs}")
         if row and row["test_accuracy"] is not None:

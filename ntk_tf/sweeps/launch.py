@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import shlex
 import subprocess
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from ntk_tf import runs
 from ntk_tf.catalogue import architectures
 from ntk_tf.process import signals
+from ntk_tf.process.terminal import say
 from ntk_tf.settings import Config
 from ntk_tf.sweeps import devices, listing, process, slurm
 from ntk_tf.sweeps.display import Display
@@ -57,11 +59,10 @@ def run(sweep: Sweep, console: Console) -> int:
         return _carry_out(entries, devices.environments(jobs, gpus), console)
     except signals.Interrupted as stopped:
         done = sum(runs.is_finished(entry.workdir) for entry in entries)
-        console.print(
+        say(
+            console,
             f"{stopped}: {done} of {len(entries)} runs finished;"
             " the same command goes on with the others",
-            highlight=False,
-            soft_wrap=True,
         )
         return stopped.exit_code
 
@@ -114,7 +115,7 @@ def _submit(sweep: Sweep, entries: Sequence[Entry], console: Console) -> int:
             runner.run()
         except signals.Interrupted:
             ids = " ".join(runner.job_ids())
-            console.print(f"the jobs go on; to end them: scancel {ids}", highlight=False)
+            say(console, f"the jobs go on; to end them: scancel {ids}")
             raise
     return report(entries, display, console)
 
@@ -133,20 +134,16 @@ def report(entries: Sequence[Entry], display: Display, console: Console) -> int:
     """
     failed = [entry for entry in entries if entry.status == FAILED]
     for entry in failed:
-        console.print(
-            f"\nfailed: {entry.run.name} ({entry.problem}); {entry.log} ends with",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(console, f"\nfailed: {entry.run.name} ({entry.problem}); {entry.log} ends with")
         for line in process.tail(entry.log):
-            console.print(f"    {line}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"    {line}")
     if not console.is_terminal and all(entry.skipped for entry in entries):
-        console.print(display.counts(), highlight=False, soft_wrap=True)
+        say(console, display.counts())
     parent: pathlib.Path = entries[0].workdir.parent
     if any(entry.status == DONE for entry in entries):
-        console.print(
-            f"tables and figures: python -m ntk_tf.report --runs_dir={parent} --output_dir=report",
-            highlight=False,
-            soft_wrap=True,
+        say(
+            console,
+            "tables and figures: python -m ntk_tf.report "
+            + shlex.join([f"--runs_dir={parent}", f"--output_dir=report/{parent.name}"]),
         )
     return 1 if failed else 0

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ntk_tf import runs
 from ntk_tf.process import startup
+from ntk_tf.process.terminal import Name, say
 from ntk_tf.sweeps import devices
 from ntk_tf.sweeps.display import duration
 from ntk_tf.sweeps.grid import Run, Sweep
@@ -31,7 +32,6 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
     from ntk_tf.experiments.size import estimate, run_seconds
 
     table = Table("run", "parameters", "memory", "time", "", box=None, pad_edge=False)
-    table.columns[0].overflow = "fold"
     for column in table.columns[1:4]:
         column.justify = "right"
         column.no_wrap = True
@@ -43,7 +43,7 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
         total += 0 if finished or seconds is None else seconds
         memory = max(memory, size.memory)
         table.add_row(
-            run.name,
+            Name(run.name),
             f"{size.parameters:,}",
             f"{size.memory / 2**30:.1f} GiB",
             "?" if seconds is None else duration(seconds),
@@ -52,20 +52,18 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
     number, unit = (len(gpus), "GPU") if gpus else (devices.cores(), "core")
     place = f"{number} {unit}{'' if number == 1 else 's'}"
     console.print(table)
-    console.print(
+    say(
+        console,
         f"{len(sweep.runs)} runs under {sweep.runs_dir}, {jobs} at once on {place}; about"
         f" {duration(total / jobs)} in all, by a rough count of operations",
-        highlight=False,
-        soft_wrap=True,
     )
     _warn(jobs * memory, size.available, console)
 
 
 def _warn(needed: float, available: float, console: Console) -> None:
     if needed > available:
-        console.print(
+        say(
+            console,
             f"warning: the largest runs together need about {needed / 2**30:.1f} GiB of memory and"
             f" the machine has {available / 2**30:.1f} GiB; fewer --jobs need less",
-            highlight=False,
-            soft_wrap=True,
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ntk_tf import runs
 from ntk_tf.process import signals
 from ntk_tf.sweeps import process
-from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entry
+from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, INTERRUPTED, RUNNING, WAITING, Entry
 
 #: A run that fails is started once more: machines have hiccups.
 ATTEMPTS = 2
@@ -46,7 +46,10 @@ class Runner:
             running = [entry for entry in self.entries if entry.status == RUNNING]
             process.end([entry.process for entry in running if entry.process])
             for entry in running:
-                entry.status = WAITING
+                entry.seconds, entry.slot = entry.elapsed(), -1
+                if not entry.read_result():
+                    entry.status = INTERRUPTED
+                self.tell(entry)
 
     def _collect(self) -> None:
         """See which processes have ended."""

@@ -11,6 +11,8 @@ from ntk_tf import runs
 from ntk_tf.sweeps.grid import Run
 
 WAITING, RUNNING, ELSEWHERE = "waiting", "running", "elsewhere"
+#: It was running when the sweep was stopped, and has saved what it can.
+INTERRUPTED = "interrupted"
 DONE, DIVERGED, FAILED = "done", "diverged", "failed"
 ENDED = (DONE, DIVERGED, FAILED)
 

@@ -4,15 +4,16 @@ import time
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ntk_tf.process import terminal
 from ntk_tf.training.loop import Plan
 
 
 class ShowProgress(keras.callbacks.Callback):
     """A progress bar with the time left; a line now and then where output is no terminal.
 
-    Use as a context manager around training, so that the bar goes however that ends.
+    Use as a context manager around training, so that the bar goes however that ends. On a narrow
+    terminal the less important of the numbers beside the bar are left out.
 
     Args:
         title: names the run.
@@ -29,17 +30,7 @@ class ShowProgress(keras.callbacks.Callback):
         self.line_seconds = line_seconds
 
     def __enter__(self) -> "ShowProgress":
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            console=self.console,
-            disable=not self.console.is_terminal,
-            transient=True,
-        )
+        self.progress = terminal.progress(self.console)
         self.task = self.progress.add_task(
             self.title, total=self.plan.total_steps, completed=self.plan.start_step
         )
@@ -53,24 +44,26 @@ class ShowProgress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Move the bar."""
-        epoch = -(-batch // self.plan.steps_per_epoch)
-        self.text = (
-            f"{self.title}  epoch {epoch}/{self.plan.epochs}"
-            f"  loss {logs['loss']:.4f}  train {logs['accuracy']:.1%}"
-        )
-        self.progress.update(self.task, completed=batch, description=self.text + self.test)
+        epoch = f"epoch {-(-batch // self.plan.steps_per_epoch)}/{self.plan.epochs}"
+        train = f"train {logs['accuracy']:.1%}"
+        self.parts = [(3, self.title), (5, epoch), (1, f"loss {logs['loss']:.4f}"), (2, train)]
         self.step = batch
+        self._show()
 
     def on_epoch_end(self, epoch, logs=None):
         """Show the test accuracy."""
         if "test_accuracy" in logs:
-            self.test = f"  test {logs['test_accuracy']:.1%}"
-        self.progress.update(self.task, description=self.text + self.test)
+            self.test = f"test {logs['test_accuracy']:.1%}"
+        self._show()
         now = time.monotonic()
         if not self.console.is_terminal and now - self.printed >= self.line_seconds:
             rate = (self.step - self.plan.start_step) / (now - self.started)
             left = (self.plan.total_steps - self.step) / rate
-            self.console.print(
-                f"{self.text}{self.test}  {left:.0f} s left", highlight=False, soft_wrap=True
-            )
+            text = "  ".join(filter(None, (*(text for _, text in self.parts), self.test)))
+            terminal.say(self.console, f"{text}  {left:.0f} s left")
             self.printed = now
+
+    def _show(self) -> None:
+        parts = [*self.parts, (4, self.test)]
+        text = terminal.fit(parts, self.console.width - terminal.BESIDE)
+        self.progress.update(self.task, completed=self.step, description=text)

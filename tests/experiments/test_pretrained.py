@@ -10,7 +10,7 @@ from helpers import carry_out
 from ntk_tf import cli
 from ntk_tf.catalogue.datasets import SNAKE_SYNSETS
 from ntk_tf.data import DataError, decode
-from ntk_tf.experiments import pretrained
+from ntk_tf.experiments.pretrained import run as pretrained
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.settings import Options, SettingError
 

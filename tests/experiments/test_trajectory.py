@@ -11,6 +11,7 @@ from references import dense_jacobian, flat
 from ntk_tf import models
 from ntk_tf.data import DataError
 from ntk_tf.experiments.resolving import resolve
+from ntk_tf.experiments.trajectory import measure
 from ntk_tf.experiments.trajectory import run as trajectory
 from ntk_tf.linearization import LinearizedModel
 from ntk_tf.settings import Options
@@ -216,3 +217,18 @@ def test_several_widths(tmp_path):
     stamp = (tmp_path / "runs" / "x1" / "result.json").stat().st_mtime_ns
     assert main(*args).returncode == 0
     assert (tmp_path / "runs" / "x1" / "result.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    ("every", "total", "expected"),
+    [
+        (50, 20, [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20]),
+        (50, 3, [0, 1, 2, 3]),
+        (50, 50, [0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50]),
+        (8, 20, [0, 8, 16, 20]),
+        (50, 120, [0, 50, 100, 120]),
+    ],
+)
+def test_distances_of_short_runs(every, total, expected):
+    """The usual points stay; a run that has but its end is measured at its tenths."""
+    assert sorted(measure.distance_steps(every, total)) == expected

@@ -5,13 +5,13 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+from ntk_tf.models.weights import to_keras
 from references import assign_flat, dense_jacobian
 
 from ntk_tf import models, ntk
 from ntk_tf.catalogue import architectures
 from ntk_tf.linearization import LinearizedModel
 from ntk_tf.models import size
-from ntk_tf.models.weights import to_keras
 
 FIXTURE = pathlib.Path(__file__).parent.parent / "fixtures/torch_small_pictures.npz"
 CIFAR, MNIST = (32, 32, 3), (28, 28, 1)

@@ -46,3 +46,57 @@ def test_refuses_bad_input(rng):
         ntk.kernel_regression(gram, targets, offset, -1)
     with pytest.raises(ValueError, match="do not belong"):
         ntk.kernel_regression(gram, targets[:-1], offset[:-1])
+
+
+@pytest.mark.parametrize("weights", [7, 11])
+@pytest.mark.parametrize("noise", [np.finfo(np.float32).eps, 0])
+def test_singular_kernels_with_rounding_are_least_squares(weights, noise, rng):
+    """As by float32 products: entries wrong by eps |g_i| |g_j|."""
+    features, gram, targets, offset = problem(rng, 60, weights)
+    wrong = np.triu(rng.standard_normal((60, 60))) / 2
+    size = np.linalg.norm(features, axis=1)
+    matrix = gram.reshape(60, 60) + noise * np.outer(size, size) * (wrong + wrong.T)
+    found = ntk.kernel_regression(matrix.reshape(gram.shape), targets, offset)
+    u = np.linalg.lstsq(features, (targets - offset).ravel(), rcond=None)[0]
+    np.testing.assert_allclose(found.fitted.ravel(), offset.ravel() + features @ u, atol=1e-3)
+    np.testing.assert_allclose(features.T @ found.dual.ravel(), u, atol=1e-3)
+
+
+@pytest.mark.parametrize("ratio", [1e-6, 1e-12])
+def test_the_cut_off_is_that_of_the_precision(ratio, rng):
+    """An eigenvalue of 1e-12 counts in float64 and not in float32; one of 1e-6 in both."""
+    vectors = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    values = np.r_[np.ones(11), ratio]
+    targets, offset = np.ones((4, 3)), np.zeros((4, 3))
+    gram = (vectors * values) @ vectors.T
+    single, double = (
+        ntk.kernel_regression(gram, targets, offset, precision=p).fitted.ravel()
+        for p in ("float32", "float64")
+    )
+    np.testing.assert_allclose(double, 1, atol=1e-3)
+    kept = vectors[:, : 12 if ratio == 1e-6 else 11]
+    np.testing.assert_allclose(single, kept @ (kept.T @ np.ones(12)), atol=1e-6)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_one_kernel_for_each_output(ridge, rng):
+    factor = rng.standard_normal((9, 20))
+    kernel = factor @ factor.T
+    targets, offset = rng.standard_normal((2, 9, 4))
+    full = np.einsum("ij,lm->iljm", kernel, np.eye(4))
+    one = ntk.kernel_regression(kernel, targets, offset, ridge)
+    all_of_them = ntk.kernel_regression(full, targets, offset, ridge)
+    np.testing.assert_allclose(one.dual, all_of_them.dual, rtol=1e-8)
+    np.testing.assert_allclose(one.fitted, all_of_them.fitted, rtol=1e-8)
+
+
+def test_predictions_elsewhere_are_those_of_the_features(rng):
+    features, gram, targets, offset = problem(rng)
+    others, f = rng.standard_normal((6, 40)), rng.standard_normal((2, 3))
+    found = ntk.kernel_regression(gram, targets, offset, 0.1)
+    truth = f + (others @ features.T @ found.dual.ravel()).reshape(2, 3)
+    cross = (others @ features.T).reshape(2, 3, 4, 3)
+    np.testing.assert_allclose(found.predict(cross, f), truth, rtol=1e-12)
+    kernel, across = features[:4] @ features[:4].T, others[:2] @ features[:4].T
+    one = ntk.kernel_regression(kernel, targets, offset, 0.1)
+    np.testing.assert_allclose(one.predict(across, f), f + across @ one.dual, rtol=1e-12)

@@ -1,38 +1,19 @@
 """The report, from directories written here: the paper's numbers as fake runs, and others."""
 
-import csv
 import json
 import pathlib
 import subprocess
 import sys
-from html.parser import HTMLParser
+import urllib.parse
 
 import pytest
+from written_runs import Page, fake, metrics, rows
 
 from ntk_tf import runs
 from ntk_tf.experiments.resolving import resolve
-from ntk_tf.reporting import collect, paper, write
-from ntk_tf.settings import run_name
+from ntk_tf.reporting import collect, grouping, paper, write
 
 PAPER = paper.numbers()
-
-
-def fake(runs_dir, train=None, test=None, diverged=False, **settings):
-    """A finished run's directory; accuracies in percent."""
-    config = resolve(**settings)
-    folder = runs_dir / run_name(config)
-    folder.mkdir(parents=True)
-    result = {
-        "status": "diverged" if diverged else "completed",
-        "train_accuracy": None if diverged or train is None else train / 100,
-        "test_accuracy": None if diverged else test / 100,
-        "epochs": config.epochs,
-        "seconds": 12.3,
-        "versions": {"tensorflow": "2.21.0"},
-    }
-    runs.write_json(folder / "config.json", config.to_dict())
-    runs.write_json(folder / "result.json", result)
-    return folder
 
 
 def fake_figure(runs_dir, key, arch, dataset, curves):
@@ -61,15 +42,13 @@ def papers_report(tmp_path_factory):
     figure1 = PAPER["figure1_alexnet_snakes"]
     fake(folder / "runs/c", **figure1["cross_entropy"], loss="cross_entropy", **snakes)
     pretrained = figure1["pretrained_on_full_imagenet"]
-    fake(folder / "runs/c", **pretrained, experiment="pretrained", weights="a.pth")
+    weights = folder / "a.pth"
+    weights.touch()
+    fake(folder / "runs/c", **pretrained, experiment="pretrained", weights=str(weights))
+    weights.unlink()  # a report needs nothing of what the runs took
     fake(folder / "runs/c", **figure1["l2"], **snakes)  # once more: the same run as in Figure 6
     write.write(folder / "runs", folder / "report")
     return folder / "report"
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("figure", paper.figures(), ids=lambda figure: figure.key)
@@ -126,41 +105,20 @@ def test_missing_cells_are_visibly_empty(papers_report):
 
 def test_figures_and_page(papers_report):
     for figure in ("figure1_alexnet_losses", *(f.key for f in paper.figures())):
-        for ending in ("png", "pdf"):
+        for ending in ("png", "pdf", "svg"):
             assert (papers_report / "figures" / f"{figure}.{ending}").stat().st_size > 5000
     text = (papers_report / "index.html").read_text()
-    assert "tensorflow&quot;: &quot;2.21.0" in text
+    assert "versions: tensorflow 2.21.0" in text
     page = Page(text)
     assert page.open == []
-    assert len([src for src in page.sources if src.startswith("data:image/png;base64,")]) == 5
+    assert len([src for src in page.sources if src.startswith("data:image/svg+xml;base64,")]) == 5
     for target in page.links:
         if target.startswith("#"):
             assert target[1:] in page.ids
         else:
-            assert (papers_report / target / "result.json").exists()
+            place = papers_report / urllib.parse.unquote(target)
+            assert place.is_file() or (place / "result.json").exists()
     assert len(page.links) > 40
-
-
-class Page(HTMLParser):
-    """What a page links to and shows; `open`: elements that were not closed in order."""
-
-    VOID = ("meta", "img", "br", "link")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.links, self.sources, self.ids = [], [], [], set()
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.links += [attrs["href"]] if "href" in attrs else []
-        self.sources += [attrs["src"]] if "src" in attrs else []
-        self.ids |= {attrs["id"]} if "id" in attrs else set()
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 @pytest.fixture
@@ -203,20 +161,11 @@ def test_settings_are_compared_on_the_seeds_that_all_have(tmp_path):
         fake(tmp_path / "runs", accuracy, accuracy, seed=seed, learning_rate=0.1)
     fake(tmp_path / "runs", 94.5, 94.5, seed=0, learning_rate=0.01)
     fake(tmp_path / "runs", 10.0, 10.0, seed=0, learning_rate=0.001)
-    (study,) = collect.studies(collect.read(tmp_path / "runs"))
-    assert collect.choose(study.settings).learning_rate == 0.1
+    (study,) = grouping.studies(collect.read(tmp_path / "runs").of("train"))
+    assert grouping.choose(study.settings).learning_rate == 0.1
     fake(tmp_path / "runs", 93.5, 93.5, seed=7, learning_rate=0.02)
-    (study,) = collect.studies(collect.read(tmp_path / "runs"))
-    assert collect.choose(study.settings).learning_rate == 0.01
-
-
-def metrics(folder, accuracies):
-    """Write metrics.csv with these test accuracies in percent, None for an empty cell."""
-    found = [
-        {"epoch": i + 1, "test_accuracy": None if accuracy is None else accuracy / 100}
-        for i, accuracy in enumerate(accuracies)
-    ]
-    runs.write_table(folder / "metrics.csv", runs.METRICS_COLUMNS, found)
+    (study,) = grouping.studies(collect.read(tmp_path / "runs").of("train"))
+    assert grouping.choose(study.settings).learning_rate == 0.01
 
 
 def test_every_run_and_its_best_epoch(mixed):
@@ -240,7 +189,7 @@ def test_every_run_and_its_best_epoch(mixed):
         "lenet_x1_digits_seed0_learning_rate0.01": ("0", "0.01", "70.0", "", "", "completed"),
         "lenet_x2_digits_seed0_learning_rate1": ("0", "1", "", "", "", "diverged"),
     }
-    assert "every run (7)" in (mixed / "report/index.html").read_text()
+    assert "Every run (7)" in (mixed / "report/index.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -288,7 +237,7 @@ def test_runs_of_other_versions_are_read(tmp_path):
     folder = fake(tmp_path, 99, 98, dataset="digits")
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(content | {"classes": ["a"], "new": 1}))
-    assert collect.read(tmp_path)[0].config == resolve(dataset="digits")
+    assert collect.read(tmp_path).records[0].config == resolve(dataset="digits")
 
 
 def report(*args):

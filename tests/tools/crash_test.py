@@ -2,7 +2,7 @@
 
     python tests/tools/crash_test.py runs     [--kills=100]      # kill -9 at random instants
     python tests/tools/crash_test.py sweep    [--kills=20]       # the runner of a sweep of 8 runs
-    python tests/tools/crash_test.py disk                      # a small tmpfs that fills; needs root
+    python tests/tools/crash_test.py disk                     # a small tmpfs that fills; needs root
     python tests/tools/crash_test.py fuzz     [--flag_sets=2000] [--files=500]
     python tests/tools/crash_test.py parallel [--runs=20] --manual_dir=MNIST_FILES
 

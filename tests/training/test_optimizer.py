@@ -70,3 +70,30 @@ def test_offsets_are_one_a_variable_and_not_lost_in_saving():
 def test_refusals(bad):
     with pytest.raises(ValueError, match=str(next(iter(bad.values())))):
         TorchSGD(0.1, **bad)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("with_offsets", [False, True])
+@pytest.mark.parametrize("by", ["var_list", "var_names"])
+def test_exclusions_from_decay(by, with_offsets, momentum, rng):
+    start = [rng.standard_normal((3, 4)), rng.standard_normal(4)]
+    names = ["u_dense_kernel", "u_dense_bias"]
+    variables = [
+        keras.Variable(value, dtype="float32", name=name)
+        for value, name in zip(start, names, strict=True)
+    ]
+    offsets = [rng.standard_normal(v.shape).astype("float32") for v in variables]
+    optimizer = TorchSGD(0.1, momentum, 0.05, offsets if with_offsets else None)
+    optimizer.exclude_from_weight_decay(
+        **{by: variables[1:] if by == "var_list" else ["bias", "gamma"]}
+    )
+    gradients = [[rng.standard_normal(v.shape) for v in variables] for _ in range(4)]
+    for step in gradients:
+        optimizer.apply([np.float32(g) for g in step], variables)
+    for i, decay in enumerate((0.05, 0.0)):
+        offset = offsets[i] if with_offsets else 0.0
+        mine = [step[i] for step in gradients]
+        expected = numpy_sgd(start[i], mine, [0.1] * 4, momentum, decay, offset)
+        np.testing.assert_allclose(variables[i].numpy(), expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="before the optimizer is built"):
+        optimizer.exclude_from_weight_decay(var_names=["kernel"])

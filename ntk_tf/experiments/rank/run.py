@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ntk_tf import ntk, runs
 from ntk_tf.data import DataError
@@ -24,7 +23,7 @@ from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.rank import Rank, figure
 from ntk_tf.linearization import LinearizedModel, map_batches
-from ntk_tf.process import signals
+from ntk_tf.process import signals, terminal
 from ntk_tf.process.memory import free_memory, peak_memory
 from ntk_tf.runs import checkpoint
 from ntk_tf.runs.saving import SaveWhenDue
@@ -140,16 +139,7 @@ class _Rank:
 
     def _gram(self, x: np.ndarray) -> np.ndarray:
         """Theta `[n, L, n, L]`, going on from a checkpoint, with a progress bar."""
-        progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:3.0f}%"),
-            TimeElapsedColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-            transient=True,
-        )
-        with progress, signals.deferred():
+        with terminal.progress(self.console) as progress, signals.deferred():
             task = progress.add_task(f"NTK of {title(self.config)}", total=None)
             save = SaveWhenDue(lambda _: self._save())
 
@@ -202,7 +192,7 @@ class _Rank:
         self.stages.update(found.meta["stages"])
         self.history = runs.History(seconds=found.meta["seconds"])
         self.memory_gib = found.meta["memory_gib"]
-        self.console.print(f"going on after step {found.step}")
+        terminal.say(self.console, f"going on after step {found.step}")
         steps = found.meta["steps"]
         return ntk.Partial(found.step, steps, found.arrays["gram"], self.memory_gib)
 
@@ -213,7 +203,7 @@ class _Rank:
         targets = np.eye(config.num_classes)[labels]
         with self.console.status("kernel regression"):
             offset = map_batches(lambda part: self.model(part, training=False), x)
-            solution = ntk.kernel_regression(gram, targets, offset, config.ridge)
+            solution = ntk.kernel_regression(gram, targets, offset, config.ridge, config.precision)
             linear = LinearizedModel(self.model)
             dual = solution.dual.astype(config.precision)
             minimizer = linear.jacobian.vjp_in_batches(x, dual)  # u = A^T alpha

@@ -31,7 +31,9 @@ class Trajectory(
         1, integer(1), "updates between records of the outputs (default: 1)"
     )
     distance_every: int = setting(
-        50, integer(1), "updates between measurements of the distance (default: 50)"
+        50,
+        integer(1),
+        "updates between measurements of the distance, a tenth of a shorter run (default: 50)",
     )
     distance_examples: int = setting(
         200, integer(1), "first so many test pictures for the distance (default: 200)"

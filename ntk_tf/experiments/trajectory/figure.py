@@ -2,46 +2,79 @@
 
 import csv
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ntk_tf import plots, runs
-from ntk_tf.plots import DARK, LIGHT, plt
+from ntk_tf.plots import COLOURS, LINEARIZATION, NETWORK, plt
+
+SIDES = {"linearized": LINEARIZATION, "standard": NETWORK}
+_KERNEL: dict[str, tuple[str, dict[str, Any]]] = {
+    "cosine": ("kernel: cosine with the first", {"color": COLOURS[4], "linestyle": "-"}),
+    "label_alignment": ("alignment with labels", {"color": COLOURS[3], "linestyle": ":"}),
+    "relative_change": ("relative change", {"color": COLOURS[6], "linestyle": "--"}),
+}
+OUTPUT_COLUMNS = ("width", "seed", "step", "picture", "class", "network", "linearization")
+_LABELS = {"step": "output of the correct class", "kernel": "kernel"}
+DISTANCE_COLUMNS = ("width", "seed", "step", "relative_distance", "distance", "movement")
 
 
 def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
-    """Draw `trajectories.png` and `.pdf`: a panel a run, and below it its kernel's movement.
+    """Draw `trajectories`: a panel a run, and below it its kernel's movement.
+
+    For several runs also `distances`, of each width against the number of updates. What is drawn
+    is beside each figure as `.csv`.
 
     Args:
-        run_dirs: of `--experiment=trajectory`, in the order of the panels.
-        output_dir: where the figure goes.
+        run_dirs: of `--experiment=trajectory`; those whose outputs are not there any more appear
+            only in `distances`.
+        output_dir: where the figures go.
     """
-    contents = [_read(run_dir) for run_dir in run_dirs]
-    with_kernel = any(content["kernel"] for content in contents)
-    rows = 2 if with_kernel else 1
+    contents = sorted(map(_read, run_dirs), key=lambda content: (content["seed"], content["width"]))
+    shown = [content for content in contents if "step" in content or content["kernel"]]
     with plt.rc_context(plots.STYLE):
-        figure, axes = plt.subplots(
-            rows,
-            len(contents),
-            figsize=(1.2 + 3.2 * len(contents), 0.6 + 2.4 * rows),
-            squeeze=False,
-            sharey="row",
-            sharex="col",
-            layout="constrained",
-        )
-        for column, content in enumerate(contents):
-            _draw_outputs(axes[0, column], content)
-            if with_kernel:
-                _draw_kernel(axes[1, column], content["kernel"])
-            axes[-1, column].set_xlabel("updates")
-        axes[0, 0].set_ylabel("output of the correct class")
-        if with_kernel:
-            axes[1, 0].set_ylabel("kernel")
-            axes[1, 0].legend(loc="lower right", fontsize=8)
-        _draw_legend(figure, contents)
-        plots.save(figure, output_dir / "trajectories")
+        if shown:
+            _draw_panels(shown, output_dir / "trajectories")
+        if len(contents) > 1 and any(len(content["distances"]) > 1 for content in contents):
+            _draw_distances(contents, output_dir / "distances")
+
+
+def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
+    """The outputs and kernels of all runs, a row of panels a seed where there are several."""
+    seeds, widths = ({content[name] for content in contents} for name in ("seed", "width"))
+    columns = min(5, len(widths) if len(seeds) > 1 else len(contents))
+    parts = {"step": _draw_outputs, "kernel": _draw_kernel}
+    parts = {k: drawn for k, drawn in parts.items() if any(len(c.get(k, ())) for c in contents)}
+    each = len(parts)
+    rows = each * -(-len(contents) // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(1.2 + 3.2 * columns, 0.6 + 2.4 * rows),
+        squeeze=False,
+        sharey="row",
+        layout="constrained",
+    )
+    for i, content in enumerate(contents):
+        row, column = each * (i // columns), i % columns
+        for k, (key, drawn) in enumerate(parts.items()):
+            if len(content.get(key, ())):
+                drawn(axes[row + k, column], content)
+        axes[row, column].set_title(_title(content, len(seeds) > 1))
+        axes[row + each - 1, column].set_xlabel("updates")
+    for axis in axes.flat:
+        axis.set_visible(axis.has_data())
+    for k, name in enumerate(_LABELS[key] for key in parts):
+        for axis in axes[k::each, 0]:
+            axis.set_ylabel(name)
+    handles = _output_handles([content for content in contents if "step" in content])
+    if "kernel" in parts:
+        handles += [plt.Line2D([], [], label=name, **style) for name, style in _KERNEL.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, 2 * columns))
+    plots.save(figure, path)
+    runs.write_table(path.with_name(f"{path.name}.csv"), OUTPUT_COLUMNS, _output_rows(contents))
 
 
 def _read(run_dir: pathlib.Path) -> dict[str, Any]:
@@ -51,27 +84,43 @@ def _read(run_dir: pathlib.Path) -> dict[str, Any]:
         RunDirectoryError: if that is not what a run leaves.
     """
     settings = runs.read_json(run_dir / "config.json")
-    content = runs.read_arrays(run_dir / "trajectories.npz")
-    trajectory = runs.read_json(run_dir / "trajectory.json")
+    distances = runs.read_json(run_dir / "trajectory.json").get("distances", [])
+    path = run_dir / "trajectories.npz"
+    content = runs.read_arrays(path) if path.exists() else {}
     try:
-        steps, pictures = len(content["step"]), len(content["label"])
-        for side in ("standard", "linearized"):
-            content[side] = content[side].astype(np.float64)
-            if content[side].shape[:2] != (steps, pictures) or content["index"].ndim != 1:
-                raise runs.RunDirectoryError(f"{run_dir}: trajectories.npz has other shapes")
-            content[side][:, :, content["label"]]
+        if content:
+            _check_outputs(content, path)
         return content | {
             "kernel": _read_kernel(run_dir / "kernel.csv"),
             "width": int(settings["width"]),
+            "seed": int(settings["seed"]),
+            "target": 1.0 if settings.get("loss", "l2") == "l2" else None,
             "distances": [
-                (int(row["step"]), _number(row["relative_distance"]))
-                for row in trajectory["distances"]
+                {"step": int(d["step"])} | {name: _number(d.get(name)) for name in _DISTANCES}
+                for d in distances
             ],
         }
     except (LookupError, TypeError, ValueError, AttributeError, OSError, csv.Error) as error:
         raise runs.RunDirectoryError(
             f"{run_dir}: holds no trajectory of this version ({type(error).__name__}: {error})"
         ) from error
+
+
+_DISTANCES = ("relative_distance", "distance", "movement")
+
+
+def _check_outputs(content: dict[str, Any], path: pathlib.Path) -> None:
+    """Make the outputs float64, and see that they are of the recorded pictures.
+
+    Raises:
+        RunDirectoryError: if they are not.
+    """
+    steps, pictures = len(content["step"]), len(content["label"])
+    for side in SIDES:
+        content[side] = content[side].astype(np.float64)
+        if content[side].shape[:2] != (steps, pictures) or content["index"].ndim != 1:
+            raise runs.RunDirectoryError(f"{path}: has other shapes")
+        content[side][:, :, content["label"]]
 
 
 def _number(value: Any) -> float | None:
@@ -87,48 +136,105 @@ def _read_kernel(path: pathlib.Path) -> list[dict[str, float]]:
         return [{name: float(row[name]) for name in names} for row in csv.DictReader(file)]
 
 
-def _draw_outputs(axis: plt.Axes, content: dict[str, Any]) -> None:
+def _draw_outputs(axis: plt.Axes, content: Mapping[str, Any]) -> None:
+    if content["target"] is not None:
+        axis.axhline(content["target"], **plots.TARGET)
     for e, label in enumerate(content["label"]):
-        for side, colours in (("linearized", LIGHT), ("standard", DARK)):
+        for side, style in SIDES.items():
             values = content[side][:, e, label]
-            axis.plot(content["step"], values, color=colours[e % len(colours)], linewidth=0.9)
-    axis.set_title(f"width factor {content['width']}{_distance_note(content['distances'])}")
+            colour = COLOURS[e % len(COLOURS)]
+            axis.plot(content["step"], values, color=colour, linewidth=1, **style)
     axis.margins(x=0.01)
 
 
-def _distance_note(distances: list[tuple[int, float | None]]) -> str:
+def _title(content: Mapping[str, Any], with_seed: bool) -> str:
+    seed = f", seed {content['seed']}" if with_seed else ""
+    return f"width factor {content['width']}{seed}{_distance_note(content['distances'])}"
+
+
+def _distance_note(distances: list[dict[str, Any]]) -> str:
     """The last relative distance, for the title; empty where there is none."""
-    if not distances or distances[-1][1] is None:
+    if not distances or distances[-1]["relative_distance"] is None:
         return ""
-    step, distance = distances[-1]
+    step, distance = distances[-1]["step"], distances[-1]["relative_distance"]
     return f"\nrelative distance {distance:.2f} after {step:,} updates"
 
 
-def _draw_kernel(axis: plt.Axes, rows: list[dict[str, float]]) -> None:
+def _draw_kernel(axis: plt.Axes, content: Mapping[str, Any]) -> None:
     """The kernel's direction and alignment on the left axis, its relative change on the right."""
+    rows = content["kernel"]
     steps = [row["step"] for row in rows]
-    names = {"cosine": "cosine with the first kernel", "label_alignment": "alignment with labels"}
-    for i, (key, name) in enumerate(names.items()):
-        axis.plot(steps, [row[key] for row in rows], color=DARK[4 + i], label=name)
     axis.set_ylim(0, 1.05)
     change = axis.twinx()
-    change.plot(steps, [row["relative_change"] for row in rows], color=DARK[3])
-    change.set_ylabel("relative change", color=DARK[3])
+    for key, (_, style) in _KERNEL.items():
+        place = change if key == "relative_change" else axis
+        place.plot(steps, [row[key] for row in rows], **style)
+    change.set_ylabel("relative change", color=COLOURS[6])
     change.spines["right"].set_visible(True)
     change.set_ylim(bottom=0)
+    axis.margins(x=0.01)
 
 
-def _draw_legend(figure: plt.Figure, contents: list[dict[str, Any]]) -> None:
-    """One entry a picture, where all runs show the same, and dark and light explained."""
-    grey = plt.get_cmap("Greys")
+def _output_handles(contents: Sequence[Mapping[str, Any]]) -> list[plt.Line2D]:
+    """The two styles and the target, and a picture each where all runs show the same."""
+    if not contents:
+        return []
+    grey: dict[str, Any] = {"color": "0.3", "linewidth": 1}
     handles = [
-        plt.Line2D([], [], color=grey(0.85), label="network"),
-        plt.Line2D([], [], color=grey(0.4), label="linearization"),
+        plt.Line2D([], [], **grey, **NETWORK, label="network"),
+        plt.Line2D([], [], **grey, **LINEARIZATION, label="linearization"),
     ]
+    if any(content["target"] is not None for content in contents):
+        handles.append(plt.Line2D([], [], **plots.TARGET, label="target"))
     first = contents[0]
     if all(np.array_equal(first["index"], content["index"]) for content in contents):
+        pictures = enumerate(zip(first["index"], first["label"], strict=True))
         handles += [
-            plt.Line2D([], [], color=DARK[e % len(DARK)], label=f"picture {index} (class {label})")
-            for e, (index, label) in enumerate(zip(first["index"], first["label"], strict=True))
+            plt.Line2D([], [], color=COLOURS[e % len(COLOURS)], label=f"picture {i} (class {c})")
+            for e, (i, c) in pictures
         ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5 if len(contents) > 1 else 2)
+    return handles
+
+
+def _output_rows(contents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The curves of `trajectories` as rows of `OUTPUT_COLUMNS`."""
+    return [
+        {
+            "width": content["width"],
+            "seed": content["seed"],
+            "step": step,
+            "picture": picture,
+            "class": label,
+            "network": f"{content['standard'][t, e, label]:.7g}",
+            "linearization": f"{content['linearized'][t, e, label]:.7g}",
+        }
+        for content in contents
+        if "step" in content
+        for e, (picture, label) in enumerate(zip(content["index"], content["label"], strict=True))
+        for t, step in enumerate(content["step"])
+    ]
+
+
+def _draw_distances(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
+    """The relative distance of all runs, a colour a width and a line a seed."""
+    figure, axis = plt.subplots(figsize=(4.8, 3), layout="constrained")
+    colours = plots.shades([content["width"] for content in contents])
+    for content in contents:
+        steps = [row["step"] for row in content["distances"]]
+        values = [row["relative_distance"] for row in content["distances"]]
+        values = [np.nan if value is None else value for value in values]
+        colour = colours[content["width"]]
+        axis.plot(steps, values, color=colour, marker="o", markersize=2.5, linewidth=1)
+    for width, colour in colours.items():
+        axis.plot([], [], color=colour, marker="o", markersize=2.5, label=f"width factor {width}")
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("updates")
+    axis.set_ylabel("relative distance")
+    axis.legend(fontsize=8)
+    plots.save(figure, path)
+    rows = [
+        {"width": content["width"], "seed": content["seed"]} | row
+        for content in contents
+        for row in content["distances"]
+    ]
+    runs.write_table(path.with_name(f"{path.name}.csv"), DISTANCE_COLUMNS, rows)

@@ -13,10 +13,26 @@ from ntk_tf.ntk.compare import kernel_movement
 from ntk_tf.training.loop import Plan
 
 
-class Measurement(Protocol):
-    """Something that is measured every so many updates, and after the last."""
+def steps_every(every: int | None, total: int) -> frozenset[int]:
+    """The numbers of updates after which something is measured: the start, the end, and between.
 
-    every: int
+    Args:
+        every: updates between measurements; None for no measurement at all.
+        total: updates of the whole run.
+    """
+    return frozenset({total, *range(0, total, every)}) if every else frozenset()
+
+
+def distance_steps(every: int, total: int) -> frozenset[int]:
+    """The same for the distance, which a run too short for two measurements takes at its tenths."""
+    tenths = range(1, 11) if total <= every else ()
+    return steps_every(every, total).union(-(-total * i // 10) for i in tenths)
+
+
+class Measurement(Protocol):
+    """Something that is measured after some of the updates."""
+
+    steps: frozenset[int]
     rows: list[dict[str, Any]]
 
     def prepare(self) -> None:
@@ -29,8 +45,10 @@ class Measurement(Protocol):
 class Distance:
     """The distance between the network and its linearization; see `pair.relative_distance`."""
 
-    def __init__(self, pair: Pair, pictures: tf.Tensor, every: int, rows: list[dict[str, Any]]):
-        self.pair, self.pictures, self.every, self.rows = pair, pictures, every, rows
+    def __init__(
+        self, pair: Pair, pictures: tf.Tensor, steps: frozenset[int], rows: list[dict[str, Any]]
+    ):
+        self.pair, self.pictures, self.steps, self.rows = pair, pictures, steps, rows
 
     def prepare(self) -> None:
         """Nothing."""
@@ -48,11 +66,11 @@ class KernelMovement:
         pair: Pair,
         pictures: np.ndarray,
         targets: np.ndarray,
-        every: int,
+        steps: frozenset[int],
         rows: list[dict[str, Any]],
     ):
         self.pair, self.pictures, self.targets = pair, pictures, targets
-        self.every, self.rows = every, rows
+        self.steps, self.rows = steps, rows
 
     def prepare(self) -> None:
         """Compute the kernel at the start: the base is at w0 also when a run goes on."""
@@ -71,7 +89,7 @@ class Measure(keras.callbacks.Callback):
     Args:
         pair: both models.
         measurements: what is measured.
-        plan: tells start and end.
+        plan: tells the start.
     """
 
     def __init__(self, pair: Pair, measurements: Sequence[Measurement], plan: Plan):
@@ -94,7 +112,7 @@ class Measure(keras.callbacks.Callback):
 
     def _measure(self, step: int) -> None:
         for measurement in self.measurements:
-            if step % measurement.every == 0 or step == self.plan.total_steps:
+            if step in measurement.steps:
                 values = measurement.measure(step)
                 if values is not None:
                     measurement.rows.append({"step": step} | values)

@@ -18,7 +18,13 @@ from ntk_tf.experiments import network, size
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.trajectory import Trajectory, figure
-from ntk_tf.experiments.trajectory.measure import Distance, KernelMovement, Measure
+from ntk_tf.experiments.trajectory.measure import (
+    Distance,
+    KernelMovement,
+    Measure,
+    distance_steps,
+    steps_every,
+)
 from ntk_tf.experiments.trajectory.pair import Pair
 from ntk_tf.experiments.trajectory.show import Show
 from ntk_tf.process import signals
@@ -170,21 +176,26 @@ class _Trajectory:
 
     def _pauses(self) -> frozenset[int]:
         """Updates after which something is measured between the graph's executions."""
-        every = filter(None, (self.config.distance_every, self.config.kernel_every))
-        return frozenset({self.total}.union(*(range(0, self.total, n) for n in every)))
+        return self._distance_steps() | self._kernel_steps()
+
+    def _distance_steps(self) -> frozenset[int]:
+        return distance_steps(self.config.distance_every, self.total)
+
+    def _kernel_steps(self) -> frozenset[int]:
+        return steps_every(self.config.kernel_every, self.total)
 
     def _measure(self, plan: Plan) -> Measure:
         """What is measured at the pauses."""
         config, table = self.config, self.state.history.table
         pictures = self._pictures(slice(0, config.distance_examples))
-        distance = Distance(self.pair, pictures, config.distance_every, table("distance"))
+        distance = Distance(self.pair, pictures, self._distance_steps(), table("distance"))
         found: list[Distance | KernelMovement] = [distance]
         if config.kernel_every:
             first = slice(0, config.kernel_examples)
             targets = np.eye(config.num_classes)[self.inputs.source.test.labels[first]]
             pictures = self._pictures(first).numpy()
             found.append(
-                KernelMovement(self.pair, pictures, targets, config.kernel_every, table("kernel"))
+                KernelMovement(self.pair, pictures, targets, self._kernel_steps(), table("kernel"))
             )
         return Measure(self.pair, found, plan)
 

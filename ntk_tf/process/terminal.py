@@ -1,0 +1,90 @@
+"""What a process writes to the terminal: lines as they are, names that break where they may."""
+
+import re
+from collections.abc import Sequence
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+#: Columns of a terminal that `progress` needs besides its text: a short bar, percent, time left.
+BESIDE = 31
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is: no markup, no colours of its own, and no breaks put into it."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def progress(console: Console, *more: ProgressColumn) -> Progress:
+    """A bar across the terminal with a text before it and the time left behind it.
+
+    Args:
+        console: where to draw; nothing is drawn where it is no terminal.
+        *more: columns at the end.
+    """
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        *more,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+        expand=True,
+    )
+
+
+def fit(parts: Sequence[tuple[int, str]], width: int) -> str:
+    """What there is room for, in its order.
+
+    Args:
+        parts: importance and text of each; an empty one is left out.
+        width: columns that there are.
+
+    Returns:
+        The parts, two spaces between them, without the least important ones where all do not fit;
+        the most important one is always there.
+    """
+    kept = [part for part in parts if part[1]]
+    while len(kept) > 1 and len("  ".join(text for _, text in kept)) > width:
+        kept.remove(min(kept))
+    return "  ".join(text for _, text in kept)
+
+
+class Name:
+    """A name for a table's cell, broken only after `_` and `/`, and elsewhere if it must be.
+
+    Args:
+        name: such as a run's, which may be longer than the terminal is wide.
+        style: of rich.
+    """
+
+    def __init__(self, name: str, style: str = ""):
+        self.name, self.style = name, style
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """The longest piece and the whole."""
+        return Measurement(max(map(len, _pieces(self.name)), default=0), len(self.name))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The name in lines."""
+        lines = break_name(self.name, options.max_width)
+        yield Text("\n".join(lines), self.style, overflow="fold")
+
+
+def break_name(name: str, width: int) -> list[str]:
+    """A name in lines of at most so many characters, broken after `_` and `/` where that works."""
+    lines = [""]
+    for piece in _pieces(name):
+        if len(lines[-1] + piece) > width and lines[-1]:
+            lines.append("")
+        lines[-1] += piece
+    return lines
+
+
+def _pieces(name: str) -> list[str]:
+    return re.findall(r"[^_/]*[_/]+|[^_/]+", name)

@@ -1,0 +1,88 @@
+"""Measures of kernels against their definitions, term by term, and closed forms."""
+
+import numpy as np
+import pytest
+
+from ntk_tf.ntk import compare
+
+
+def kernels(rng, n=6, outputs=3):
+    """Two positive semidefinite kernels `[n, L, n, L]`, and one-hot labels."""
+    factors = rng.standard_normal((2, n * outputs, 30)) + 0.3
+    a, b = (f @ f.T for f in factors)
+    labels = np.eye(outputs)[np.arange(n) % outputs]
+    return a.reshape(n, outputs, n, outputs), b.reshape(n, outputs, n, outputs), labels
+
+
+def centered(matrix):
+    return matrix - matrix.mean(axis=0) - matrix.mean(axis=1)[:, None] + matrix.mean()
+
+
+def angle(a, b):
+    return sum(x * y for x, y in zip(a.flat, b.flat, strict=True)) / np.sqrt(
+        sum(x * x for x in a.flat) * sum(y * y for y in b.flat)
+    )
+
+
+def test_two_kernels(rng):
+    a, b, _ = kernels(rng)
+    x, y = a.reshape(18, 18), b.reshape(18, 18)
+    assert compare.cosine(a, b) == pytest.approx(angle(a, b), rel=1e-12)
+    assert compare.cka(a, b) == pytest.approx(angle(centered(x), centered(y)), rel=1e-12)
+    assert compare.distance(a, b) == pytest.approx(1 - angle(a, b), rel=1e-12)
+    assert compare.velocity(a, b, 2.5) == pytest.approx((1 - angle(a, b)) / 2.5, rel=1e-12)
+    assert compare.distance(a, 3 * a) == pytest.approx(0, abs=1e-15)
+    assert compare.cka(a, 2 * a) == pytest.approx(1, rel=1e-12)
+    assert compare.relative_change(3 * a, a) == pytest.approx(2, rel=1e-12)
+    with pytest.raises(ValueError, match="time=0"):
+        compare.velocity(a, b, 0)
+
+
+def test_cka_is_blind_to_rotation_and_shift_of_features(rng):
+    features = rng.standard_normal((8, 5))
+    rotation = np.linalg.qr(rng.standard_normal((5, 5)))[0]
+    moved = features @ rotation + rng.standard_normal(5)
+    assert compare.cka(features @ features.T, moved @ moved.T) == pytest.approx(1, rel=1e-12)
+    assert compare.cosine(features @ features.T, moved @ moved.T) < 0.99
+
+
+def test_labels(rng):
+    kernel, _, labels = kernels(rng)
+    trace = sum(kernel[:, k, :, k] for k in range(3))
+    same = np.array([[float(a @ b) for b in labels] for a in labels])
+    assert compare.label_alignment(kernel, labels, centered=False) == pytest.approx(
+        angle(trace, same), rel=1e-12
+    )
+    assert compare.label_alignment(trace, labels) == pytest.approx(
+        angle(centered(trace), centered(same)), rel=1e-12
+    )
+    assert compare.label_alignment(same, labels) == pytest.approx(1, rel=1e-12)
+    y = labels[:, 1]
+    uncentered = y @ kernel[:, 1, :, 1] @ y / (np.linalg.norm(kernel[:, 1, :, 1]) * (y @ y))
+    found = compare.class_alignments(kernel, labels, centered=False)
+    assert found.shape == (3,)
+    assert found[1] == pytest.approx(uncentered, rel=1e-12)
+    of_one = compare.class_alignments(trace, labels)
+    assert of_one[2] == pytest.approx(
+        angle(centered(trace), centered(np.outer(labels[:, 2], labels[:, 2]))), rel=1e-12
+    )
+
+
+def test_eigenvectors(rng):
+    kernel, _, labels = kernels(rng)
+    found = compare.eigenvector_alignments(kernel, labels, 18)
+    assert found.sum() == pytest.approx(1, rel=1e-12)
+    values, vectors = np.linalg.eig(kernel.reshape(18, 18))
+    top = vectors[:, np.argmax(values.real)].real
+    assert found[0] == pytest.approx((top @ labels.ravel()) ** 2 / 6, rel=1e-10)
+    assert compare.eigenvector_alignments(labels @ labels.T, labels, 3).sum() == pytest.approx(1)
+
+
+def test_movement_of_a_kernel(rng):
+    a, b, labels = kernels(rng)
+    found = compare.kernel_movement(a, b, labels)
+    assert found["cosine"] == pytest.approx(angle(a, b), rel=1e-12)
+    assert found["relative_change"] == pytest.approx(
+        np.sqrt(np.sum((a - b) ** 2) / np.sum(b**2)), rel=1e-12
+    )
+    assert found["label_alignment"] == compare.label_alignment(a, labels)

@@ -1,0 +1,128 @@
+"""Products and estimates without the Gram against the Gram itself."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from scipy.sparse.linalg import aslinearoperator
+
+from ntk_tf import models, ntk
+
+
+def lenet(rng, n=40):
+    model = models.build("lenet", 1, 5, (16, 16, 1), 0)
+    return model, rng.standard_normal((n, 16, 16, 1)).astype(keras.config.floatx())
+
+
+def around(layer, shape):
+    inputs = keras.Input(shape)
+    x = layers.Flatten()(layers.Activation("tanh")(layer(inputs)))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def matrix(gram):
+    return gram.reshape(gram.shape[0] * gram.shape[1], -1)
+
+
+@pytest.mark.parametrize("batch_size", [3, 7, 100])
+def test_products_are_the_grams(batch_size, rng, float64):
+    model, x = lenet(rng, 7)
+    gram = ntk.gram(model, x, precision="float64")
+    v = rng.standard_normal((7, 5))
+    truth = np.einsum("iljm,jm->il", gram, v)
+    found = ntk.product(model, x, v, batch_size)
+    assert found.shape == (7, 5)
+    np.testing.assert_allclose(found, truth, rtol=0, atol=1e-12 * np.abs(truth).max())
+    operator = ntk.KernelOperator(model, x, batch_size)
+    np.testing.assert_allclose(operator @ np.eye(35), matrix(gram), rtol=0, atol=1e-12 * gram.max())
+    np.testing.assert_array_equal(operator.T @ v.ravel(), operator @ v.ravel())
+
+
+@pytest.mark.parametrize("name", ["recurrent", "grouped"])
+def test_products_through_other_layers(name, rng, float64):
+    layer = layers.SimpleRNN(4) if name == "recurrent" else layers.Conv1D(4, 2, groups=2)
+    model, x = around(layer, (3, 2)), rng.standard_normal((4, 3, 2))
+    gram, v = ntk.gram(model, x, precision="float64"), rng.standard_normal((4, 3))
+    truth = np.einsum("iljm,jm->il", gram, v)
+    np.testing.assert_allclose(ntk.product(model, x, v), truth, rtol=1e-10)
+
+
+def test_an_operation_without_second_derivative_is_refused(rng, float64):
+    inputs = keras.Input((3, 3, 2))
+    x = layers.UpSampling2D(2, interpolation="bilinear")(layers.Conv2D(3, 2)(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    with pytest.raises(ntk.DerivativeError, match="lacks a derivative"):
+        ntk.product(model, rng.standard_normal((4, 3, 3, 2)), rng.standard_normal((4, 3)))
+
+
+def test_follows_the_weights_and_any_scale(rng):
+    model, x = lenet(rng, 6)
+    operator = ntk.KernelOperator(model, x)
+    for scale in (1.0, 1e-30, 1e30):
+        for w in model.trainable_weights:
+            w.assign(0.9 * w)
+        truth = matrix(ntk.gram(model, x)).sum(axis=1)
+        found = operator @ np.full(30, scale) / scale
+        np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5 * np.abs(truth).max())
+    np.testing.assert_array_equal(operator @ np.zeros(30), np.zeros(30))
+
+
+def test_top_eigenvalues_are_the_dense_ones(rng, float64):
+    model, x = lenet(rng)
+    dense, vectors = np.linalg.eigh(matrix(ntk.gram(model, x, precision="float64")))
+    values, found = ntk.top_eigenvalues(ntk.KernelOperator(model, x), 20)
+    np.testing.assert_allclose(values, dense[::-1][:20], rtol=1e-6)
+    assert abs(found[:, 0] @ vectors[:, -1]) > 1 - 1e-6
+
+
+def test_stochastic_effective_rank_is_near_and_knows_how_near(rng):
+    model, x = lenet(rng)
+    spectrum = ntk.decompose(ntk.gram(model, x))
+    operator = ntk.KernelOperator(model, x)
+    found = ntk.estimate_spectrum(operator, probes=12, steps=30, deflate=12)
+    assert found.effective_rank == pytest.approx(spectrum.effective_rank, rel=0.02)
+    assert found.trace == pytest.approx(spectrum.trace, rel=0.05)
+    assert found.products >= 12 * 30
+
+
+@pytest.mark.parametrize("deflate", [0, 5])
+def test_error_bars_are_honest(deflate, rng):
+    """Over many seeds the errors are as large as they say."""
+    factor = rng.standard_normal((60, 60)) * np.linspace(0.1, 2, 60)
+    truth = ntk.decompose(kernel := factor @ factor.T)
+    ranks, traces = [], []
+    for seed in range(60):
+        found = ntk.estimate_spectrum(aslinearoperator(kernel), 8, 60, deflate, seed)
+        rank_miss = found.effective_rank - truth.effective_rank
+        ranks.append(rank_miss / found.effective_rank_error)
+        traces.append((found.trace - truth.trace) / found.trace_error)
+    for errors in (ranks, traces):
+        assert 0.75 < np.sqrt(np.mean(np.square(errors))) < 1.6
+        assert abs(np.mean(errors)) < 0.6
+
+
+def test_exact_for_kernels_of_low_rank(rng):
+    factor = rng.standard_normal((30, 4))
+    truth = ntk.decompose(factor @ factor.T)
+    operator = aslinearoperator(factor @ factor.T)
+    found = ntk.estimate_spectrum(operator, probes=200, steps=25, deflate=0)
+    assert found.effective_rank == pytest.approx(truth.effective_rank, rel=0.05)
+    taken = ntk.estimate_spectrum(operator, probes=2, deflate=4)
+    assert taken.effective_rank == pytest.approx(truth.effective_rank, rel=1e-6)
+    assert taken.trace == pytest.approx(truth.trace, rel=1e-9)
+
+
+def test_refuses_bad_input(rng):
+    model, x = lenet(rng, 3)
+    with pytest.raises(ValueError, match="vectors of 15 numbers"):
+        ntk.product(model, x, np.zeros(7))
+    with pytest.raises(ValueError, match="batch_size=0"):
+        ntk.KernelOperator(model, x, 0)
+    operator = ntk.KernelOperator(model, x)
+    with pytest.raises(ValueError, match="count=15: must be at least 1 and less than the 15"):
+        ntk.top_eigenvalues(operator, 15)
+    with pytest.raises(ValueError, match="probes=1"):
+        ntk.estimate_spectrum(operator, probes=1)
+    model.trainable = False
+    with pytest.raises(ValueError, match="trainable weights"):
+        ntk.KernelOperator(model, x)

@@ -1,0 +1,198 @@
+"""When a layer keeps its rule: by how the outputs depend on its weights, whatever the values."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from references import dense_jacobian
+
+from ntk_tf import ntk
+from ntk_tf.ntk import factors
+from ntk_tf.ntk.pieces import survey
+
+L = 2
+
+
+class Gated(keras.Model):
+    """Uses the kernel of a layer a second time, times a gate that may be 0."""
+
+    def __init__(self, gate):
+        super().__init__()
+        self.encoder = layers.Dense(3, activation="tanh")
+        self.readout = layers.Dense(L)
+        self.gate = self.add_weight(shape=(), initializer=lambda *_, **__: gate, trainable=False)
+
+    def call(self, x):
+        code = self.encoder(x)
+        again = tf.matmul(code, self.encoder.kernel, transpose_b=True)
+        return self.readout(tf.tanh(x + self.gate * tf.nn.relu(x[:, :1]) * again))
+
+
+class Branching(Gated):
+    """Python decides by the weights' values whether the kernel is used a second time."""
+
+    def call(self, x):
+        code = self.encoder(x)
+        if self.gate.numpy() > 0:
+            code = code + tf.matmul(x, self.encoder.kernel)
+        return self.readout(code)
+
+
+class ByInputs(Branching):
+    """Python decides by the inputs' values."""
+
+    def call(self, x):
+        code = self.encoder(x)
+        if np.max(x.numpy()) > 1:
+            code = code + tf.matmul(tf.nn.relu(x - 1), self.encoder.kernel)
+        return self.readout(code)
+
+
+class Compiled(keras.Model):
+    """Calls a layer within a function of its own, whose graphs are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = layers.Dense(3, activation="tanh")
+        self.readout = layers.Dense(L)
+        self.inner = tf.function(lambda x: self.hidden(x))
+
+    def call(self, x):
+        return self.readout(self.inner(x))
+
+
+class TiedEmbedding(keras.Model):
+    """A table that also reads out."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = layers.Embedding(7, 3)
+
+    def call(self, x):
+        hidden = tf.tanh(self.embedding(x)[:, 0])
+        return tf.matmul(hidden, self.embedding.embeddings[:L], transpose_b=True)
+
+
+def error(found, model, x, x2=None):
+    rows = dense_jacobian(model, x)
+    truth = rows @ (rows if x2 is None else dense_jacobian(model, x2)).T
+    return np.linalg.norm(found.reshape(truth.shape) - truth) / np.linalg.norm(truth)
+
+
+@pytest.mark.parametrize("black", [0, 2, 5])
+def test_a_second_use_counts_though_it_is_zero_at_first(black, rng, float64):
+    model, x = Gated(1.0), rng.uniform(0, 1, (6, 4))
+    x[:black] = 0
+    model(x)
+    assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-13
+    assert survey(model, x[:2], 6).pieces[-1].layer is None
+
+
+@pytest.mark.parametrize("kind", [Gated, Branching])
+def test_a_survey_holds_while_weights_change(kind, rng, float64):
+    model, x = kind(0.0), rng.standard_normal((6, 4))
+    model(x)
+    kernel = ntk.GramFunction(model, "float64")
+    for gate in (0.0, 2.0, 0.0, 1.0):
+        model.gate.assign(gate)
+        assert error(kernel(x), model, x) < 1e-13, gate
+
+
+def test_a_branch_that_only_later_inputs_take(rng, float64):
+    model, x = ByInputs(0.0), rng.uniform(0, 1, (6, 4))
+    x[4] += 1
+    model(x)
+    budget = (8 * 36 * L * L + 3000) / 2**30  # blocks of few examples
+    for inputs in (x, x[:4]):
+        found = ntk.gram(model, inputs, precision="float64", memory_gib=budget)
+        assert error(found, model, inputs) < 1e-13
+
+
+def test_a_function_of_the_models_own_stays_as_it_was(rng, float64):
+    model, x = Compiled(), rng.standard_normal((6, 4))
+    model(x[:2])
+    assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-13
+    for n in (1, 3, 6):
+        with tf.GradientTape() as tape:
+            outputs = model(x[:n])
+        gradients = tape.gradient(outputs, [w.value for w in model.trainable_weights])
+        assert all(np.any(g) for g in gradients)
+
+
+def test_tied_embedding(rng, float64):
+    model = TiedEmbedding()
+    x = rng.integers(0, 7, (5, 1))
+    model(x)
+    assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-13
+
+
+def test_layers_of_one_name_are_told_apart(rng, float64):
+    inner = [keras.Sequential([keras.Input((4,)), layers.Dense(4, "tanh", name="same")])]
+    inner.append(keras.Sequential([keras.Input((4,)), layers.Dense(4, "tanh", name="same")]))
+    model = keras.Sequential([keras.Input((4,)), *inner, layers.Dense(L)])
+    x = rng.standard_normal((5, 4))
+    assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-13
+
+
+def test_frozen_biases_leave_the_kernels_their_rule(rng, float64):
+    model = keras.Sequential([keras.Input((6, 6, 2)), layers.Conv2D(3, 3), layers.Flatten()])
+    model.add(layers.Dense(L))
+    model.layers[0].bias.trainable = model.layers[2].kernel.trainable = False
+    x = rng.standard_normal((5, 6, 6, 2))
+    assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-13
+    assert all(piece.layer is not None for piece in survey(model, x[:2], 5).pieces)
+
+
+def test_weights_that_no_output_depends_on_take_no_time(rng, float64):
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(3)(inputs)
+    model = keras.Model(inputs, layers.Dense(L)(hidden))
+    model.unused = layers.LSTM(3)
+    model.unused.build((None, 2, 2))
+    x = rng.standard_normal((5, 4))
+    assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-13
+    assert len(survey(model, x[:2], 5).pieces) == 2
+
+
+class Scaled(layers.Dense):
+    """x W / sqrt(fan_in) + b / 2."""
+
+    def call(self, x):
+        z = tf.matmul(x, self.kernel) / x.shape[-1] ** 0.5 + self.bias / 2
+        return self.activation(z)
+
+
+class Unlike(layers.Dense):
+    """A layer that the rule below does not describe."""
+
+    def call(self, x):
+        return self.activation(tf.matmul(x, self.kernel) * 3 + self.bias)
+
+
+def dense_rule():
+    (rule,) = factors.registered(layers.Dense)
+    return rule
+
+
+def test_a_layer_class_from_elsewhere_has_the_rule_it_registers(rng, float64):
+    model = keras.Sequential([keras.Input((5,)), Scaled(4, "tanh", bias_initializer="normal")])
+    model.add(Scaled(L))
+    x = rng.standard_normal((5, 5))
+    assert survey(model, x[:2], 5).pieces[0].layer is None
+    factors.register(
+        Scaled,
+        factors.scaled(dense_rule(), lambda layer: layer.kernel.shape[0] ** -0.5, lambda _: 0.5),
+    )
+    pieces = survey(model, x[:2], 5).pieces
+    assert [piece.layer for piece in pieces] == model.layers
+    assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-13
+
+
+def test_a_rule_that_does_not_hold_is_not_used(rng, float64):
+    factors.register(Unlike, dense_rule())
+    model = keras.Sequential([keras.Input((5,)), Unlike(4, "tanh"), layers.Dense(L)])
+    x = rng.standard_normal((5, 5))
+    assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-13
+    with pytest.raises(ValueError, match="Unlike needs at least one rule"):
+        factors.register(Unlike)
