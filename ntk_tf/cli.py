@@ -350,8 +350,12 @@ def parse_report(argv: Sequence[str]) -> tuple[pathlib.Path, pathlib.Path | None
 
 
 def in_flags(error: Exception | str) -> str:
-    """One line for an error, whose `name=value` becomes `--name=value` where that is a flag."""
-    message = " ".join(str(error).split())
-    found = re.match(r"(\w+)=", message)
+    """One line for an error, whose arguments are written as the flags that they are.
+
+    `name=value` becomes `--name=value`, and a name of several words, as `manual_dir`, its flag.
+    """
     known = {*all_declarations(), *declarations(Options), *_MAIN, *_SWEEP, *_REPORT}
-    return f"--{message}" if found and found[1] in known else message
+    phrases = "|".join(sorted(name for name in known if "_" in name))
+    words = "|".join(sorted(known))
+    form = rf"(?<![\w/.=-])(?:({phrases})(?![\w/.])|({words})(?==))"
+    return re.sub(form, lambda found: f"--{found[0]}", " ".join(str(error).split()))

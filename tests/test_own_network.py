@@ -158,7 +158,7 @@ def test_every_program_with_one_command_each(call, folder):
     assert (code, errors) == (0, [])
     assert printed[-2:] == [
         "4 runs: 4 done, 2 of them before",
-        "tables and figures: python -m ntk_tf.report --runs_dir=runs --output_dir=report",
+        "tables and figures: python -m ntk_tf.report --runs_dir=runs --output_dir=report/runs",
     ]
     assert sum(line.startswith("done ") for line in printed) == 2  # the others were there
     code, printed, errors = call("report", "--output_dir=report")
