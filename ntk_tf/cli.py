@@ -357,5 +357,5 @@ def in_flags(error: Exception | str) -> str:
     known = {*all_declarations(), *declarations(Options), *_MAIN, *_SWEEP, *_REPORT}
     phrases = "|".join(sorted(name for name in known if "_" in name))
     words = "|".join(sorted(known))
-    form = rf"(?<![\w/.=-])(?:({phrases})(?![\w/.])|({words})(?==))"
+    form = rf"(?<![\w/.=-])(?:({phrases})(?![\w/.]| is )|({words})(?==))"
     return re.sub(form, lambda found: f"--{found[0]}", " ".join(str(error).split()))
