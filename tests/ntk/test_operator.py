@@ -55,7 +55,7 @@ def test_an_operation_whose_forward_derivative_tensorflow_lacks(rng, float64):
     x, v = rng.standard_normal((4, 3, 3, 2)), rng.standard_normal((4, 3))
     jacobian = dense_jacobian(model, x)
     found = ntk.product(model, x, v)
-    np.testing.assert_allclose(found.ravel(), jacobian @ (jacobian.T @ v.ravel()), rtol=1e-9)
+    np.testing.assert_allclose(found.ravel(), jacobian @ (jacobian.T @ v.ravel()), rtol=1e-5)
 
 
 def test_follows_the_weights_and_any_scale(rng):
