@@ -16,7 +16,7 @@ from ntk_tf import models, runs
 from ntk_tf.experiments import EXPERIMENTS, network, size
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.experiments.train import run as train
-from ntk_tf.settings import Options
+from ntk_tf.settings import Options, SettingError
 
 QUICK = ["--dataset=digits", "--train_examples=200", "--test_examples=50", "--epochs=4"]
 
@@ -210,6 +210,19 @@ def test_decay_of_a_linearization(experiment, toward, rng):
         u = u - 0.1 * velocity
     np.testing.assert_allclose(flat(model.trainable_weights), u, atol=2e-6 * np.abs(u).max())
     np.testing.assert_array_equal(np.float64(flat(model.base.trainable_weights)), w0)
+
+
+@pytest.mark.parametrize("linearized", [False, True])
+def test_parametrization_and_its_arguments_reach_the_network(linearized, tmp_path):
+    settings = {"parametrization": "ntk", "arch_args": "sigma_w=1.5,sigma_b=0.2"}
+    in_process(tmp_path / "run", linearized=linearized, epochs=1, max_steps=1, **settings)
+    config = resolve(dataset="digits", linearized=linearized, **settings)
+    model = network.compiled(config, 1, linearized)
+    layers = {layer.name: layer for layer in (model.base if linearized else model).layers}
+    assert layers["conv2"].kernel_scale == pytest.approx(1.5 / np.sqrt(25 * 6))
+    assert layers["outputs"].bias_scale == 0.2
+    with pytest.raises(SettingError, match="gain=2: gain=2: the architecture lenet takes"):
+        network.build(resolve(parametrization="ntk", arch_args="gain=2"))
 
 
 @pytest.mark.parametrize("linearized", [False, True])
