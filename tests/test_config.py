@@ -99,6 +99,14 @@ def test_biases_are_trained_unless_told_otherwise():
         resolve(experiment="baseline", train_biases=False)
 
 
+def test_the_users_own_architecture_has_its_own_parametrization():
+    assert run_name(resolve(parametrization="ntk")) == "lenet_x1_mnist_seed0_parametrizationntk"
+    assert resolve(experiment="rank").parametrization == "standard"
+    with pytest.raises(SettingError, match="ntk: read only with a built-in --arch$"):
+        resolve(arch="mine:build", dataset="digits", parametrization="ntk")
+    assert "parametrization" not in resolve(arch="mine:build", dataset="digits").to_dict()
+
+
 def test_learning_rate_drops():
     settings = resolve(arch="alexnet")
     rates = [settings.learning_rate_in(epoch) for epoch in (0, 29, 30, 60, 99)]

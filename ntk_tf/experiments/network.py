@@ -55,6 +55,7 @@ def _build(config: Any) -> keras.Model:
             config.num_classes,
             config.input_shape,
             config.seed,
+            config.parametrization,
             **config.arguments,
         )
     except models.ArchitectureError as error:

@@ -12,8 +12,8 @@ from ntk_tf.training import state
 
 #: What must agree for a run's weights to fit and to mean the same.
 _SAME = (
-    *("arch", "arch_args", "width", "dataset", "data", "image_size", "padding", "normalization"),
-    "snake_synsets",
+    *("arch", "arch_args", "parametrization", "width"),
+    *("dataset", "data", "image_size", "padding", "normalization", "snake_synsets"),
 )
 
 

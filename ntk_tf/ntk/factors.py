@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from ntk_tf.models.ntk_scaled import NTKConv2D, NTKDense
+
 #: Convolving with an identity is the faster way to patches of at most so many numbers: measured.
 _SMALL_PATCH = 64
 
@@ -463,6 +465,9 @@ def _register_all() -> None:
         (kinds.GroupNormalization, _always, _group_normalization_inputs),
     ):
         register(kind, Rule(accepts, inputs, _normalization_outputs))
+    for kind, unscaled in ((NTKDense, kinds.Dense), (NTKConv2D, kinds.Conv2D)):
+        (rule,) = registered(unscaled)
+        register(kind, scaled(rule, lambda own: own.kernel_scale, lambda own: own.bias_scale))
 
 
 _register_all()

@@ -28,6 +28,7 @@ _AT_LEAST_0 = real("of at least 0", lambda value: value >= 0)
 _PAPER = "default: the paper's for the architecture and dataset"
 
 SNAKES = Condition("--dataset=imagenet_snakes", lambda c: c.dataset == "imagenet_snakes")
+BUILT_IN = Condition("a built-in --arch", lambda c: c.arch in architectures.ARCHITECTURES)
 LINEARIZED = Condition(
     "--linearized (in a sweep, --models=linearized)", lambda c: getattr(c, "linearized", True)
 )
@@ -362,6 +363,14 @@ class Network(Config):
         None,
         optional(_arguments()),
         "keyword arguments of the architecture, such as kernel_size=3 for lenet (default: none)",
+        since="0.2",
+    )
+    parametrization: str = setting(
+        "standard",
+        one_of("standard", "ntk"),
+        "of the weights: ntk draws them from N(0, 1), and layers multiply them by sigma_w /"
+        " sqrt(fan_in) and biases by sigma_b (default: standard)",
+        when=BUILT_IN,
         since="0.2",
     )
 

@@ -11,10 +11,12 @@ from keras import layers
 from references import dense_jacobian
 
 from ntk_tf import ntk
+from ntk_tf.models.ntk_scaled import NTKConv2D, NTKDense
 from ntk_tf.ntk.pieces import survey
 
 L = 2
 NORMAL = {"bias_initializer": "normal"}
+SCALES = {"kernel_scale": 0.3, "bias_scale": 1.7}
 
 
 def attend(inputs):
@@ -85,6 +87,12 @@ TABLE = {
     "PReLU": (lambda: layers.PReLU("uniform"), (5,), False),
     "LSTM": (lambda: layers.LSTM(3), (4, 2), False),
     "GRU": (lambda: layers.GRU(3, return_sequences=True), (4, 2), False),
+    "NTKDense": (lambda: NTKDense(4, "tanh", **SCALES), (3,), True),
+    "NTKDense positions": (lambda: NTKDense(4, **SCALES), (5, 3), True),
+    "NTKDense no bias": (lambda: NTKDense(4, use_bias=False, kernel_scale=0.3), (3,), True),
+    "NTKConv2D": (lambda: NTKConv2D(4, 3, activation="relu", **SCALES), (6, 5, 2), True),
+    "NTKConv2D same": (lambda: NTKConv2D(3, 3, 2, padding="same", **SCALES), (6, 5, 2), True),
+    "NTKConv2D no bias": (lambda: NTKConv2D(3, 2, use_bias=False, **SCALES), (4, 4, 2), True),
     "Bidirectional": (lambda: layers.Bidirectional(layers.SimpleRNN(2)), (4, 2), False),
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 from references import dense_jacobian
 
-from ntk_tf import ntk
+from ntk_tf import models, ntk
 from ntk_tf.ntk import factors
 from ntk_tf.ntk.pieces import survey
 
@@ -196,3 +196,17 @@ def test_a_rule_that_does_not_hold_is_not_used(rng, float64):
     assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-13
     with pytest.raises(ValueError, match="Unlike needs at least one rule"):
         factors.register(Unlike)
+
+
+@pytest.mark.parametrize(
+    ("arch", "frozen"),
+    [("lenet", "bias"), ("lenet", "kernel"), ("lenet", ""), ("resnet18", "")],
+)
+def test_networks_in_ntk_parametrization_keep_their_rules(arch, frozen, rng, float64):
+    model = models.build(arch, 1 / 32, L, (16, 16, 1), parametrization="ntk", sigma_b=0.3)
+    for layer in model.layers[1:-1]:
+        if frozen and hasattr(layer, frozen):
+            getattr(layer, frozen).trainable = False
+    x = rng.standard_normal((3, 16, 16, 1))
+    assert all(piece.layer is not None for piece in survey(model, x[:2], 3).pieces)
+    assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-10
