@@ -35,6 +35,7 @@ lint: install
 format: install
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/python scripts/readme_table.py
 
 benchmark: install
 	@$(BIN)/python scripts/benchmark.py --quick

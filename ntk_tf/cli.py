@@ -95,7 +95,7 @@ class _Line:
         others: Mapping[str, tuple[str, str]],
     ):
         self.settings = settings
-        self.known = {n: (d.rule.placeholder, _help(n, d)) for n, d in settings.items()}
+        self.known = {n: (d.rule.placeholder, help_of(n, d)) for n, d in settings.items()}
         self.known |= dict(others) | {"help": ("", "show this help")}
         self.values = flags.FlagValues()
         for name, (placeholder, text) in self.known.items():
@@ -163,7 +163,7 @@ def _usage(program: str, known: Mapping[str, tuple[str, str]]) -> str:
     return "\n".join([*parts, "", "  --flagfile=FILE", " " * 8 + "read flags from a file"])
 
 
-def _help(name: str, declaration: Declaration) -> str:
+def help_of(name: str, declaration: Declaration) -> str:
     """The help of a setting, and which experiments read it if not all do."""
     if name == "experiment":
         return f"what to run: one of {', '.join(EXPERIMENTS)} (default: train)"
@@ -289,7 +289,7 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
     axes = {name: d.plural for name, d in settings.items() if d.plural}
     common = {name: d for name, d in settings.items() if name not in axes}
     how = {name: d for name, d in declarations(Options).items() if name != "resume"}
-    lists = {p: ("A,B...", f"several values: {_help(n, settings[n])}") for n, p in axes.items()}
+    lists = {p: ("A,B...", f"several values: {help_of(n, settings[n])}") for n, p in axes.items()}
     line = _Line(argv, "sweep", common | how, _SWEEP | lists)
     values = {
         name: _list(plural, line.text(plural), settings[name])
@@ -350,8 +350,12 @@ def parse_report(argv: Sequence[str]) -> tuple[pathlib.Path, pathlib.Path | None
 
 
 def in_flags(error: Exception | str) -> str:
-    """One line for an error, whose `name=value` becomes `--name=value` where that is a flag."""
-    message = " ".join(str(error).split())
-    found = re.match(r"(\w+)=", message)
+    """One line for an error, whose arguments are written as the flags that they are.
+
+    `name=value` becomes `--name=value`, and a name of several words, as `manual_dir`, its flag.
+    """
     known = {*all_declarations(), *declarations(Options), *_MAIN, *_SWEEP, *_REPORT}
-    return f"--{message}" if found and found[1] in known else message
+    phrases = "|".join(sorted(name for name in known if "_" in name))
+    words = "|".join(sorted(known))
+    form = rf"(?<![\w/.=-])(?:({phrases})(?![\w/.]| is )|({words})(?==))"
+    return re.sub(form, lambda found: f"--{found[0]}", " ".join(str(error).split()))

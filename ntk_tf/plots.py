@@ -20,10 +20,10 @@ from ntk_tf import runs  # noqa: E402
 #: neighbours differ in lightness too.
 COLOURS = ("#0072B2", "#E69F00", "#000000", "#CC79A7", "#009E73", "#56B4E9", "#D55E00")
 #: Everywhere the network is solid and its linearization dashed, so that grey tells them apart.
-NETWORK = {"linestyle": "-"}
-LINEARIZATION = {"linestyle": (0, (4, 1.6))}
+NETWORK: dict[str, Any] = {"linestyle": "-"}
+LINEARIZATION: dict[str, Any] = {"linestyle": (0, (4, 1.6))}
 #: A value to compare with, behind the curves.
-TARGET = {"color": "0.6", "linewidth": 0.8, "linestyle": ":", "zorder": 0}
+TARGET: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": ":", "zorder": 0}
 FORMATS = ("png", "pdf", "svg")
 
 STYLE: dict[Any, Any] = {

@@ -17,6 +17,12 @@ from tensorflow.python.eager import context, record
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 
+if keras.config.backend() != "tensorflow":  # all that differentiates imports this module
+    raise ImportError(
+        f"KERAS_BACKEND={keras.config.backend()}: ntk_tf needs Keras on TensorFlow; set"
+        " KERAS_BACKEND=tensorflow before Keras is imported"
+    )
+
 #: The versions with which all this was tried.
 TRIED = {"keras": ("3.15",), "tensorflow": ("2.21",)}
 
@@ -134,3 +140,12 @@ def has_gradient(op_type: str) -> bool:
         return ops.gradient_registry.lookup(op_type) is not None
     except LookupError:
         return False
+
+
+def keep_loaded(archive) -> None:
+    """Let `tf.saved_model.load(folder).serve(x)` work on what an `ExportArchive` writes.
+
+    A loaded function does not hold its variables, which go with the object that `load` returned
+    unless that refers to itself; then they stay until the garbage collector comes by.
+    """
+    archive._tf_trackable.itself = archive._tf_trackable

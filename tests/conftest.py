@@ -1,8 +1,11 @@
 """Shared fixtures; TensorFlow is imported once, quietly, on few threads."""
 
+import importlib
 import os
 import pathlib
+import signal
 import sys
+import warnings
 
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
@@ -72,3 +75,23 @@ def mnist_data_dir(mnist_files, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("tfds"))
     data.prepare("mnist", data_dir=folder, manual_dir=str(mnist_files))
     return folder
+
+
+@pytest.fixture
+def program(monkeypatch, capsys):
+    """Call a program in this process: exit code, lines printed, lines of errors."""
+    numbers = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # for children
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+    def call(name, *args):
+        monkeypatch.setattr(sys, "argv", [name, *args])
+        code = importlib.import_module(f"ntk_tf.{name}").main()
+        printed = capsys.readouterr()
+        return code, printed.out.splitlines(), printed.err.splitlines()
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

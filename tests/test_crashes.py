@@ -135,7 +135,7 @@ def full(monkeypatch):
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fail)
-    monkeypatch.setattr(runs, "INSIST_SECONDS", 0.01)
+    monkeypatch.setattr(runs.files, "INSIST_SECONDS", 0.01)
     return left.update
 
 

@@ -3,21 +3,15 @@
 import json
 import pathlib
 import re
-import signal
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
 from helpers import final_arrays, in_process, interrupted, metrics
 
-from ntk_tf import main, report, sweep
 from ntk_tf.experiments import network
 from ntk_tf.experiments.resolving import resolve
-
-PROGRAMS = {"main": main, "report": report, "sweep": sweep}
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 NETWORKS = """
 import keras
@@ -113,23 +107,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def call(folder, monkeypatch, capsys):
-    """Call a program there, in this process: exit code, lines printed, lines of errors."""
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+def call(folder, monkeypatch, program):
+    """`program`, in that folder."""
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # of children
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-
-    def called(program, *args):
-        monkeypatch.setattr(sys, "argv", [program, *args])
-        code = PROGRAMS[program].main()
-        printed = capsys.readouterr()
-        return code, printed.out.splitlines(), printed.err.splitlines()
-
-    yield called
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return program
 
 
 def content(folder):
@@ -177,7 +158,7 @@ def test_every_program_with_one_command_each(call, folder):
     assert (code, errors) == (0, [])
     assert printed[-2:] == [
         "4 runs: 4 done, 2 of them before",
-        "tables and figures: python -m ntk_tf.report --runs_dir=runs --output_dir=report",
+        "tables and figures: python -m ntk_tf.report --runs_dir=runs --output_dir=report/runs",
     ]
     assert sum(line.startswith("done ") for line in printed) == 2  # the others were there
     code, printed, errors = call("report", "--output_dir=report")

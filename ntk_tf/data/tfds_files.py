@@ -130,7 +130,8 @@ def prepare(
     """
     builder = published.builder(origin)
     check(builder)
-    if origin.manual_dir and _place(published, builder, origin.manual_dir) == "manual_dir":
+    place = _place(published, builder, origin.manual_dir)
+    if place == "manual_dir" and origin.manual_dir is not None:
         _verify(builder, pathlib.Path(origin.manual_dir))
     return prepared(builder, published.dataset, origin.manual_dir)
 

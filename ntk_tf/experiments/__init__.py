@@ -9,6 +9,7 @@ NAMES = (
     "train",
     "trajectory",
     "rank",
+    "converged",
     "baseline",
     "pretrained",
 )

@@ -4,7 +4,16 @@ from ntk_tf.linearization import derivatives
 from ntk_tf.linearization.model import LinearizedModel
 from ntk_tf.linearization.operator import Jacobian, map_batches
 from ntk_tf.linearization.scaling import CenteredModel, LazyLoss
+from ntk_tf.linearization.solve import Solution, solve
 
 derivatives.register()
 
-__all__ = ["CenteredModel", "Jacobian", "LazyLoss", "LinearizedModel", "map_batches"]
+__all__ = [
+    "CenteredModel",
+    "Jacobian",
+    "LazyLoss",
+    "LinearizedModel",
+    "Solution",
+    "map_batches",
+    "solve",
+]

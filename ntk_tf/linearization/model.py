@@ -145,13 +145,20 @@ class LinearizedModel(keras.Model):
                 metric.update_state(loss * replicas, tf.shape(tf.nest.flatten(x)[0])[0])
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
-    def export(self, filepath, *args, input_signature=None, **kwargs):
+    def export(self, filepath, format="tf_saved_model", input_signature=None, **kwargs):
         """Export for serving, as `keras.Model.export`; the base's inputs are the signature."""
         if input_signature is None and (specs := declared_inputs(self.base)) is not None:
             input_signature = [
                 tf.nest.map_structure(lambda s: keras.InputSpec(s.dtype.name, s.shape), specs)
             ]
-        super().export(filepath, *args, input_signature=input_signature, **kwargs)
+        if format != "tf_saved_model" or input_signature is None:
+            super().export(filepath, format, input_signature=input_signature, **kwargs)
+            return
+        verbose = kwargs.pop("verbose", True)
+        archive = keras.export.ExportArchive()
+        archive.track_and_add_endpoint("serve", self, input_signature, **kwargs)
+        private.keep_loaded(archive)
+        archive.write_out(filepath, verbose=verbose is not False)
 
     def get_config(self):
         """The configuration of the base and which of its weights u belongs to."""

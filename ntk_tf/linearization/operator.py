@@ -109,7 +109,7 @@ class Jacobian:
             Tensors of the weights' shapes.
         """
         total = [tf.zeros_like(w) for w in self._point]
-        for part in _ranges(len(x), batch_size):
+        for part in batch_ranges(len(x), batch_size):
             total = [t + g for t, g in zip(total, self.vjp(x[part], r[part]), strict=True)]
         return total
 
@@ -163,9 +163,10 @@ class Jacobian:
 
 def map_batches(function: Callable, x: np.ndarray, batch_size: int = 100) -> np.ndarray:
     """A function of a batch, applied to all inputs `[n, ...]`; float64 `[n, ...]`."""
-    parts = [np.asarray(function(x[part]), np.float64) for part in _ranges(len(x), batch_size)]
+    parts = [np.asarray(function(x[part]), np.float64) for part in batch_ranges(len(x), batch_size)]
     return np.concatenate(parts)
 
 
-def _ranges(count: int, size: int) -> list[slice]:
+def batch_ranges(count: int, size: int) -> list[slice]:
+    """Slices of `size` examples that make up `count`; the last may be smaller."""
     return [slice(start, start + size) for start in range(0, count, size)]

@@ -1,5 +1,7 @@
 """Memory: what is free, what the process has taken, and the errors of too little."""
 
+import pathlib
+import re
 import sys
 
 import psutil
@@ -17,6 +19,19 @@ def peak_memory() -> int:
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         return max(tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus)
+    return _peak_of_linux() or _peak_by_getrusage()
+
+
+def _peak_of_linux() -> int | None:
+    """The high-water mark of the process's memory; `getrusage` takes over that of its parent."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())
+    except OSError:
+        return None
+    return 1024 * int(found[1]) if found else None
+
+
+def _peak_by_getrusage() -> int:
     import resource  # absent on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

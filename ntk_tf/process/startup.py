@@ -57,14 +57,26 @@ def import_tensorflow(one_thread_an_operation: bool = False) -> None:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     if not pathlib.Path("/proc/driver/nvidia").exists():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # before a user's environment or keras.json
     with _filtered_stderr():
         import tensorflow as tf
 
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 is float32
+    _pin_keras()
     tf.get_logger().setLevel("ERROR")
     logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _pin_keras() -> None:
+    """Undo what a user's keras.json says: it is in no config.json, and numbers depend on it."""
+    import keras
+
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
 
 
 @contextlib.contextmanager

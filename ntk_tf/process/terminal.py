@@ -1,12 +1,11 @@
 """What a process writes to the terminal: lines as they are, names that break where they may."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.segment import Segment
 from rich.text import Text
 
 #: Columns of a terminal that `progress` needs besides its text: a short bar, percent, time left.
@@ -71,7 +70,7 @@ class Name:
         """The longest piece and the whole."""
         return Measurement(max(map(len, _pieces(self.name)), default=0), len(self.name))
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The name in lines."""
         lines = break_name(self.name, options.max_width)
         yield Text("\n".join(lines), self.style, overflow="fold")

@@ -147,7 +147,7 @@ def _measured_sections(
 def _draw(study: Study, folder: pathlib.Path) -> list[Figure]:
     """What an experiment draws of some runs; nothing for one that draws nothing."""
     experiment = EXPERIMENTS[study.records[0].config.experiment]
-    if experiment.figure is None:
+    if not experiment.figure:
         return []
     folder.mkdir(exist_ok=True)
     experiment.draw([record.path for record in study.records], folder)

@@ -51,7 +51,11 @@ class Options:
     )
     strategy: str = setting(
         "one_device",
-        one_of("one_device", "mirrored"),
+        dataclasses.replace(
+            one_of("one_device", "mirrored"),
+            allowed="one of one_device, mirrored; training over several machines fails with Keras 3"
+            " on TensorFlow 2.21",
+        ),
         "mirrored splits each batch over the GPUs of one machine (default: one_device)",
         when=_TRAIN,
     )

@@ -119,14 +119,15 @@ class Display:
         if entry.status == FAILED:
             return entry.problem
         if entry.status in ENDED:
-            return f"{entry.outcome()} in {duration(entry.seconds)}"
+            return f"{entry.outcome()} in {duration(entry.seconds)}".strip()
         if entry.status not in (RUNNING, INTERRUPTED):
             return ""
         row = last_row(entry.workdir / "metrics.csv")
         gpu = self.gpus[entry.slot] if entry.status == RUNNING else ""
         parts = [f"GPU {gpu}"] if gpu else []
         if row:
-            parts.append(f"epoch {row['epoch']}/{entry.run.config.epochs}")
+            epochs = getattr(entry.run.config, "epochs", None)
+            parts.append(f"epoch {row['epoch']}" + (f"/{epochs}" if epochs else ""))
         if row and row["test_accuracy"] is not None:
             parts.append(f"test {row['test_accuracy']:.1%}")
         return "  ".join(parts)

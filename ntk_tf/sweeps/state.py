@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 
 from ntk_tf import runs
+from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.sweeps.grid import Run
 
 WAITING, RUNNING, ELSEWHERE = "waiting", "running", "elsewhere"
@@ -70,7 +71,10 @@ class Entry:
         if self.status == DIVERGED:
             return f"at update {result['diverged_at_step']}"
         accuracy = result["test_accuracy"]
-        return "" if accuracy is None else f"test {accuracy:.1%}"
+        if accuracy is not None:
+            return f"test {accuracy:.1%}"
+        experiment = EXPERIMENTS[self.run.config.experiment]
+        return experiment.summary(result, self.workdir / "result.json").strip()
 
     def elapsed(self) -> float:
         """Seconds that it has run in this sweep."""
@@ -84,15 +88,16 @@ class Entry:
         in all layers but the first, which dominates narrow networks.
         """
         config = self.run.config
-        return (5 if config.linearized else 3) * (config.width or 1) ** 1.5
+        linearized = getattr(config, "linearized", False)
+        return (5 if linearized else 3) * getattr(config, "width", 1) ** 1.5
 
     def fraction(self) -> float:
         """How much of it is done, from 0 to 1, by the epochs in metrics.csv."""
         if self.status in ENDED:
             return 1.0
-        epochs = self.run.config.epochs
-        row = last_row(self.workdir / "metrics.csv")
-        if not epochs or self.run.config.max_steps or not row:
+        config, row = self.run.config, last_row(self.workdir / "metrics.csv")
+        epochs = getattr(config, "epochs", None)
+        if not epochs or getattr(config, "max_steps", None) or not row:
             return 0.0
         return min(1.0, row["epoch"] / epochs)
 

@@ -92,10 +92,9 @@ def test_another_number_of_outputs_is_refused(run_on, tmp_path, rng):
     ("flags", "message"),
     [
         ([], "--experiment=pretrained: needs --weights=a file that ends in .pth"),
-        (["--weights=a.npz"], "--weights=a.npz: there is no such file"),
         (["--weights=a.h5"], "--weights=a.h5: must be a file that ends in .pth, .safetensors"),
-        (["--weights=a.pth", "--dataset=mnist"], "--dataset=mnist: with --experiment=pretrained"),
-        (["--weights=a.pth", "--arch=lenet"], "--arch=lenet: with --experiment=pretrained"),
+        (["--weights=a.pth", "--dataset=mnist"], "--dataset=mnist: must be one of imagenet_snakes"),
+        (["--weights=a.pth", "--arch=lenet"], "--arch=lenet: must be one of alexnet"),
     ],
 )
 def test_bad_flags(flags, message):

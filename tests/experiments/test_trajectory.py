@@ -136,12 +136,12 @@ def test_every_third_update(finished, tmp_path):
 def test_choice_of_pictures():
     labels = np.array([4, 4, 2, 4, 7, 2, 1])
     choose = trajectory.choose_examples
-    np.testing.assert_array_equal(choose(labels, 3, 10), [0, 2, 4])
-    np.testing.assert_array_equal(choose(labels, (5, 1), 10), [5, 1])
+    np.testing.assert_array_equal(choose(labels, 3), [0, 2, 4])
+    np.testing.assert_array_equal(choose(labels, (5, 1)), [5, 1])
     with pytest.raises(DataError, match=r"examples=5: .* 4 classes"):
-        choose(labels, 5, 10)
+        choose(labels, 5)
     with pytest.raises(DataError, match=r"examples=1,7: .* 7 test"):
-        choose(labels, (1, 7), 10)
+        choose(labels, (1, 7))
 
 
 def test_linearized_trajectory_is_linear_least_squares(rng, float64):

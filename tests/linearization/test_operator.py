@@ -245,6 +245,7 @@ def test_export(rng, tmp_path):
 def test_mixed_precision_rounds_alike_in_call_and_training(policy, rng):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
+    keras.utils.set_random_seed(0)
     try:
         inputs = keras.Input((6,))
         hidden = K.LayerNormalization()(K.Dense(16, "gelu")(inputs))
@@ -256,7 +257,8 @@ def test_mixed_precision_rounds_alike_in_call_and_training(policy, rng):
     x = rng.standard_normal((8, 6)).astype("float32")
     y = rng.standard_normal((8, 3)).astype("float32")
     assert all(u.dtype == "float32" for u in linear.trainable_weights)
-    assert linear.evaluate(x, y, verbose=0) == linear.train_on_batch(x, y)
+    # Rounding inputs to 10 bits in one of the two would differ by 1e-3.
+    assert linear.evaluate(x, y, verbose=0) == pytest.approx(linear.train_on_batch(x, y), rel=1e-5)
     first = flat(linear.trainable_weights)
     assert np.abs(first).max() > 0
     tangent = np.array(linear(x)) - np.array(base(x))

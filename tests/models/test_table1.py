@@ -5,11 +5,11 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from ntk_tf.models.weights import to_keras
 from references import assign_flat, dense_jacobian
 
 from ntk_tf import models, ntk
 from ntk_tf.catalogue import architectures
+from ntk_tf.experiments.pretrained.torch_weights import to_keras
 from ntk_tf.linearization import LinearizedModel
 from ntk_tf.models import size
 

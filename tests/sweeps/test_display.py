@@ -81,3 +81,21 @@ def test_names_on_80_columns_break_after_underscores(entries, tmp_path):
     pieces = [line.split()[0] for line in lines if line.startswith("ab_") or "end" in line[:40]]
     assert "".join(pieces) == "ab_" * 25 + "end"
     assert all(piece.endswith("_") for piece in pieces[:-1])
+
+
+@pytest.mark.parametrize("experiment", ["rank", "trajectory", "baseline", "train"])
+def test_every_experiment_has_a_cost_a_fraction_and_an_outcome(experiment, tmp_path):
+    args = ["--dataset=digits", f"--experiment={experiment}", f"--runs_dir={tmp_path}"]
+    (first, *_) = cli.parse_sweep(["sweep", *args]).runs
+    entry = Entry(first, tmp_path / "log", status=RUNNING, slot=0)
+    entry.workdir.mkdir()
+    assert entry.cost() > 0
+    assert entry.fraction() == 0
+    result = {"status": "completed", "effective_rank": 9.5, "rows": 20, "relative_distance": 0.25}
+    runs.write_json(entry.workdir / "result.json", result)
+    expected = {"rank": "effective rank 9.5 of 20", "trajectory": "relative distance 0.250"}
+    assert entry.read_result()
+    assert entry.outcome() == expected.get(experiment, "")
+    display = Display([entry], [{}], Console(file=io.StringIO()))
+    display.tell(entry)
+    assert display.counts() == "1 runs: 1 done"

@@ -26,6 +26,7 @@ import safetensors.numpy  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from rich.console import Console  # noqa: E402
 
 from ntk_tf import cli, data, main, models, runs  # noqa: E402
 from ntk_tf.catalogue.datasets import SNAKE_SYNSETS  # noqa: E402
@@ -38,7 +39,7 @@ from ntk_tf.experiments.rank import figure as rank  # noqa: E402
 from ntk_tf.experiments.resolving import all_declarations, resolve  # noqa: E402
 from ntk_tf.experiments.trajectory import figure as trajectories  # noqa: E402
 from ntk_tf.process import signals  # noqa: E402
-from ntk_tf.reporting import summary, write  # noqa: E402
+from ntk_tf.reporting import collect, summary, write  # noqa: E402
 from ntk_tf.runs import checkpoint  # noqa: E402
 from ntk_tf.settings import Options  # noqa: E402
 from ntk_tf.settings.setting import declarations  # noqa: E402
@@ -219,7 +220,7 @@ def readers(folder):
     def report():
         with contextlib.redirect_stdout(io.StringIO()):
             write.write(folder / "runs", folder / "report")
-            summary.summary(summary.find_runs(folder / "runs"))
+            summary.show(collect.read(folder / "runs"), Console(file=io.StringIO()))
 
     def describe(workdir):
         EXPERIMENTS["train"].describe(workdir)

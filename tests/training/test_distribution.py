@@ -99,7 +99,7 @@ def test_one_device_cannot_be_mirrored(tmp_path):
     ("args", "reason"),
     [
         (["--strategy=multi_worker_mirrored"], "several machines"),
-        (["--strategy=mirrored", "--experiment=trajectory"], "one_device only"),
+        (["--strategy=mirrored", "--experiment=trajectory"], "read only with --experiment=train"),
     ],
 )
 def test_what_does_not_work_is_refused_with_a_reason(args, reason):
@@ -111,5 +111,5 @@ def test_no_replica_goes_without_pictures():
     assert distribution.even_size(41, 20, 2) == 19
     assert distribution.even_size(40, 20, 2) == 20
     distribution.check_batches(93, 32, 2)
-    with pytest.raises(SettingError, match="batch of 1 pictures for 2 devices"):
+    with pytest.raises(ValueError, match="batch of 1 pictures for 2 devices"):
         distribution.check_batches(97, 32, 2)

@@ -38,8 +38,6 @@ class Pretrained(groups.TestSubset, groups.Data):
                 f"--experiment=pretrained: needs --weights={_FILE.allowed}, such as torchvision's"
                 " alexnet-owt-7be5be79.pth"
             )
-        if not pathlib.Path(self.weights).expanduser().is_file():
-            raise SettingError(f"--weights={self.weights}: there is no such file")
 
 
 def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:

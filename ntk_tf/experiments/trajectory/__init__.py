@@ -57,7 +57,7 @@ EXPERIMENT = Experiment(
     Trajectory,
     "ntk_tf.experiments.trajectory.run",
     summary,
-    files=("trajectories.*", "trajectory.json", "kernel.csv"),
+    files=("trajectories.*", "trajectory.json", "kernel.csv", "distances.*"),
     figure="ntk_tf.experiments.trajectory.figure",
     keeps_inputs=True,
 )

@@ -11,7 +11,7 @@ from ntk_tf import plots, runs
 from ntk_tf.plots import COLOURS, LINEARIZATION, NETWORK, plt
 
 SIDES = {"linearized": LINEARIZATION, "standard": NETWORK}
-_KERNEL = {
+_KERNEL: dict[str, tuple[str, dict[str, Any]]] = {
     "cosine": ("kernel: cosine with the first", {"color": COLOURS[4], "linestyle": "-"}),
     "label_alignment": ("alignment with labels", {"color": COLOURS[3], "linestyle": ":"}),
     "relative_change": ("relative change", {"color": COLOURS[6], "linestyle": "--"}),
@@ -84,7 +84,7 @@ def _read(run_dir: pathlib.Path) -> dict[str, Any]:
         RunDirectoryError: if that is not what a run leaves.
     """
     settings = runs.read_json(run_dir / "config.json")
-    distances = runs.read_json(run_dir / "trajectory.json").get("distances")
+    distances = runs.read_json(run_dir / "trajectory.json").get("distances", [])
     path = run_dir / "trajectories.npz"
     content = runs.read_arrays(path) if path.exists() else {}
     try:
@@ -179,7 +179,7 @@ def _output_handles(contents: Sequence[Mapping[str, Any]]) -> list[plt.Line2D]:
     """The two styles and the target, and a picture each where all runs show the same."""
     if not contents:
         return []
-    grey = {"color": "0.3", "linewidth": 1}
+    grey: dict[str, Any] = {"color": "0.3", "linewidth": 1}
     handles = [
         plt.Line2D([], [], **grey, **NETWORK, label="network"),
         plt.Line2D([], [], **grey, **LINEARIZATION, label="linearization"),

@@ -1,0 +1,58 @@
+"""`--experiment=converged`: where training the linearization by mean squared error ends."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ntk_tf.catalogue import paper
+from ntk_tf.experiments.experiment import Experiment, accuracies
+from ntk_tf.runs import number
+from ntk_tf.settings import groups
+from ntk_tf.settings.setting import integer, real, setting
+
+
+def _weight_decay(config: Any) -> float:
+    return paper.training(config.arch, config.dataset, True)["weight_decay"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Converged(
+    groups.Network, groups.DecayToward, groups.TestSubset, groups.TrainSubset, groups.Data
+):
+    """The settings of a solution."""
+
+    weight_decay: float = setting(
+        _weight_decay,
+        real("of at least 0", lambda value: value >= 0),
+        "of the training whose end is wanted (default: the paper's for the linearization)",
+        plural="weight_decays",
+    )
+    preconditioner_examples: int = setting(
+        600,
+        integer(0),
+        "first so many training pictures, or all, whose Gram speeds up the solution; 0 for none"
+        " (default: 600)",
+        since="0.2",
+    )
+    tolerance: float = setting(
+        1e-4,
+        real("above 0 and below 1", lambda value: 0 < value < 1),
+        "stop where the gradient's norm, relative to the start's, and the root mean square of the"
+        " test outputs' last change are at most this (default: .0001)",
+        since="0.2",
+    )
+    max_passes: int = setting(
+        1000, integer(1), "stop after so many passes over the data (default: 1000)", since="0.2"
+    )
+
+
+def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
+    """The accuracies in words, and how exact the solution is."""
+    passes, residual = (number(result, name, path) for name in ("passes", "residual"))
+    known = passes is not None and residual is not None
+    text = f"residual {residual:.1e} after {passes} passes" if known else ""
+    return f"{accuracies(result, path)}  {text}".strip()
+
+
+EXPERIMENT = Experiment("converged", Converged, "ntk_tf.experiments.converged.run", summary)

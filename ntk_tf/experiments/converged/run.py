@@ -1,0 +1,230 @@
+"""The converged linearization of a network, by conjugate gradients over all training pictures.
+
+Training T(u) = f + J u by mean squared error and weight decay has one minimizer, which needs no
+SGD; how well it does on training and test pictures is recorded after every step towards it. A run
+goes on after any step as if it had not been interrupted.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+from ntk_tf import ntk, runs
+from ntk_tf.data import DataError, pipeline
+from ntk_tf.data.source import Split
+from ntk_tf.experiments import network, size
+from ntk_tf.experiments.converged import Converged
+from ntk_tf.experiments.converged.record import Record
+from ntk_tf.experiments.inputs import Inputs
+from ntk_tf.experiments.network import title
+from ntk_tf.linearization.solve import (
+    ConjugateGradients,
+    NotFiniteError,
+    Preconditioner,
+    Ridge,
+    State,
+    dot,
+    preconditioner,
+)
+from ntk_tf.process import signals
+from ntk_tf.runs import checkpoint
+from ntk_tf.runs.saving import SaveWhenDue
+from ntk_tf.settings import Options
+from ntk_tf.training.state import fingerprint
+
+_VECTORS = ("u", "r", "p")
+_NUMBERS = ("rz", "norm", "residual")
+_META = {"fingerprint", "tables", "seconds", *_NUMBERS}
+#: GiB for the preconditioner's Gram besides itself. Not what is free, so that the order of its
+#: sums, and with it the last bit of every result, is the same in each process.
+_GRAM_GIB = 1.0
+
+
+def run(config: Converged, options: Options, console: Console) -> dict[str, Any]:
+    """Solve, from where an earlier process stopped; see `experiments.Experiment`.
+
+    Raises:
+        DataError: if the memory does not hold the preconditioner's Gram, or the network's outputs
+            or gradients are not finite.
+        RunDirectoryError: if an earlier process had other weights.
+    """
+    inputs = Inputs(config, options)
+    model, step = network.build(config)
+    inputs.open_workdir()
+    solver = _Converged(config, options, inputs, model)
+    try:
+        state = solver.solve(console)
+    except (ntk.BudgetError, NotFiniteError) as error:
+        raise DataError(str(error)) from error
+    result = solver.result(state) | ({} if config.from_run is None else {"from_step": step})
+    path = options.workdir / "result.json"
+    runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)
+    solver.preconditioner_path.unlink(missing_ok=True)
+    return result
+
+
+def memory(config: Converged) -> tuple[int, float]:
+    """Parameters, and bytes of vectors, a batch's activations, the Gram and its eigenvectors.
+
+    In float32 numbers a weight: w0, the state, a product and their successors, a gradient and its
+    flat copy, and two factors of an inner product in float64.
+    """
+    parameters, activations = size.of_network(config)
+    batch = pipeline.evaluation_batch_size(config.input_shape)
+    rows = _few(config, config.train_examples or config.card.train) * config.num_classes
+    return parameters, size.FLOAT * (14 * parameters + 3 * activations * batch) + 3 * 8 * rows**2
+
+
+def _few(config: Converged, available: int) -> int:
+    """Pictures of the preconditioner."""
+    return min(config.preconditioner_examples, available)
+
+
+class _Converged:
+    """One run: its regression, where it is, and what has been recorded."""
+
+    def __init__(self, config: Converged, options: Options, inputs: Inputs, model: keras.Model):
+        self.config, self.options, self.inputs, self.model = config, options, inputs, model
+        self.checkpoints = options.workdir / "checkpoint"
+        self.preconditioner_path = self.checkpoints / "preconditioner.npz"
+        self.fingerprint = fingerprint(model.variables)
+        self.train, self.test = inputs.source.train, inputs.source.test
+        batches, rows = inputs.evaluation_batches(self.train), len(self.train) * config.num_classes
+        self.ridge = Ridge(model, batches, rows, config.weight_decay, config.decay_toward)
+        self.history = runs.History()
+        self.tested = np.empty(0)
+        self.restored = self._restore()
+
+    def solve(self, console: Console) -> State:
+        """Go on until it is done, then see that all of it is written."""
+        config, minutes = self.config, self.options.checkpoint_minutes
+        rows, name = self.history.table("metrics"), f"linearized {title(config)}"
+        record = Record(self.options.workdir, rows, name, config.tolerance, console)
+        save = SaveWhenDue(lambda _: self._save(state))
+
+        def recorded(reached: State) -> State:
+            record.add(self._measure(reached))
+            return reached
+
+        with signals.deferred(), record:
+            method = ConjugateGradients(self.ridge, self._precondition(console), config.tolerance)
+            state = self.restored or recorded(method.start())
+            while not self._done(state):
+                state = recorded(method.step(state))
+                save.after(state.passes, 60 * minutes)
+        runs.insist(record.complete, minutes)
+        runs.insist(lambda: self._save(state), minutes)
+        return state
+
+    def _done(self, state: State) -> bool:
+        config, change = self.config, self.history.table("metrics")[-1]["output_change"]
+        settled = change is not None and change <= config.tolerance
+        exact = state.residual <= config.tolerance
+        return state.residual == 0 or (exact and settled) or state.passes >= config.max_passes
+
+    def _precondition(self, console: Console) -> Preconditioner | None:
+        """The preconditioner, of an earlier process if that has left one."""
+        few = self.train.first(_few(self.config, len(self.train)))
+        if not len(few):
+            return None
+        x, batch = self.inputs.arrays(few), self.inputs.evaluation_batch
+        if self.preconditioner_path.exists():
+            kept = runs.read_arrays(self.preconditioner_path)
+            return Preconditioner(self.ridge, x, kept["basis"], kept["damping"], batch)
+        gib = 8 * (len(x) * self.config.num_classes) ** 2 / 2**30 + _GRAM_GIB
+        with console.status("preconditioner"):
+            gram = ntk.gram(
+                self.model,
+                x,
+                memory_gib=self.options.memory_gib or gib,
+                after_step=lambda _: signals.obey(),
+            )
+            found = preconditioner(self.ridge, x, np.asarray(gram), len(self.train), batch)
+        runs.insist(lambda: self._keep(found), self.options.checkpoint_minutes)
+        return found
+
+    def _keep(self, found: Preconditioner) -> None:
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        with runs.atomic_write(self.preconditioner_path, "wb") as file:
+            np.savez(file, basis=found.basis, damping=found.damping)
+
+    def _measure(self, state: State) -> dict[str, Any]:
+        """The row of metrics.csv; notes the test outputs."""
+        before, self.tested = self.tested, self._test_outputs(state)
+        first = not self.history.table("metrics")
+        change = None if first else float(np.sqrt(np.mean((self.tested - before) ** 2)))
+        decaying = self.ridge.decaying(state.u)
+        decay = self.config.weight_decay / 2 * dot(decaying, decaying)
+        return {
+            "pass": state.passes,
+            "objective": self._loss(state.outputs, self.train) + decay,
+            "residual": state.residual,
+            "output_change": change,
+            "train_accuracy": _accuracy(state.outputs, self.train),
+            "test_accuracy": _accuracy(self.tested, self.test),
+            "seconds": round(self.history.elapsed(), 3),
+        }
+
+    def _test_outputs(self, state: State) -> np.ndarray:
+        batches = self.inputs.evaluation_batches(self.test)
+        return self.ridge.outputs(state.u, batches.map(lambda x, y: x))
+
+    def _loss(self, outputs: np.ndarray, split: Split) -> float:
+        targets = np.eye(self.config.num_classes)[split.labels]
+        return float(np.mean((outputs - targets) ** 2))
+
+    def result(self, state: State) -> dict[str, Any]:
+        """The content of result.json."""
+        row = self.history.table("metrics")[-1]
+        return {
+            "status": "completed",
+            "train_accuracy": row["train_accuracy"],
+            "test_accuracy": row["test_accuracy"],
+            "train_loss": self._loss(state.outputs, self.train),
+            "test_loss": self._loss(self.tested, self.test),
+            "objective": row["objective"],
+            "passes": state.passes,
+            "residual": state.residual,
+            "parameters": self.ridge.size,
+            "seed": self.config.seed,
+            "seconds": round(self.history.elapsed(), 3),
+            "versions": runs.versions(),
+        }
+
+    def _save(self, state: State) -> None:
+        """Write a checkpoint of the state and of what has been recorded."""
+        arrays = {name: np.asarray(getattr(state, name)) for name in _VECTORS}
+        arrays |= {"outputs": state.outputs, "tested": self.tested}
+        meta = {name: getattr(state, name) for name in _NUMBERS} | {
+            "tables": self.history.tables,
+            "seconds": self.history.elapsed(),
+            "fingerprint": self.fingerprint,
+        }
+        found = checkpoint.Checkpoint(state.passes, arrays, meta)
+        checkpoint.save(self.checkpoints, found)
+
+    def _restore(self) -> State | None:
+        """Go back to the newest checkpoint, if there is one.
+
+        Raises:
+            RunDirectoryError: if it was made with other weights.
+        """
+        found = checkpoint.restore(self.checkpoints, _META)
+        if found is None:
+            return None
+        if found.meta["fingerprint"] != self.fingerprint:
+            raise runs.RunDirectoryError(
+                f"{self.checkpoints}: made with other weights; remove the folder to start anew"
+            )
+        self.history = runs.History(found.meta["tables"], found.meta["seconds"])
+        self.tested = found.arrays["tested"]
+        vectors = {name: tf.constant(found.arrays[name]) for name in _VECTORS}
+        numbers = {name: found.meta[name] for name in _NUMBERS}
+        return State(outputs=found.arrays["outputs"], passes=found.step, **vectors, **numbers)
+
+
+def _accuracy(outputs: np.ndarray, split: Split) -> float:
+    return float(np.mean(outputs.argmax(axis=1) == split.labels))

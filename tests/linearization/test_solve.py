@@ -1,0 +1,198 @@
+"""The converged linearization against kernel regression, dense algebra, scipy and autodiff."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+import tensorflow as tf
+from references import dense_jacobian, flat
+
+from ntk_tf import models, ntk
+from ntk_tf.linearization import LinearizedModel, map_batches, solve
+from ntk_tf.linearization.solve import ConjugateGradients, NotFiniteError, Ridge, preconditioner
+
+K = keras.layers
+N, L = 24, 3
+
+
+def net(units=4):
+    """Smooth, with batch normalization whose statistics are not those of any batch."""
+    layers = [K.Dense(units, activation="tanh"), K.BatchNormalization(), K.Dense(L)]
+    model = keras.Sequential([K.Input((5,)), *layers])
+    rng = np.random.default_rng(1)
+    for w in model.variables:
+        w.assign(rng.uniform(0.2, 1, w.shape))
+    return model
+
+
+def data(rng, n=N):
+    return rng.standard_normal((n, 5)), np.eye(L)[rng.integers(0, L, n)]
+
+
+def dense(model, x, y):
+    """J and r = y - f."""
+    return dense_jacobian(model, x), (y - model(x, training=False).numpy()).ravel()
+
+
+def ridge_solution(j, r, shift, toward=0.0):
+    return np.linalg.solve(j.T @ j + shift * np.eye(j.shape[1]), j.T @ r - shift * toward)
+
+
+@pytest.mark.parametrize("examples", [0, 8, N])
+@pytest.mark.parametrize("units", [4, 12])  # p = 47 < n L = 72, and p = 135 above
+def test_equals_the_dense_solution_and_kernel_regression(units, examples, rng, float64):
+    model, (x, y), decay = net(units), data(rng), 1e-3
+    j, r = dense(model, x, y)
+    assert (j.shape[1] < j.shape[0]) == (units == 4)
+    gram = (j @ j.T).reshape(N, L, N, L)
+    few = gram[:examples, :, :examples] if examples else None
+    found = solve(model, x, y, decay, gram=few, tolerance=1e-10, batch_size=7)
+    expected = ridge_solution(j, r, N * L * decay / 2)
+    np.testing.assert_allclose(flat(found.u), expected, rtol=1e-5, atol=1e-6)
+    offset = model(x, training=False).numpy()
+    fitted = ntk.kernel_regression(gram, y, offset, decay, "float64").fitted
+    np.testing.assert_allclose(offset.ravel() + j @ flat(found.u), fitted.ravel(), atol=1e-6)
+    assert found.residual <= 1e-10
+
+
+def test_lenet_on_200_pictures_equals_kernel_regression(rng):
+    """In float32, p > n L; the outputs on pictures that it has not seen."""
+    model = models.build("lenet", 1, 2, (16, 16, 1))
+    x, unseen = rng.standard_normal((2, 200, 16, 16, 1)).astype("float32")
+    y = np.eye(2)[rng.integers(0, 2, 200)]
+    gram = ntk.gram(model, x)
+    found = solve(model, x, y, 1e-2, gram=gram[:40, :, :40], tolerance=1e-6)
+    offset = map_batches(lambda part: model(part, training=False), x)
+    dual = ntk.kernel_regression(gram, y, offset, 1e-2).dual
+    linear = LinearizedModel(model)
+    expected = linear.jacobian.vjp_in_batches(x, dual.astype("float32"))
+    outputs = []
+    for u in (found.u, expected):
+        for w, value in zip(linear.trainable_weights, u, strict=True):
+            w.assign(value)
+        outputs.append(map_batches(lambda part: linear(part, training=False), unseen))
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
+    assert np.abs(outputs[1] - map_batches(lambda part: model(part), unseen)).max() > 0.1
+
+
+def test_agrees_with_lsmr(rng, float64):
+    model, (x, y), decay = net(), data(rng), 1e-2
+    j, r = dense(model, x, y)
+    damp = np.sqrt(N * L * decay / 2)
+    expected = scipy.sparse.linalg.lsmr(j, r, damp=damp, atol=1e-12, btol=1e-12)[0]
+    found = solve(model, x, y, decay, tolerance=1e-10)
+    np.testing.assert_allclose(flat(found.u), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_of_the_training_loss_vanishes(rng):
+    """By autodiff through the linearization, all examples in one batch, in float32."""
+    model, (x, y), decay = net(12), data(rng), 1e-3
+    linear = LinearizedModel(model)
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((linear(x) - y) ** 2)
+            loss += decay / 2 * sum(tf.reduce_sum(u**2) for u in linear.trainable_weights)
+        return flat(tape.gradient(loss, [u.value for u in linear.trainable_weights]))
+
+    before = np.linalg.norm(gradient())
+    for w, u in zip(linear.trainable_weights, solve(model, x, y, decay).u, strict=True):
+        w.assign(u)
+    assert np.linalg.norm(gradient()) <= 1.1e-4 * before
+
+
+def test_decay_toward_zero(rng, float64):
+    model, (x, y), decay = net(), data(rng), 0.1
+    j, r = dense(model, x, y)
+    expected = ridge_solution(j, r, N * L * decay / 2, flat(model.trainable_weights))
+    found = solve(model, x, y, decay, decay_toward="zero", tolerance=1e-10)
+    np.testing.assert_allclose(flat(found.u), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_very_large_weight_decay_is_one_step_of_gradient_descent(rng, float64):
+    model, (x, y), decay = net(), data(rng), 1e8
+    j, r = dense(model, x, y)
+    found = solve(model, x, y, decay, tolerance=1e-5)
+    np.testing.assert_allclose(flat(found.u), 2 * j.T @ r / (N * L * decay), rtol=1e-4)
+
+
+def test_without_weight_decay_is_the_shortest_least_squares_solution(rng, float64):
+    model, (x, y) = net(12), data(rng, 6)
+    j, r = dense(model, x, y)
+    gram = (j @ j.T).reshape(6, L, 6, L)[:2, :, :2]
+    expected = np.linalg.lstsq(j, r, rcond=None)[0]
+    found = solve(model, x, y, 0, gram=gram, tolerance=1e-11)
+    np.testing.assert_allclose(flat(found.u), expected, atol=1e-6)
+
+
+def test_preconditioner_of_all_examples_is_the_inverse_where_eigenvalues_are_large(rng, float64):
+    """P^-1 = I - U (1 - (l_r + lambda) / (l_i + lambda)) U^T, U by a dense decomposition."""
+    model, (x, y), decay = net(12), data(rng), 0.05
+    j, _ = dense(model, x, y)
+    ridge = Ridge(model, [(x, y)], N * L, decay)
+    found = preconditioner(ridge, x, (j @ j.T).reshape(N, L, N, L), N, batch_size=7)
+    _, s, vt = np.linalg.svd(j, full_matrices=False)
+    kept = s**2 > ridge.shift
+    assert 1 < kept.sum() < len(s)
+    values, u = s[kept] ** 2 + ridge.shift, vt[kept].T
+    v = rng.standard_normal(j.shape[1])
+    expected = v - u @ ((1 - values[-1] / values) * (u.T @ v))
+    np.testing.assert_allclose(found(tf.constant(v)), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_preconditioner_saves_passes(rng, float64):
+    model, (x, y) = net(12), data(rng)
+    j, _ = dense(model, x, y)
+    gram = (j @ j.T).reshape(N, L, N, L)
+    passes = [
+        solve(model, x, y, 1e-3, gram=few, tolerance=1e-6).passes
+        for few in (None, gram[:12, :, :12], gram)
+    ]
+    assert passes[0] > passes[1] > passes[2]
+
+
+def test_a_state_is_all_that_the_next_step_depends_on(rng):
+    """Its residual and outputs are those of its u, and another process goes on from it."""
+    model, (x, y), decay = net(12), data(rng), 1e-4
+    j, r = dense(model, x, y)
+    ridge = Ridge(model, [(x[:16], y[:16]), (x[16:], y[16:])], N * L, decay)
+    state = ConjugateGradients(ridge, None, 1e-12).start()
+    for _ in range(25):  # beyond the first time that the residual is computed anew
+        state = ConjugateGradients(ridge, None, 1e-12).step(state)
+        u = state.u.numpy().astype("float64")
+        outputs = y.ravel() - r + j @ u
+        np.testing.assert_allclose(state.outputs.ravel(), outputs, atol=1e-4)
+        residual = j.T @ (r - j @ u) - ridge.shift * u
+        scale = np.linalg.norm(j.T @ r)
+        np.testing.assert_allclose(state.r, residual, atol=1e-5 * scale)
+    assert state.passes == 1 + 25 + 1
+
+
+def test_a_perfect_fit_needs_no_step(rng, float64):
+    model, (x, _) = net(), data(rng)
+    found = solve(model, x, model(x, training=False).numpy(), 1e-3)
+    assert (found.passes, found.residual) == (1, 0)
+    np.testing.assert_array_equal(flat(found.u), 0)
+
+
+def test_stops_at_so_many_passes(rng, float64):
+    model, (x, y) = net(12), data(rng)
+    seen = []
+    found = solve(model, x, y, 1e-6, tolerance=1e-12, max_passes=3, after_step=seen.append)
+    assert [state.passes for state in seen] == [1, 2, 3]
+    assert found.passes == 3
+    assert found.residual == seen[-1].residual > 1e-12
+
+
+def test_refuses_what_cannot_be(rng, float64):
+    model, (x, y) = net(), data(rng)
+    with pytest.raises(ValueError, match="weight_decay=-1: must be at least 0"):
+        solve(model, x, y, -1)
+    with pytest.raises(ValueError, match="decay_toward='w': must be one of"):
+        solve(model, x, y, 1, decay_toward="w")
+    with pytest.raises(ValueError, match=r"targets \(23, 3\)"):
+        solve(model, x, y[1:], 1)
+    with pytest.raises(ValueError, match=r"gram \(2, 2\)"):
+        solve(model, x, y, 1, gram=np.eye(2))
+    with pytest.raises(NotFiniteError, match="after 1 passes is nan"):
+        solve(model, x, y + np.nan, 1)
