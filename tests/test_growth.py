@@ -120,7 +120,7 @@ FLAGS = ("--experiment=train", "--arch=tiny", "--dataset=stripes", "--arch_args=
 
 def test_help(grown):
     text = call(grown, "--help")
-    assert re.search(r"--experiment=NAME\n.*pretrained,\s+majority", text)
+    assert re.search(r"--experiment=NAME\n(?s:.{1,300}),\s+majority", text)
     assert re.search(r"--arch=NAME\n[^-]*tiny", text)
     assert re.search(r"--dataset=NAME\n[^-]*stripes", text)
     assert re.search(r"--top_k=N\n +outputs that may hold.*\[train,\s+trajectory\]", text)

@@ -211,7 +211,7 @@ def test_refuses_too_many_pictures_and_too_little_memory(tmp_path):
         ("--experiment=rank --memory_gib=0", "--memory_gib=0: must be a finite number above 0"),
         ("--experiment=rank --epochs=3", "--epochs=3: --experiment=rank does not read it"),
         ("--experiment=rank --precision=tf32", "must be one of float32, float64"),
-        ("--precision=float64", "--precision=float64: must be one of float32, tf32"),
+        ("--precision=half", "--precision=half: must be one of float32, tf32, float64"),
     ],
 )
 def test_bad_flags(flags, message):
