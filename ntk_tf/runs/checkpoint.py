@@ -59,7 +59,9 @@ def save(directory: pathlib.Path, checkpoint: Checkpoint) -> None:
         raise WriteError(path, error.strerror or str(error)) from error
 
 
-def restore(directory: pathlib.Path, needed: Collection[str] = ()) -> Checkpoint | None:
+def restore(
+    directory: pathlib.Path, needed: Collection[str] = (), fingerprint: int | None = None
+) -> Checkpoint | None:
     """Read the newest checkpoint that is whole.
 
     A damaged one is passed over with a warning that names the file.
@@ -67,18 +69,24 @@ def restore(directory: pathlib.Path, needed: Collection[str] = ()) -> Checkpoint
     Args:
         directory: of the checkpoints.
         needed: names that its `meta` must have.
+        fingerprint: what its `meta` must have under that name; None for anything.
 
     Returns:
         The checkpoint, or None where there is none.
 
     Raises:
-        RunDirectoryError: if it lacks one of those names.
+        RunDirectoryError: if it lacks one of those names, or has another fingerprint.
     """
     found = _newest(directory)
     if found is not None and not set(needed) <= found.meta.keys():
         raise RunDirectoryError(
             f"{directory}: made by another version of ntk_tf; finish the run with that one or"
             " remove the folder to start anew"
+        )
+    if found is not None and fingerprint not in (None, found.meta["fingerprint"]):
+        raise RunDirectoryError(
+            f"{directory}: made from other weights, or by another version of TensorFlow or Keras;"
+            " finish the run with those or remove the folder to start anew"
         )
     return found
 

@@ -18,8 +18,6 @@ from ntk_tf.training.loop import Plan
 class Record(keras.callbacks.Callback):
     """Writes a row of metrics.csv and the same scalars for TensorBoard after every epoch.
 
-    What cannot be written, as on a full disk, is written after the next epoch.
-
     Args:
         workdir: the run directory.
         history: what is recorded already; rows are added to it.
@@ -35,8 +33,7 @@ class Record(keras.callbacks.Callback):
         learning_rate_in: Callable[[int], float],
     ):
         super().__init__()
-        self.metrics_path = workdir / "metrics.csv"
-        self.tensorboard = workdir / "tensorboard"
+        self.workdir = workdir
         self.history = history
         self.rows = history.table("metrics")
         self.learning_rate_in = learning_rate_in
@@ -44,8 +41,7 @@ class Record(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Bring both records to the state that training starts from."""
-        self.written = runs.attempt(self._write)
-        self.events = EventFiles(self.tensorboard, ("",), self._show_all)
+        self.record = Rows(self.workdir, runs.METRICS_COLUMNS, "step", self.rows)
 
     def on_train_batch_end(self, batch, logs=None):
         """Remember the number of updates done."""
@@ -63,13 +59,50 @@ class Record(keras.callbacks.Callback):
             "test_accuracy": logs.get("test_accuracy"),
             "seconds": round(self.history.elapsed(), 3),
         }
-        self.rows.append(row)
-        self.written = runs.attempt(self._write)
-        self.events.write(lambda writers: self._show(writers[""], row))
+        self.record.add(row)
 
     def on_train_end(self, logs=None):
         """Close the event file."""
-        self.events.close()
+        self.record.close()
+
+    def complete(self) -> None:
+        """Write metrics.csv, if that did not work the last time.
+
+        Raises:
+            WriteError: if it does not work now either.
+        """
+        self.record.complete()
+
+
+class Rows:
+    """Rows of metrics.csv, and the same as TensorBoard's scalars.
+
+    What cannot be written, as on a full disk, is written with the next row.
+
+    Args:
+        workdir: the run directory.
+        columns: of the file.
+        step: the column that TensorBoard counts by; those before it are no scalars either.
+        rows: what is recorded already; rows are added to it.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        columns: Sequence[str],
+        step: str,
+        rows: list[dict[str, Any]],
+    ):
+        self.path, self.columns, self.step, self.rows = workdir / "metrics.csv", columns, step, rows
+        self.scalars = columns[columns.index(step) + 1 :]
+        self.written = runs.attempt(self._write)
+        self.events = EventFiles(workdir / "tensorboard", ("",), self._show_all)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row to both."""
+        self.rows.append(row)
+        self.written = runs.attempt(self._write)
+        self.events.write(lambda writers: self._show(writers[""], row))
 
     def complete(self) -> None:
         """Write metrics.csv, if that did not work the last time.
@@ -80,18 +113,22 @@ class Record(keras.callbacks.Callback):
         if not self.written:
             self._write()
 
+    def close(self) -> None:
+        """Close the event file."""
+        self.events.close()
+
     def _write(self) -> None:
-        runs.write_table(self.metrics_path, runs.METRICS_COLUMNS, self.rows)
+        runs.write_table(self.path, self.columns, self.rows)
 
     def _show_all(self, writers: Mapping[str, tf.summary.SummaryWriter]) -> None:
         for row in self.rows:
             self._show(writers[""], row)
 
-    def _show(self, writer: tf.summary.SummaryWriter, row: dict[str, Any]) -> None:
-        with writer.as_default(step=row["step"]):
-            for name, value in row.items():
-                if name not in ("epoch", "step") and value is not None:
-                    tf.summary.scalar(name, value)
+    def _show(self, writer: tf.summary.SummaryWriter, row: Mapping[str, Any]) -> None:
+        with writer.as_default(step=row[self.step]):
+            for name in self.scalars:
+                if row[name] is not None:
+                    tf.summary.scalar(name, row[name])
 
 
 class EventFiles:

@@ -66,14 +66,10 @@ class State:
         Raises:
             RunDirectoryError: if the checkpoint is of another model or initialization.
         """
-        found = checkpoint.restore(self.directory, ("fingerprint", "tables", "seconds"))
+        needed = ("fingerprint", "tables", "seconds")
+        found = checkpoint.restore(self.directory, needed, self._fingerprint)
         if found is None:
             return 0
-        if found.meta["fingerprint"] != self._fingerprint:
-            raise RunDirectoryError(
-                f"{self.directory}: made from another initialization, by another version of"
-                " TensorFlow or Keras; finish the run with that one or remove the folder"
-            )
         assign(self.variables, found.arrays, self.directory)
         self.history = History(found.meta["tables"], found.meta["seconds"])
         return found.step

@@ -3,15 +3,12 @@
 import math
 import pathlib
 import time
-from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
 from rich.console import Console
 
-from ntk_tf import runs
 from ntk_tf.process import terminal
-from ntk_tf.training.records import EventFiles
+from ntk_tf.training.records import Rows
 
 COLUMNS = (
     "pass",
@@ -29,8 +26,6 @@ _LINE_SECONDS = 10.0
 class Record:
     """Shows and writes a row a pass; use as a context manager around the passes.
 
-    What cannot be written, as on a full disk, is written after the next pass.
-
     Args:
         workdir: the run directory.
         rows: what is recorded already; rows are added to it.
@@ -47,12 +42,11 @@ class Record:
         tolerance: float,
         console: Console,
     ):
-        self.path, self.folder = workdir / "metrics.csv", workdir / "tensorboard"
+        self.workdir = workdir
         self.rows, self.title, self.tolerance, self.console = rows, title, tolerance, console
 
     def __enter__(self) -> "Record":
-        self.written = runs.attempt(self._write)
-        self.events = EventFiles(self.folder, ("",), self._show_all)
+        self.record = Rows(self.workdir, COLUMNS, "pass", self.rows)
         self.progress = terminal.progress(self.console)
         self.task = self.progress.add_task(self.title, total=math.log(1 / self.tolerance))
         self.printed = time.monotonic()
@@ -61,13 +55,11 @@ class Record:
 
     def __exit__(self, *_) -> None:
         self.progress.stop()
-        self.events.close()
+        self.record.close()
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a pass's row."""
-        self.rows.append(row)
-        self.written = runs.attempt(self._write)
-        self.events.write(lambda writers: self._show(writers[""], row))
+        self.record.add(row)
         self._say(row)
 
     def complete(self) -> None:
@@ -76,21 +68,7 @@ class Record:
         Raises:
             WriteError: if it does not work now either.
         """
-        if not self.written:
-            self._write()
-
-    def _write(self) -> None:
-        runs.write_table(self.path, COLUMNS, self.rows)
-
-    def _show_all(self, writers: Mapping[str, tf.summary.SummaryWriter]) -> None:
-        for row in self.rows:
-            self._show(writers[""], row)
-
-    def _show(self, writer: tf.summary.SummaryWriter, row: dict[str, Any]) -> None:
-        with writer.as_default(step=row["pass"]):
-            for name, value in row.items():
-                if name != "pass" and value is not None:
-                    tf.summary.scalar(name, value)
+        self.record.complete()
 
     def _say(self, row: dict[str, Any]) -> None:
         parts = [

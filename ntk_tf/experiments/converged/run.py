@@ -207,18 +207,10 @@ class _Converged:
         checkpoint.save(self.checkpoints, found)
 
     def _restore(self) -> State | None:
-        """Go back to the newest checkpoint, if there is one.
-
-        Raises:
-            RunDirectoryError: if it was made with other weights.
-        """
-        found = checkpoint.restore(self.checkpoints, _META)
+        """Go back to the newest checkpoint, if there is one; see `checkpoint.restore`."""
+        found = checkpoint.restore(self.checkpoints, _META, self.fingerprint)
         if found is None:
             return None
-        if found.meta["fingerprint"] != self.fingerprint:
-            raise runs.RunDirectoryError(
-                f"{self.checkpoints}: made with other weights; remove the folder to start anew"
-            )
         self.history = runs.History(found.meta["tables"], found.meta["seconds"])
         self.tested = found.arrays["tested"]
         vectors = {name: tf.constant(found.arrays[name]) for name in _VECTORS}

@@ -177,18 +177,10 @@ class _Rank:
         checkpoint.save(self.checkpoints, found)
 
     def _restore(self) -> ntk.Partial | None:
-        """What an earlier process has done, if anything.
-
-        Raises:
-            RunDirectoryError: if it was done with other weights.
-        """
-        found = checkpoint.restore(self.checkpoints, _META)
+        """What an earlier process has done, if anything; see `checkpoint.restore`."""
+        found = checkpoint.restore(self.checkpoints, _META, self.fingerprint)
         if found is None:
             return None
-        if found.meta["fingerprint"] != self.fingerprint:
-            raise runs.RunDirectoryError(
-                f"{self.checkpoints}: made with other weights; remove the folder to start anew"
-            )
         self.stages.update(found.meta["stages"])
         self.history = runs.History(seconds=found.meta["seconds"])
         self.memory_gib = found.meta["memory_gib"]
