@@ -29,11 +29,11 @@ trap 'kill -USR2 "$run"' USR2
 trap 'requeue=no; kill -TERM "$run"' TERM
 eval "$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$1") &"
 run=$!
-code=128
-while [ "$code" -ge 128 ] && kill -0 "$run" 2>/dev/null; do  # a trap ends `wait`, not the run
-  code=0
-  wait "$run" || code=$?
+while kill -0 "$run" 2>/dev/null; do  # a trap ends `wait`, not the run
+  wait "$run" || true
 done
+code=0  # of the run, also where it ended while a trap was carried out
+wait "$run" || code=$?
 if [ "$code" -eq 75 ] && [ "$requeue" = yes ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -404,6 +404,25 @@ def test_slurm_script_requeues_on_the_exit_code(number, requeued, tmp_path):
     )
 
 
+def test_slurm_script_keeps_the_code_of_a_run_that_ends_at_once(tmp_path):
+    """Even while the trap is still carried out, which is made slow here."""
+    text = (ROOT / "scripts/slurm_array.sh").read_text()
+    slow = """kill -TERM "$run"; sleep 0.3'"""
+    assert text.count("""kill -TERM "$run"'""") == 1
+    (tmp_path / "array.sh").write_text(text.replace("""kill -TERM "$run"'""", slow))
+    ready = tmp_path / "ready"
+    quick = f"trap 'exit 75' TERM; touch {ready}; while :; do sleep 0.01; done"
+    (tmp_path / "quick.sh").write_text(quick)
+    (tmp_path / "commands.txt").write_text(f"bash {tmp_path}/quick.sh\n")
+    job = subprocess.Popen(
+        ["bash", tmp_path / "array.sh", tmp_path / "commands.txt"],
+        env=os.environ | {"SLURM_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "1"},
+    )
+    crash_test._wait_for(ready.exists, job)
+    job.terminate()
+    assert job.wait(30) == 75
+
+
 def test_slurm_job_lets_its_run_save_before_it_is_queued_again(tmp_path, monkeypatch):
     """As submitit does it: `checkpoint` is called from a signal handler, amid the job's call."""
     helpers = types.SimpleNamespace(DelayedSubmission=lambda job: job)
