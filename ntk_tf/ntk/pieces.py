@@ -131,6 +131,26 @@ def survey(
     selected = _selected(model, layers)
     candidates = [layer for layer in _candidates(model, selected) if layer not in set(without)]
     sets = [x] if x2 is None or inputs.key(x) == inputs.key(x2) else [x, x2]
+    views, eager, untraced = _views(model, candidates, sets)
+    kind = kind_of(outputs, views[0].outputs)
+    reached = set().union(*[view.reached for view in views])
+    explained = _explained(model, candidates, inputs.tensors(x))
+    pieces: list[Piece] = []
+    for layer in candidates:
+        leaks = any(id(w) in reached for w in layer.trainable_weights)
+        if not leaks and layer in explained:
+            pieces += _own_pieces(layer, views, kind, examples)
+    cut = {id(w) for layer in candidates for w in layer.trainable_weights}
+    covered = {id(w) for piece in pieces for w in piece.weights}
+    rest = [w for w in selected if id(w) not in covered and (id(w) in reached or id(w) in cut)]
+    pieces += _general(rest, kind, per_layer)
+    return Survey(_with_unique_names(pieces), views[0].outputs, kind, examples, eager, untraced)
+
+
+def _views(
+    model: keras.Model, candidates: list[keras.Layer], sets: Sequence[Inputs]
+) -> tuple[list["_View"], bool, bool]:
+    """What is seen of the model for each set; whether eagerly, and whether it has no graph."""
     untraced = False
     try:
         views = [_traced_view(model, candidates, some) for some in sets]
@@ -139,24 +159,21 @@ def survey(
     eager = untraced or any(view.hidden for view in views)
     if eager:
         views = [_view(model, candidates, inputs.tensors(some)) for some in sets]
-    kind = kind_of(outputs, views[0].outputs)
-    reached = set().union(*[view.reached for view in views])
-    explained = _explained(model, candidates, inputs.tensors(x))
-    pieces: list[Piece] = []
-    for layer in candidates:
-        found = [view.shapes.get(id(layer)) for view in views]
-        leaks = any(id(w) in reached for w in layer.trainable_weights)
-        shapes = None if leaks or layer not in explained else _joined(found)
-        for rule, shape in zip(rules_for(layer), shapes or (), strict=shapes is not None):
-            contraction = choose(shape, kind.functions, examples, kind.pairing)
-            weights = tuple(rule.trainable(layer))
-            name = f"{layer.path}/{rule.name}" if rule.name else layer.path
-            pieces.append(Piece(name, contraction, weights, layer.path, layer, rule))
-    cut = {id(w) for layer in candidates for w in layer.trainable_weights}
-    covered = {id(w) for piece in pieces for w in piece.weights}
-    rest = [w for w in selected if id(w) not in covered and (id(w) in reached or id(w) in cut)]
-    pieces += _general(rest, kind, per_layer)
-    return Survey(_with_unique_names(pieces), views[0].outputs, kind, examples, eager, untraced)
+    return views, eager, untraced
+
+
+def _own_pieces(
+    layer: keras.Layer, views: Sequence["_View"], kind: Kind, examples: int
+) -> list[Piece]:
+    """A layer's pieces, one a rule; none where its shapes do not go together."""
+    shapes = _joined([view.shapes.get(id(layer)) for view in views])
+    pieces = []
+    for rule, shape in zip(rules_for(layer), shapes or (), strict=shapes is not None):
+        contraction = choose(shape, kind.functions, examples, kind.pairing)
+        name = f"{layer.path}/{rule.name}" if rule.name else layer.path
+        weights = tuple(rule.trainable(layer))
+        pieces.append(Piece(name, contraction, weights, layer.path, layer, rule))
+    return pieces
 
 
 def _selected(model: keras.Model, patterns: str | Sequence[str] | None) -> list[keras.Variable]:
