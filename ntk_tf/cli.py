@@ -287,10 +287,11 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
     """
     settings = all_declarations()
     axes = {name: d.plural for name, d in settings.items() if d.plural}
-    common = {name: d for name, d in settings.items() if name not in axes}
+    lists = axes.values()
+    common = {name: d for name, d in settings.items() if name not in axes and name not in lists}
     how = {name: d for name, d in declarations(Options).items() if name != "resume"}
-    lists = {p: ("A,B...", f"several values: {help_of(n, settings[n])}") for n, p in axes.items()}
-    line = _Line(argv, "sweep", common | how, _SWEEP | lists)
+    several = {p: ("A,B...", f"several values: {help_of(n, settings[n])}") for n, p in axes.items()}
+    line = _Line(argv, "sweep", common | how, _SWEEP | several)
     values = {
         name: _list(plural, line.text(plural), settings[name])
         for name, plural in axes.items()

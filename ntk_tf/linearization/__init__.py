@@ -4,7 +4,7 @@ from ntk_tf.linearization import derivatives
 from ntk_tf.linearization.model import LinearizedModel
 from ntk_tf.linearization.operator import Jacobian, map_batches
 from ntk_tf.linearization.scaling import CenteredModel, LazyLoss
-from ntk_tf.linearization.solve import Solution, solve
+from ntk_tf.linearization.solve import Solution, solve, solve_each
 
 derivatives.register()
 
@@ -16,4 +16,5 @@ __all__ = [
     "Solution",
     "map_batches",
     "solve",
+    "solve_each",
 ]

@@ -11,11 +11,15 @@ summed up over it is float64.
 
 The preconditioner is that of a few examples, whose Gram has large eigenvalues like those of the
 whole up to the factor n / m (Ma and Belkin 2017, "Diving into the shallows", use it in SGD).
+
+Several weight decays share one sequence of passes where there is no preconditioner: J^T J has the
+same Krylov space with every multiple of I added, and residuals that point the same way (Frommer
+2003, "BiCGStab(l) for families of shifted linear systems", section 2; Jegerlehner 1996).
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -45,16 +49,18 @@ class Ridge:
         model: a built Keras model f of one output `[b, L]`; a fixed function, in inference mode.
         batches: pairs `(x [b, ...], y [b, L])`, the same at each iteration; a dataset or a list.
         rows: n L.
-        weight_decay: at least 0.
+        weight_decays: at least one, of at least 0, all different.
         decay_toward: what decays: `initialization` for u, `zero` for the weights w0 + u.
+        centered: leave out f, so that T(u) = J u.
+        watched: batches of other inputs x, whose outputs are followed.
 
     Attributes:
-        shift: lambda = n L weight_decay / 2.
+        shifts: lambda = n L weight_decay / 2 of each weight decay, the smallest first, `[s]`.
         size: number p of weights.
         dtype: of vectors.
 
     Raises:
-        ValueError: for a negative weight decay or another `decay_toward`, and as `Jacobian`.
+        ValueError: for weight decays or a `decay_toward` that cannot be, and as `Jacobian`.
     """
 
     def __init__(
@@ -62,15 +68,22 @@ class Ridge:
         model: keras.Model,
         batches: Batches,
         rows: int,
-        weight_decay: float,
+        weight_decays: Sequence[float],
         decay_toward: str = "initialization",
+        centered: bool = False,
+        watched: Iterable[Any] = (),
     ):
-        if not weight_decay >= 0:
-            raise ValueError(f"weight_decay={weight_decay}: must be at least 0")
+        decays = sorted(weight_decays)
+        if not decays or not all(decay >= 0 for decay in decays):
+            wrong = next((d for d in decays if not d >= 0), "()")
+            raise ValueError(f"weight_decay={wrong}: must be at least 0")
+        if len(set(decays)) < len(decays):
+            raise ValueError(f"weight_decays={decays}: must be different")
         if decay_toward not in ("initialization", "zero"):
             raise ValueError(f"decay_toward={decay_toward!r}: must be one of initialization, zero")
-        self.batches, self.rows = batches, rows
-        self.shift, self.toward_zero = rows * weight_decay / 2, decay_toward == "zero"
+        self.batches, self.rows, self.watched = batches, rows, watched
+        self.shifts = rows * np.array(decays) / 2
+        self.toward_zero, self.centered = decay_toward == "zero", centered
         self.jacobian = Jacobian(model)
         self._shapes = [w.shape for w in self.jacobian.weights]
         self._dtypes = [w.dtype for w in self.jacobian.weights]
@@ -81,23 +94,26 @@ class Ridge:
         self._outputs = tf.function(self._outputs_of_batch)
         self._pullback = tf.function(self._pullback_of_batch)
 
-    def product(self, v: tf.Tensor) -> tuple[tf.Tensor, np.ndarray]:
-        """(J^T J + lambda I) v and J v `[n, L]`."""
-        total, tangents = self._sum(lambda x, y: self._product(x, v))
-        return total + tf.cast(self.shift, self.dtype) * v, tangents
+    def origin(self) -> tf.Tensor:
+        """The u where nothing decays: 0, or -w0."""
+        return -self._start() if self.toward_zero else tf.zeros(self.size, self.dtype)
 
-    def residual(self, u: tf.Tensor) -> tuple[tf.Tensor, np.ndarray]:
-        """The negative gradient of n L / 2 times the loss at u, and T(u) `[n, L]`."""
+    def product(self, v: tf.Tensor) -> tuple[tf.Tensor, np.ndarray]:
+        """(J^T J + lambda I) v for the smallest lambda, and J v `[n + m, L]`."""
+        total, tangents = self._sum(lambda x, y: self._product(x, v))
+        watched = [tangent for _, tangent in (self._outputs(x, v) for x in self.watched)]
+        return total + tf.cast(self.shifts[0], self.dtype) * v, _rows([*tangents, *watched])
+
+    def residual(self, u: tf.Tensor, i: int = 0) -> tuple[tf.Tensor, np.ndarray]:
+        """The negative gradient of n L / 2 times the i-th loss at u, and T(u) `[n + m, L]`."""
         total, outputs = self._sum(lambda x, y: self._residual(x, y, u))
-        return total - tf.cast(self.shift, self.dtype) * self.decaying(u), outputs
+        watched = [self._of_linearization(*self._outputs(x, u)) for x in self.watched]
+        gradient = tf.cast(self.shifts[i], self.dtype) * self.decaying(u)
+        return total - gradient, _rows([*outputs, *watched])
 
     def decaying(self, u: tf.Tensor) -> tf.Tensor:
         """What weight decay acts on: u, or w0 + u."""
-        return u + self.flat(w.value for w in self.jacobian.weights) if self.toward_zero else u
-
-    def outputs(self, u: tf.Tensor, batches: Iterable[Any]) -> np.ndarray:
-        """T(u) = f + J u `[m, L]`, float64, for batches of inputs x."""
-        return _rows([sum(self._outputs(x, u)) for x in batches])
+        return u + self._start() if self.toward_zero else u
 
     def tangents(self, u: tf.Tensor, batches: Iterable[Any]) -> np.ndarray:
         """J u `[m, L]`, float64, for batches of inputs x."""
@@ -120,13 +136,19 @@ class Ridge:
         parts = zip(tf.split(v, self._sizes), self._shapes, self._dtypes, strict=True)
         return [tf.cast(tf.reshape(part, shape), dtype) for part, shape, dtype in parts]
 
-    def _sum(self, of_batch: Callable) -> tuple[tf.Tensor, np.ndarray]:
+    def _start(self) -> tf.Tensor:
+        return self.flat(w.value for w in self.jacobian.weights)
+
+    def _of_linearization(self, f, tangent):
+        return tangent if self.centered else f + tangent
+
+    def _sum(self, of_batch: Callable) -> tuple[tf.Tensor, list[tf.Tensor]]:
         total, parts = tf.zeros(self.size, self.dtype), []
         for x, y in self.batches:
             vector, part = of_batch(x, y)
             total += vector
             parts.append(part)
-        return total, _rows(parts)
+        return total, parts
 
     def _product_of_batch(self, x, v):
         _, tangent, pullback = self.jacobian.linearize(x, self.split(v))
@@ -134,7 +156,7 @@ class Ridge:
 
     def _residual_of_batch(self, x, y, u):
         f, tangent, pullback = self.jacobian.linearize(x, self.split(u))
-        outputs = f + tangent
+        outputs = self._of_linearization(f, tangent)
         return self.flat(pullback(tf.cast(y, outputs.dtype) - outputs)), outputs
 
     def _outputs_of_batch(self, x, u):
@@ -169,9 +191,10 @@ def preconditioner(
         raise ValueError(f"gram {gram.shape}: must be [m, L, m, L] of the {len(x)} examples")
     values, vectors = scipy.linalg.eigh(gram.reshape(rows, rows))
     of_all = values * examples / len(x)
-    kept = (of_all > ridge.shift) & (values > _SMALLEST * values[-1])
+    shift = ridge.shifts[0]
+    kept = (of_all > shift) & (values > _SMALLEST * values[-1])
     values, of_all = values[kept], of_all[kept]
-    damping = 1 - (of_all[:1] + ridge.shift) / (of_all + ridge.shift)
+    damping = 1 - (of_all[:1] + shift) / (of_all + shift)
     basis = (vectors[:, kept] / np.sqrt(values)).astype(ridge.dtype.as_numpy_dtype)
     return Preconditioner(ridge, x, basis, damping, batch_size)
 
@@ -213,53 +236,90 @@ class Preconditioner:
 class State:
     """Where conjugate gradients are: all that the next step depends on.
 
+    There are s weight decays, the smallest first. The residual of the i-th is zeta_i r.
+
     Attributes:
-        u: the solution so far `[p]`.
-        r: the residual J^T (y - f) - (J^T J + lambda I) u `[p]`.
-        p: the direction of the next step `[p]`.
+        u: the solutions so far `[s, p]`.
+        r: the residual J^T (y - f) - (J^T J + lambda I) u of the smallest `[p]`.
+        p: the directions of the next step `[s, p]`.
+        outputs: T(u) of all examples, those that are watched last, float64 `[s, n + m, L]`.
+        tangents: J times the directions of the last step, float64 `[s, n + m, L]`.
+        zeta: factors `[s]`.
+        ratio: of zeta to that of the step before `[s]`.
+        betas: parts of the last directions in the next `[s]`.
+        length: of the last step.
         rz: r^T z with z the preconditioned residual.
-        norm: |r| at u = 0.
-        outputs: T(u) of all examples, float64 `[n, L]`.
+        norm: |r| at the start.
         passes: over the data.
-        residual: |r| relative to that at u = 0.
+        residuals: |zeta_i r| relative to |r| at the start `[s]`.
     """
 
     u: tf.Tensor
     r: tf.Tensor
     p: tf.Tensor
+    outputs: np.ndarray
+    tangents: np.ndarray
+    zeta: np.ndarray
+    ratio: np.ndarray
+    betas: np.ndarray
+    length: float
     rz: float
     norm: float
-    outputs: np.ndarray
     passes: int
-    residual: float
+    residuals: np.ndarray
+
+    @property
+    def residual(self) -> float:
+        """The largest of the residuals."""
+        return float(self.residuals.max())
 
 
 class ConjugateGradients:
-    """Preconditioned conjugate gradients, step by step.
+    """Preconditioned conjugate gradients, step by step, for one or several weight decays.
 
-    The residual is computed anew every `REFRESH` passes and before it is said to be small enough.
+    Of one, the residual is computed anew every `REFRESH` passes and before it is said to be small
+    enough; of several it follows from the recurrence, and `confirm` computes it at the end.
 
     Args:
         ridge: the regression.
         precondition: maps r to z; None for none.
         tolerance: what residual is small enough.
+
+    Raises:
+        ValueError: for a preconditioner of several weight decays.
     """
 
     def __init__(self, ridge: Ridge, precondition: Precondition | None, tolerance: float):
+        if precondition is not None and len(ridge.shifts) > 1:
+            raise ValueError(f"{len(ridge.shifts)} weight decays: cannot have a preconditioner")
         self.ridge, self.tolerance = ridge, tolerance
         self.precondition = precondition or tf.identity
+        self.offsets = ridge.shifts - ridge.shifts[0]
 
     def start(self) -> State:
-        """At u = 0, after one pass.
+        """At `Ridge.origin`, after one pass.
 
         Raises:
             NotFiniteError: if the residual is not finite.
         """
-        u = tf.zeros(self.ridge.size, self.ridge.dtype)
+        u, count = self.ridge.origin(), len(self.offsets)
         r, outputs = self.ridge.residual(u)
         z, norm = self.precondition(r), _norm(r)
-        residual = norm / (norm or 1.0)
-        return State(u, r, z, dot(r, z), norm, outputs, 1, _finite(residual, 1))
+        return State(
+            u=_repeated(u, count),
+            r=r,
+            p=_repeated(z, count),
+            outputs=np.repeat(outputs[None], count, axis=0),
+            tangents=np.zeros((count, *outputs.shape)),
+            zeta=np.ones(count),
+            ratio=np.ones(count),
+            betas=np.zeros(count),
+            length=1.0,
+            rz=dot(r, z),
+            norm=norm,
+            passes=1,
+            residuals=np.full(count, _finite(norm / (norm or 1.0), 1)),
+        )
 
     def step(self, state: State) -> State:
         """One step on: a pass, or two where the residual is computed anew.
@@ -267,31 +327,68 @@ class ConjugateGradients:
         Raises:
             NotFiniteError: if the residual is not finite.
         """
-        product, tangents = self.ridge.product(state.p)
-        length = state.rz / dot(state.p, product)
-        u = state.u + tf.cast(length, state.u.dtype) * state.p
-        r = state.r - tf.cast(length, state.u.dtype) * product
-        outputs, passes = state.outputs + length * tangents, state.passes + 1
-        residual = _norm(r) / state.norm
-        if passes % REFRESH == 0 or residual <= self.tolerance:
-            r, outputs = self.ridge.residual(u)
-            passes, residual = passes + 1, _norm(r) / state.norm
+        product, tangent = self.ridge.product(state.p[0])
+        length = state.rz / dot(state.p[0], product)
+        # Frommer 2003, (2.3) to (2.6), by the ratios of zeta, which do not underflow.
+        memory = length * state.betas[0] / state.length
+        ratio = 1 / (1 + self.offsets * length + memory * (1 - state.ratio))
+        tangents = self._tangents(state, tangent)
+        u = state.u + _column(length * ratio, state.u.dtype) * state.p
+        outputs = state.outputs + (length * ratio)[:, None, None] * tangents
+        r, zeta = state.r - tf.cast(length, state.r.dtype) * product, state.zeta * ratio
+        passes, residual = state.passes + 1, _norm(r) / state.norm
+        if len(zeta) == 1 and (passes % REFRESH == 0 or residual <= self.tolerance):
+            r, renewed = self.ridge.residual(u[0])
+            outputs, passes, residual = renewed[None], passes + 1, _norm(r) / state.norm
         z = self.precondition(r)
         rz = dot(r, z)
-        p = z + tf.cast(rz / state.rz, z.dtype) * state.p
-        return State(u, r, p, rz, state.norm, outputs, passes, _finite(residual, passes))
+        betas = rz / state.rz * ratio**2
+        return State(
+            u=u,
+            r=r,
+            p=_column(zeta, z.dtype) * z + _column(betas, z.dtype) * state.p,
+            outputs=outputs,
+            tangents=tangents,
+            zeta=zeta,
+            ratio=ratio,
+            betas=betas,
+            length=length,
+            rz=rz,
+            norm=state.norm,
+            passes=passes,
+            residuals=zeta * _finite(residual, passes),
+        )
+
+    def _tangents(self, state: State, tangent: np.ndarray) -> np.ndarray:
+        """J times the directions, from that of the smallest weight decay."""
+        along_z = tangent - state.betas[0] * state.tangents[0]
+        found = state.zeta[:, None, None] * along_z + state.betas[:, None, None] * state.tangents
+        found[0] = tangent
+        return found
+
+    def confirm(self, state: State) -> State:
+        """The same with residuals and outputs that are computed anew, a pass for each."""
+        found = [self.ridge.residual(u, i) for i, u in enumerate(state.u)]
+        return dataclasses.replace(
+            state,
+            outputs=np.stack([outputs for _, outputs in found]),
+            passes=state.passes + len(found),
+            residuals=np.array([_norm(r) / (state.norm or 1.0) for r, _ in found]),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """The minimizer.
+    """A minimizer.
 
     Attributes:
+        weight_decay: whose it is.
         u: tensors of the weights' shapes.
-        passes: over the data that it took.
-        residual: norm of the loss' gradient relative to that at u = 0.
+        passes: over the data that it took, together with those that were found with it.
+        residual: norm of the loss' gradient relative to that at the start.
     """
 
+    weight_decay: float
     u: list[tf.Tensor]
     passes: int
     residual: float
@@ -302,40 +399,67 @@ def solve(
     x: np.ndarray,
     y: np.ndarray,
     weight_decay: float,
-    *,
-    decay_toward: str = "initialization",
-    gram: np.ndarray | None = None,
-    tolerance: float = 1e-4,
-    max_passes: int = 1000,
-    batch_size: int = 100,
-    after_step: Callable[[State], None] | None = None,
+    **options: Any,
 ) -> Solution:
     """Minimize the linearization's mean squared error with weight decay over all examples.
 
     Args:
-        model: a built Keras model f of one output, linearized at its present weights.
+        model: as of `solve_each`.
         x: inputs `[n, ...]`.
         y: targets `[n, L]`.
         weight_decay: as of SGD whose gradient it is added to; at least 0.
-        decay_toward: what decays: `initialization` for u, `zero` for the weights w0 + u.
-        gram: Theta `[m, L, m, L]` of the first m examples, from `ntk.gram(model, x[:m])`, for the
-            preconditioner; None for none.
-        tolerance: stops at such a residual.
-        max_passes: stops at so many passes, or one more.
-        batch_size: examples a product.
-        after_step: called with the state at u = 0 and after each step; may raise to stop.
+        **options: as of `solve_each`.
 
     Returns:
         The solution, of the residual that was reached.
 
     Raises:
-        ValueError: for a weight decay or `decay_toward` that cannot be, targets or a Gram that do
+        ValueError: as `solve_each`.
+    """
+    return solve_each(model, x, y, [weight_decay], **options)[0]
+
+
+def solve_each(
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    weight_decays: Sequence[float],
+    *,
+    decay_toward: str = "initialization",
+    centered: bool = False,
+    gram: np.ndarray | None = None,
+    tolerance: float = 1e-4,
+    max_passes: int = 1000,
+    batch_size: int = 100,
+    after_step: Callable[[State], None] | None = None,
+) -> list[Solution]:
+    """Minimize mean squared error for several weight decays, by passes that all of them share.
+
+    Args:
+        model: a built Keras model f of one output, linearized at its present weights.
+        x: inputs `[n, ...]`.
+        y: targets `[n, L]`.
+        weight_decays: at least one; different, of at least 0.
+        decay_toward: what decays: `initialization` for u, `zero` for the weights w0 + u.
+        centered: leave out f, so that T(u) = J u.
+        gram: Theta `[m, L, m, L]` of the first m examples, from `ntk.gram(model, x[:m])`, for the
+            preconditioner of one weight decay; None for none.
+        tolerance: stops at such residuals.
+        max_passes: stops at so many passes, or a few more that compute residuals anew.
+        batch_size: examples a product.
+        after_step: called with the state at the start and after each step; may raise to stop.
+
+    Returns:
+        The solutions in the order of the weight decays, of the residuals that were reached.
+
+    Raises:
+        ValueError: for weight decays or a `decay_toward` that cannot be, targets or a Gram that do
             not belong to x, or a model that cannot be linearized.
     """
     if len(x) != len(y) or y.ndim != 2:
         raise ValueError(f"targets {y.shape}: must be [n, L] for the {len(x)} examples")
     batches = [(x[part], y[part]) for part in batch_ranges(len(x), batch_size)]
-    ridge = Ridge(model, batches, y.size, weight_decay, decay_toward)
+    ridge = Ridge(model, batches, y.size, weight_decays, decay_toward, centered)
     few = None if gram is None else preconditioner(ridge, x[: len(gram)], gram, len(x), batch_size)
     method = ConjugateGradients(ridge, few, tolerance)
     report = after_step or (lambda state: None)
@@ -344,12 +468,26 @@ def solve(
     while state.residual > tolerance and state.passes < max_passes:
         state = method.step(state)
         report(state)
-    return Solution(ridge.split(state.u), state.passes, state.residual)
+    if len(weight_decays) > 1:
+        state = method.confirm(state)
+    place = {decay: i for i, decay in enumerate(sorted(weight_decays))}
+    return [
+        Solution(decay, ridge.split(state.u[i]), state.passes, float(state.residuals[i]))
+        for decay, i in ((decay, place[decay]) for decay in weight_decays)
+    ]
 
 
 def dot(a: tf.Tensor, b: tf.Tensor) -> float:
     """The inner product of two vectors, summed in float64."""
     return float(tf.tensordot(tf.cast(a, tf.float64), tf.cast(b, tf.float64), 1))
+
+
+def _repeated(v: tf.Tensor, count: int) -> tf.Tensor:
+    return tf.repeat(v[None], count, axis=0)
+
+
+def _column(values: np.ndarray, dtype: tf.DType) -> tf.Tensor:
+    return tf.cast(values[:, None], dtype)
 
 
 def _norm(v: tf.Tensor) -> float:

@@ -308,8 +308,8 @@ class Precision(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Centering(Config):
-    """Outputs that start at 0, and how lazily they are trained."""
+class Centered(Config):
+    """Outputs that start at 0."""
 
     centered: bool = setting(
         False,
@@ -317,6 +317,12 @@ class Centering(Config):
         "train f(w, x) - f(w0, x), and of a linearization J u alone (default: off)",
         since="0.2",
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Centering(Centered):
+    """Outputs that start at 0, and how lazily they are trained."""
+
     alpha: float = setting(
         1.0,
         real("of at least 1e-9 and at most 1e9", lambda value: 1e-9 <= value <= 1e9),

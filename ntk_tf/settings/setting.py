@@ -83,6 +83,20 @@ def positions() -> Rule:
     return Rule(allowed, accepts, parse, "N[,N...]")
 
 
+def several(rule: Rule) -> Rule:
+    """A tuple of different values."""
+
+    def accepts(value: Any) -> bool:
+        each = isinstance(value, tuple) and all(map(rule.accepts, value))
+        return each and len(set(value)) == len(value) > 0
+
+    def parse(given: str) -> tuple[Any, ...]:
+        return tuple(rule.parse(part) for part in given.split(","))
+
+    allowed = f"different values separated by commas, each {rule.allowed}"
+    return Rule(allowed, accepts, parse, f"{rule.placeholder}[,{rule.placeholder}...]")
+
+
 def optional(rule: Rule) -> Rule:
     """The same, or None for a setting that is off by default."""
     return dataclasses.replace(rule, accepts=lambda value: value is None or rule.accepts(value))

@@ -59,3 +59,46 @@ def test_interrupted_anywhere_ends_the_same(tmp_path, monkeypatch):
 def test_cross_entropy_is_refused():
     with pytest.raises(SettingError, match="--loss=cross_entropy: --experiment=converged does not"):
         resolve(**SETTINGS, loss="cross_entropy")
+
+
+def test_several_weight_decays_in_one_run(tmp_path, monkeypatch):
+    """Each ends where it ends alone; interrupted, they end the same to the bit."""
+    alone = {**SETTINGS, "tolerance": 1e-6, "max_passes": 300}
+    several = {
+        k: v for k, v in alone.items() if k not in ("weight_decay", "preconditioner_examples")
+    }
+    config = resolve(**several, weight_decays=(1e-2, 1e-1, 3e-3))
+    result = carry_out(config, Options(tmp_path / "whole", checkpoint_minutes=1e-9))
+    found = [solution["weight_decay"] for solution in result["solutions"]]
+    assert found == [1e-2, 1e-1, 3e-3]
+    assert result["objective"] == result["solutions"][0]["objective"]
+    for solution in result["solutions"]:
+        config_alone = resolve(**(alone | {"weight_decay": solution["weight_decay"]}))
+        one = carry_out(config_alone, Options(tmp_path / f"{solution['weight_decay']}"))
+        for name in ("objective", "train_loss", "test_loss", "distance"):
+            np.testing.assert_allclose(solution[name], one[name], rtol=1e-4)
+    for ending in ("csv", "png", "svg"):
+        assert (tmp_path / "whole" / f"weight_decays.{ending}").exists()
+
+    add = Record.add
+
+    def crash(self, row):
+        add(self, row)
+        if row["pass"] == 4:
+            monkeypatch.undo()
+            raise Interrupted
+
+    monkeypatch.setattr(Record, "add", crash)
+    with pytest.raises(Interrupted):
+        carry_out(config, Options(tmp_path / "cut", checkpoint_minutes=1e-9))
+    carry_out(config, Options(tmp_path / "cut", checkpoint_minutes=1e-9))
+    whole, cut = (final_arrays(tmp_path / name) for name in ("whole", "cut"))
+    for name, array in whole.items():
+        np.testing.assert_array_equal(cut[name], array)
+
+
+def test_one_or_several_weight_decays():
+    with pytest.raises(SettingError, match="--weight_decay=0.01: read only with one weight decay"):
+        resolve(experiment="converged", weight_decay=1e-2, weight_decays=(1e-2, 1e-3))
+    with pytest.raises(SettingError, match="--weight_decays=0.1,0.1: must be different values"):
+        resolve(experiment="converged", weight_decays=(0.1, 0.1))

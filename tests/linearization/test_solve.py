@@ -8,7 +8,7 @@ import tensorflow as tf
 from references import dense_jacobian, flat
 
 from ntk_tf import models, ntk
-from ntk_tf.linearization import LinearizedModel, map_batches, solve
+from ntk_tf.linearization import LinearizedModel, map_batches, solve, solve_each
 from ntk_tf.linearization.solve import ConjugateGradients, NotFiniteError, Ridge, preconditioner
 
 K = keras.layers
@@ -109,6 +109,44 @@ def test_decay_toward_zero(rng, float64):
     np.testing.assert_allclose(flat(found.u), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("toward", ["initialization", "zero"])
+@pytest.mark.parametrize("centered", [False, True])
+def test_several_weight_decays_share_their_passes(toward, centered, rng, float64):
+    model, (x, y), decays = net(12), data(rng), [1e-1, 1e-3, 1.0, 1e-2, 1e4]
+    j, r = dense(model, x, y)
+    r = y.ravel() if centered else r
+    start = flat(model.trainable_weights) if toward == "zero" else 0.0
+    options = {"decay_toward": toward, "centered": centered, "tolerance": 1e-9}
+    found = solve_each(model, x, y, decays, **options)
+    for decay, solution in zip(decays, found, strict=True):
+        expected = ridge_solution(j, r, N * L * decay / 2, start)
+        np.testing.assert_allclose(flat(solution.u), expected, atol=1e-5)
+        assert solution.weight_decay == decay
+        assert solution.residual <= 1e-7
+    alone = solve(model, x, y, min(decays), **options)
+    assert found[0].passes <= 1.1 * alone.passes
+
+
+def test_outputs_are_followed_for_every_weight_decay(rng, float64):
+    """Those of the examples and of others, at each step, from the solutions so far."""
+    model, (x, y), (others, _), decays = net(12), data(rng), data(rng, 7), [1e-3, 1e-1, 10]
+    j, _ = dense(model, np.concatenate([x, others]), np.zeros((N + 7, L)))
+    f = model(np.concatenate([x, others]), training=False).numpy().ravel()
+    ridge = Ridge(model, [(x, y)], N * L, decays, watched=[others[:4], others[4:]])
+    method = ConjugateGradients(ridge, None, 1e-12)
+    state = method.start()
+    for _ in range(12):
+        state = method.step(state)
+        for u, outputs in zip(state.u, state.outputs, strict=True):
+            np.testing.assert_allclose(outputs.ravel(), f + j @ u.numpy(), atol=1e-9)
+    for i, shift in enumerate(ridge.shifts):
+        u = state.u[i].numpy()
+        residual = j[: N * L].T @ (y.ravel() - f[: N * L] - j[: N * L] @ u) - shift * u
+        np.testing.assert_allclose(
+            np.linalg.norm(residual) / state.norm, state.residuals[i], rtol=1e-4, atol=1e-8
+        )
+
+
 def test_very_large_weight_decay_is_one_step_of_gradient_descent(rng, float64):
     model, (x, y), decay = net(), data(rng), 1e8
     j, r = dense(model, x, y)
@@ -129,12 +167,12 @@ def test_preconditioner_of_all_examples_is_the_inverse_where_eigenvalues_are_lar
     """P^-1 = I - U (1 - (l_r + lambda) / (l_i + lambda)) U^T, U by a dense decomposition."""
     model, (x, y), decay = net(12), data(rng), 0.05
     j, _ = dense(model, x, y)
-    ridge = Ridge(model, [(x, y)], N * L, decay)
+    ridge = Ridge(model, [(x, y)], N * L, [decay])
     found = preconditioner(ridge, x, (j @ j.T).reshape(N, L, N, L), N, batch_size=7)
     _, s, vt = np.linalg.svd(j, full_matrices=False)
-    kept = s**2 > ridge.shift
+    kept = s**2 > ridge.shifts[0]
     assert 1 < kept.sum() < len(s)
-    values, u = s[kept] ** 2 + ridge.shift, vt[kept].T
+    values, u = s[kept] ** 2 + ridge.shifts[0], vt[kept].T
     v = rng.standard_normal(j.shape[1])
     expected = v - u @ ((1 - values[-1] / values) * (u.T @ v))
     np.testing.assert_allclose(found(tf.constant(v)), expected, rtol=1e-8, atol=1e-10)
@@ -155,14 +193,14 @@ def test_a_state_is_all_that_the_next_step_depends_on(rng):
     """Its residual and outputs are those of its u, and another process goes on from it."""
     model, (x, y), decay = net(12), data(rng), 1e-4
     j, r = dense(model, x, y)
-    ridge = Ridge(model, [(x[:16], y[:16]), (x[16:], y[16:])], N * L, decay)
+    ridge = Ridge(model, [(x[:16], y[:16]), (x[16:], y[16:])], N * L, [decay])
     state = ConjugateGradients(ridge, None, 1e-12).start()
     for _ in range(25):  # beyond the first time that the residual is computed anew
         state = ConjugateGradients(ridge, None, 1e-12).step(state)
-        u = state.u.numpy().astype("float64")
+        u = state.u[0].numpy().astype("float64")
         outputs = y.ravel() - r + j @ u
         np.testing.assert_allclose(state.outputs.ravel(), outputs, atol=1e-4)
-        residual = j.T @ (r - j @ u) - ridge.shift * u
+        residual = j.T @ (r - j @ u) - ridge.shifts[0] * u
         scale = np.linalg.norm(j.T @ r)
         np.testing.assert_allclose(state.r, residual, atol=1e-5 * scale)
     assert state.passes == 1 + 25 + 1
@@ -188,6 +226,10 @@ def test_refuses_what_cannot_be(rng, float64):
     model, (x, y) = net(), data(rng)
     with pytest.raises(ValueError, match="weight_decay=-1: must be at least 0"):
         solve(model, x, y, -1)
+    with pytest.raises(ValueError, match=r"weight_decays=\[1, 1, 2\]: must be different"):
+        solve_each(model, x, y, [1, 2, 1])
+    with pytest.raises(ValueError, match="2 weight decays: cannot have a preconditioner"):
+        solve_each(model, x, y, [1, 2], gram=np.ones((1, L, 1, L)))
     with pytest.raises(ValueError, match="decay_toward='w': must be one of"):
         solve(model, x, y, 1, decay_toward="w")
     with pytest.raises(ValueError, match=r"targets \(23, 3\)"):

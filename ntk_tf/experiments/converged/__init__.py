@@ -9,30 +9,52 @@ from ntk_tf.catalogue import paper
 from ntk_tf.experiments.experiment import Experiment, accuracies
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
-from ntk_tf.settings.setting import integer, real, setting
+from ntk_tf.settings.setting import Condition, integer, optional, real, setting, several
 
 
 def _weight_decay(config: Any) -> float:
     return paper.training(config.arch, config.dataset, True)["weight_decay"]
 
 
+def _preconditioner_examples(config: Any) -> int:
+    return 0 if config.weight_decays else 600
+
+
+_ALONE = Condition("one weight decay, without --weight_decays", lambda c: not c.weight_decays)
+_DECAY = real("of at least 0", lambda value: value >= 0)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Converged(
-    groups.Network, groups.DecayToward, groups.TestSubset, groups.TrainSubset, groups.Data
+    groups.Network,
+    groups.Centered,
+    groups.DecayToward,
+    groups.TestSubset,
+    groups.TrainSubset,
+    groups.Data,
 ):
     """The settings of a solution."""
 
     weight_decay: float = setting(
         _weight_decay,
-        real("of at least 0", lambda value: value >= 0),
+        _DECAY,
         "of the training whose end is wanted (default: the paper's for the linearization)",
         plural="weight_decays",
+        when=_ALONE,
+    )
+    weight_decays: tuple[float, ...] | None = setting(
+        None,
+        optional(several(_DECAY)),
+        "of several, whose ends are found together, without preconditioner, in the passes of the"
+        " smallest (default: that of --weight_decay)",
+        since="0.2",
     )
     preconditioner_examples: int = setting(
-        600,
+        _preconditioner_examples,
         integer(0),
         "first so many training pictures, or all, whose Gram speeds up the solution; 0 for none"
-        " (default: 600)",
+        " (default: 600, and none for several weight decays)",
+        when=_ALONE,
         since="0.2",
     )
     tolerance: float = setting(
@@ -46,6 +68,11 @@ class Converged(
         1000, integer(1), "stop after so many passes over the data (default: 1000)", since="0.2"
     )
 
+    @property
+    def decays(self) -> tuple[float, ...]:
+        """The weight decays, in the order given."""
+        return self.weight_decays or (self.weight_decay,)
+
 
 def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     """The accuracies in words, and how exact the solution is."""
@@ -55,4 +82,10 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     return f"{accuracies(result, path)}  {text}".strip()
 
 
-EXPERIMENT = Experiment("converged", Converged, "ntk_tf.experiments.converged.run", summary)
+EXPERIMENT = Experiment(
+    "converged",
+    Converged,
+    "ntk_tf.experiments.converged.run",
+    summary,
+    files=("weight_decays.*",),
+)

@@ -16,7 +16,7 @@ from ntk_tf import ntk, runs
 from ntk_tf.data import DataError, pipeline
 from ntk_tf.data.source import Split
 from ntk_tf.experiments import network, size
-from ntk_tf.experiments.converged import Converged
+from ntk_tf.experiments.converged import Converged, figure
 from ntk_tf.experiments.converged.record import Record
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
@@ -36,7 +36,8 @@ from ntk_tf.settings import Options
 from ntk_tf.training.state import fingerprint
 
 _VECTORS = ("u", "r", "p")
-_NUMBERS = ("rz", "norm", "residual")
+_ARRAYS = ("outputs", "tangents", "zeta", "ratio", "betas", "residuals")
+_NUMBERS = ("length", "rz", "norm")
 _META = {"fingerprint", "tables", "seconds", *_NUMBERS}
 #: GiB for the preconditioner's Gram besides itself. Not what is free, so that the order of its
 #: sums, and with it the last bit of every result, is the same in each process.
@@ -60,8 +61,13 @@ def run(config: Converged, options: Options, console: Console) -> dict[str, Any]
     except (ntk.BudgetError, NotFiniteError) as error:
         raise DataError(str(error)) from error
     result = solver.result(state) | ({} if config.from_run is None else {"from_step": step})
-    path = options.workdir / "result.json"
-    runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)
+
+    def finish() -> None:
+        if config.weight_decays:
+            figure.draw(result["solutions"], solver.title, options.workdir)
+        runs.write_json(options.workdir / "result.json", result)
+
+    runs.insist(finish, options.checkpoint_minutes)
     solver.preconditioner_path.unlink(missing_ok=True)
     return result
 
@@ -69,13 +75,16 @@ def run(config: Converged, options: Options, console: Console) -> dict[str, Any]
 def memory(config: Converged) -> tuple[int, float]:
     """Parameters, and bytes of vectors, a batch's activations, the Gram and its eigenvectors.
 
-    In float32 numbers a weight: w0, the state, a product and their successors, a gradient and its
-    flat copy, and two factors of an inner product in float64.
+    In float32 numbers a weight: w0, the residual, a product and its successor, a gradient and its
+    flat copy, two factors of an inner product in float64, and for each weight decay a solution, a
+    direction and their successors.
     """
     parameters, activations = size.of_network(config)
     batch = pipeline.evaluation_batch_size(config.input_shape)
     rows = _few(config, config.train_examples or config.card.train) * config.num_classes
-    return parameters, size.FLOAT * (14 * parameters + 3 * activations * batch) + 3 * 8 * rows**2
+    return parameters, size.FLOAT * (
+        (10 + 4 * len(config.decays)) * parameters + 3 * activations * batch
+    ) + 3 * 8 * rows**2
 
 
 def _few(config: Converged, available: int) -> int:
@@ -91,9 +100,18 @@ class _Converged:
         self.checkpoints = options.workdir / "checkpoint"
         self.preconditioner_path = self.checkpoints / "preconditioner.npz"
         self.fingerprint = fingerprint(model.variables)
-        self.train, self.test = inputs.source.train, inputs.source.test
+        self.title = f"linearized {title(config)}"
+        self.splits = self.train, self.test = inputs.source.train, inputs.source.test
         batches, rows = inputs.evaluation_batches(self.train), len(self.train) * config.num_classes
-        self.ridge = Ridge(model, batches, rows, config.weight_decay, config.decay_toward)
+        self.ridge = Ridge(
+            model,
+            batches,
+            rows,
+            config.decays,
+            config.decay_toward,
+            config.centered,
+            watched=inputs.evaluation_batches(self.test).map(lambda x, y: x),
+        )
         self.history = runs.History()
         self.tested = np.empty(0)
         self.restored = self._restore()
@@ -101,8 +119,8 @@ class _Converged:
     def solve(self, console: Console) -> State:
         """Go on until it is done, then see that all of it is written."""
         config, minutes = self.config, self.options.checkpoint_minutes
-        rows, name = self.history.table("metrics"), f"linearized {title(config)}"
-        record = Record(self.options.workdir, rows, name, config.tolerance, console)
+        rows = self.history.table("metrics")
+        record = Record(self.options.workdir, rows, self.title, config.tolerance, console)
         save = SaveWhenDue(lambda _: self._save(state))
 
         def recorded(reached: State) -> State:
@@ -117,7 +135,8 @@ class _Converged:
                 save.after(state.passes, 60 * minutes)
         runs.insist(record.complete, minutes)
         runs.insist(lambda: self._save(state), minutes)
-        return state
+        with console.status("residuals"):
+            return method.confirm(state) if config.weight_decays else state
 
     def _done(self, state: State) -> bool:
         config, change = self.config, self.history.table("metrics")[-1]["output_change"]
@@ -152,59 +171,67 @@ class _Converged:
             np.savez(file, basis=found.basis, damping=found.damping)
 
     def _measure(self, state: State) -> dict[str, Any]:
-        """The row of metrics.csv; notes the test outputs."""
-        before, self.tested = self.tested, self._test_outputs(state)
+        """The row of metrics.csv, of the smallest weight decay; notes the test outputs."""
+        before, self.tested = self.tested, state.outputs[:, len(self.train) :]
         first = not self.history.table("metrics")
         change = None if first else float(np.sqrt(np.mean((self.tested - before) ** 2)))
-        decaying = self.ridge.decaying(state.u)
-        decay = self.config.weight_decay / 2 * dot(decaying, decaying)
+        found = self._solution(state, 0)
         return {
             "pass": state.passes,
-            "objective": self._loss(state.outputs, self.train) + decay,
+            "objective": found["objective"],
             "residual": state.residual,
             "output_change": change,
-            "train_accuracy": _accuracy(state.outputs, self.train),
-            "test_accuracy": _accuracy(self.tested, self.test),
+            "train_accuracy": found["train_accuracy"],
+            "test_accuracy": found["test_accuracy"],
             "seconds": round(self.history.elapsed(), 3),
         }
 
-    def _test_outputs(self, state: State) -> np.ndarray:
-        batches = self.inputs.evaluation_batches(self.test)
-        return self.ridge.outputs(state.u, batches.map(lambda x, y: x))
+    def _solution(self, state: State, i: int) -> dict[str, Any]:
+        """What is known of the solution of the i-th weight decay, the smallest first."""
+        outputs = np.split(state.outputs[i], [len(self.train)])
+        decaying, decay = self.ridge.decaying(state.u[i]), sorted(self.config.decays)[i]
+        losses = [self._loss(*pair) for pair in zip(outputs, self.splits, strict=True)]
+        accuracies = [_accuracy(*pair) for pair in zip(outputs, self.splits, strict=True)]
+        return {
+            "weight_decay": decay,
+            "train_accuracy": accuracies[0],
+            "test_accuracy": accuracies[1],
+            "train_loss": losses[0],
+            "test_loss": losses[1],
+            "objective": losses[0] + decay / 2 * dot(decaying, decaying),
+            "residual": float(state.residuals[i]),
+            "distance": dot(decaying, decaying) ** 0.5,
+        }
 
     def _loss(self, outputs: np.ndarray, split: Split) -> float:
         targets = np.eye(self.config.num_classes)[split.labels]
         return float(np.mean((outputs - targets) ** 2))
 
     def result(self, state: State) -> dict[str, Any]:
-        """The content of result.json."""
-        row = self.history.table("metrics")[-1]
+        """The content of result.json: the first weight decay's numbers, and those of all."""
+        config = self.config
+        found = [self._solution(state, sorted(config.decays).index(d)) for d in config.decays]
+        result = {name: value for name, value in found[0].items() if name != "weight_decay"}
         return {
             "status": "completed",
-            "train_accuracy": row["train_accuracy"],
-            "test_accuracy": row["test_accuracy"],
-            "train_loss": self._loss(state.outputs, self.train),
-            "test_loss": self._loss(self.tested, self.test),
-            "objective": row["objective"],
+            **result,
+            **({"solutions": found} if config.weight_decays else {}),
             "passes": state.passes,
-            "residual": state.residual,
             "parameters": self.ridge.size,
-            "seed": self.config.seed,
+            "seed": config.seed,
             "seconds": round(self.history.elapsed(), 3),
             "versions": runs.versions(),
         }
 
     def _save(self, state: State) -> None:
         """Write a checkpoint of the state and of what has been recorded."""
-        arrays = {name: np.asarray(getattr(state, name)) for name in _VECTORS}
-        arrays |= {"outputs": state.outputs, "tested": self.tested}
+        arrays = {name: np.asarray(getattr(state, name)) for name in _VECTORS + _ARRAYS}
         meta = {name: getattr(state, name) for name in _NUMBERS} | {
             "tables": self.history.tables,
             "seconds": self.history.elapsed(),
             "fingerprint": self.fingerprint,
         }
-        found = checkpoint.Checkpoint(state.passes, arrays, meta)
-        checkpoint.save(self.checkpoints, found)
+        checkpoint.save(self.checkpoints, checkpoint.Checkpoint(state.passes, arrays, meta))
 
     def _restore(self) -> State | None:
         """Go back to the newest checkpoint, if there is one; see `checkpoint.restore`."""
@@ -212,10 +239,11 @@ class _Converged:
         if found is None:
             return None
         self.history = runs.History(found.meta["tables"], found.meta["seconds"])
-        self.tested = found.arrays["tested"]
+        arrays: dict[str, Any] = {name: found.arrays[name] for name in _ARRAYS}
+        self.tested = arrays["outputs"][:, len(self.train) :]
         vectors = {name: tf.constant(found.arrays[name]) for name in _VECTORS}
         numbers = {name: found.meta[name] for name in _NUMBERS}
-        return State(outputs=found.arrays["outputs"], passes=found.step, **vectors, **numbers)
+        return State(passes=found.step, **vectors, **arrays, **numbers)
 
 
 def _accuracy(outputs: np.ndarray, split: Split) -> float:
