@@ -18,7 +18,12 @@ def _weight_decay(config: Any) -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Converged(
-    groups.Network, groups.DecayToward, groups.TestSubset, groups.TrainSubset, groups.Data
+    groups.Network,
+    groups.Targets,
+    groups.DecayToward,
+    groups.TestSubset,
+    groups.TrainSubset,
+    groups.Data,
 ):
     """The settings of a solution."""
 
