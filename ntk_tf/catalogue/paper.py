@@ -1,9 +1,10 @@
 """The paper's hyperparameters, those of the other systems in its Table 1, and general ones.
 
 "The paper" is Samarin, Roth and Belius (2020), *On the Empirical Neural Tangent Kernel of Standard
-Finite-Width Convolutional Neural Network Architectures*. Its Table 1 quotes Chizat, Oyallon and Bach (2019), *On Lazy Training in Differentiable
-Programming*; Arora et al. (2019), *On Exact Computation with an Infinitely Wide Neural Net*; Lee et
-al. (2019), *Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*.
+Finite-Width Convolutional Neural Network Architectures*. Its Table 1 quotes Chizat, Oyallon and
+Bach (2019), *On Lazy Training in Differentiable Programming*; Arora et al. (2019), *On Exact
+Computation with an Infinitely Wide Neural Net*; and it compares with Lee et al. (2019), *Wide
+Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*.
 """
 
 from collections.abc import Mapping

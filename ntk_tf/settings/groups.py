@@ -498,8 +498,8 @@ class Network(Config):
     initialization: str = setting(
         _initialization,
         one_of("pytorch", "xavier_normal"),
-        "of the weights: pytorch is U(-1/sqrt(fan_in), 1/sqrt(fan_in)), biases too; xavier_normal is"
-        f" N(0, 2 gain^2 / (fan_in + fan_out)), biases 0 ({_SOURCE}, or pytorch)",
+        "of the weights: pytorch is U(-1/sqrt(fan_in), 1/sqrt(fan_in)), biases too; xavier_normal"
+        f" is N(0, 2 gain^2 / (fan_in + fan_out)), biases 0 ({_SOURCE}, or pytorch)",
         when=STANDARD,
         since="0.2",
     )
