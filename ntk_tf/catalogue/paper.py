@@ -1,7 +1,10 @@
-"""The paper's hyperparameters, and general ones for what the paper did not train.
+"""The paper's hyperparameters, those of the other systems in its Table 1, and general ones.
 
 "The paper" is Samarin, Roth and Belius (2020), *On the Empirical Neural Tangent Kernel of Standard
-Finite-Width Convolutional Neural Network Architectures*.
+Finite-Width Convolutional Neural Network Architectures*. Its Table 1 quotes Chizat, Oyallon and
+Bach (2019), *On Lazy Training in Differentiable Programming*; Arora et al. (2019), *On Exact
+Computation with an Infinitely Wide Neural Net*; and it compares with Lee et al. (2019), *Wide
+Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*.
 """
 
 from collections.abc import Mapping
@@ -15,8 +18,11 @@ _LENET = {
     "learning_rate": 0.1,
     "momentum": 0.9,
     "weight_decay": 5e-5,
+    "schedule": "step",
     "lr_drop_every": 0,
     "lr_drop_factor": 10.0,
+    "targets": (0.0, 1.0),
+    "augment": "none",
 }
 #: Section 3.2 (Figure 4): on CIFAR-10 the learning rate is divided by 10 every 30 epochs.
 _LENET_CIFAR10 = _LENET | {"lr_drop_every": 30}
@@ -27,6 +33,17 @@ _ALEXNET = _LENET | {"weight_decay": 5e-6, "lr_drop_every": 30}
 _LINEARIZED_ALEXNET = _ALEXNET | {"learning_rate": 1.0, "weight_decay": 5e-7}
 #: Where the paper says nothing: its values for LeNet, at a learning rate that deeper networks bear.
 GENERAL = _LENET | {"learning_rate": 0.01}
+#: Chizat et al. (github.com/edouardoyallon/lazy-training-CNN, cnn/train.py and script.sh): the runs
+#: of Figure 3(a), of learning rates 1, 0.1, 0.01 and 0.001.
+_CHIZAT = _LENET | {"batch_size": 128, "weight_decay": 0.0, "schedule": "inverse"}
+#: There, CIFAR-10 is augmented.
+_CHIZAT_CIFAR10 = _CHIZAT | {"augment": "padded_crop"}
+#: Arora et al., section 6, from memory: SGD without decay or augmentation, at a learning rate that
+#: was tuned; targets -0.1 and 0.9 (github.com/ruosongwang/CNTK, for the kernels).
+_ARORA = GENERAL | {"weight_decay": 0.0, "targets": (-0.1, 0.9)}
+#: Lee et al., table S1 (batches of 8, momentum 0.9); its learning rate of 1 is for the NTK
+#: parametrization.
+_LEE = GENERAL | {"batch_size": 8, "weight_decay": 0.0}
 
 #: By (architecture, dataset, linearized); None stands for all.
 _TRAINING = {
@@ -34,11 +51,18 @@ _TRAINING = {
     ("lenet", None, None): _LENET,
     ("alexnet", None, False): _ALEXNET,
     ("alexnet", None, True): _LINEARIZED_ALEXNET,
+    ("vgg11", "cifar10", None): _CHIZAT_CIFAR10,
+    ("vgg11", None, None): _CHIZAT,
+    ("resnet18", "cifar10", None): _CHIZAT_CIFAR10,
+    ("resnet18", None, None): _CHIZAT,
+    ("cnn_v", None, None): _ARORA,
+    ("cnn_gap", None, None): _ARORA,
+    ("wrn", None, None): _LEE,
 }
 
 
 def training(arch: str, dataset: str, linearized: bool) -> Mapping[str, Any]:
-    """Hyperparameters of training: the paper's where it has any, otherwise `GENERAL`.
+    """Hyperparameters of training: the sources' where they have any, otherwise `GENERAL`.
 
     Args:
         arch: architecture.

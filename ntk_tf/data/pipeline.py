@@ -19,6 +19,8 @@ KEPT_BYTES = 2**30
 #: Pictures a batch in passes that only evaluate, and bytes that their inputs may take.
 EVALUATION_BATCH = 256
 EVALUATION_BYTES = 2**25
+#: Targets of the outputs for the other classes, and for the picture's.
+ONE_HOT = (0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Preprocessing:
         padding: border on each side, in pixels.
         channels: channels of the result.
         crop: whether to crop rather than resize.
-        augmentation: `none` or `flip_crop`, for training pictures.
+        augmentation: `none`, `flip_crop` or `padded_crop` (see `augment`), for training pictures.
         scale: what white is.
     """
 
@@ -83,6 +85,8 @@ class Preprocessing:
         pixels = tf.cast(images, tf.float32)
         if pixels.shape[1:-1] != self.size:
             pixels = tf.image.resize(pixels, self.size, antialias=True)
+        if key is not None and self.augmentation == "padded_crop":
+            pixels = augment.padded_crop(pixels, key)
         return pixels
 
 
@@ -100,7 +104,7 @@ def preprocessing(
         image_size: side of the square that pictures are resized to; None leaves them as they are.
         padding: border on each side, in pixels.
         channels: that the network wants: the pictures' own, or any number for pictures of one.
-        augmentation: `none` or `flip_crop`.
+        augmentation: see `Preprocessing`.
 
     Returns:
         The preprocessing.
@@ -167,6 +171,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    targets: tuple[float, float] = ONE_HOT,
 ) -> tf.data.Dataset:
     """Batches of all epochs, one after the other, without end.
 
@@ -177,9 +182,10 @@ def training_batches(
         batch_size: pictures a batch, B; the last of an epoch has n mod B where B does not divide n.
         seed: fixes the order, together with the epoch's number.
         start_step: number of batches to leave out, as after so many updates.
+        targets: of the outputs for the other classes, and for the picture's.
 
     Returns:
-        A dataset of `(x [B, h, w, c] or [B, d], y [B, L])`, float32, y one-hot.
+        A dataset of `(x [B, h, w, c] or [B, d], y [B, L])`, float32.
     """
     examples = len(split)
     first_epoch, offset = divmod(start_step, steps_per_epoch(examples, batch_size))
@@ -193,12 +199,14 @@ def training_batches(
     kept = kept_bytes(examples, preprocess.shape, preprocess.augmentation)
     if kept and not split.encoded:
         inputs = Split(_inputs(split, preprocess), split.labels)
-        return _fetch(indices.enumerate(start_step), inputs, lambda x, step: x, num_classes)
+        return _fetch(
+            indices.enumerate(start_step), inputs, lambda x, step: x, num_classes, targets
+        )
 
     def see(pictures, step):
         return preprocess(pictures, augmentation_key(seed, step))
 
-    return _fetch(indices.enumerate(start_step), split, see, num_classes)
+    return _fetch(indices.enumerate(start_step), split, see, num_classes, targets)
 
 
 def kept_bytes(examples: int, shape: tuple[int, ...], augmentation: str) -> int:
@@ -207,7 +215,7 @@ def kept_bytes(examples: int, shape: tuple[int, ...], augmentation: str) -> int:
     Args:
         examples: training pictures; not JPEG files, whose batches are always made anew.
         shape: (height, width, channels) of an input, or (d,) of a vector.
-        augmentation: `none` or `flip_crop`.
+        augmentation: see `Preprocessing`.
     """
     size = 4 * examples * math.prod(shape)
     return size if augmentation == "none" and size <= KEPT_BYTES else 0
@@ -224,11 +232,15 @@ def _inputs(split: Split, preprocess: Preprocessing) -> np.ndarray:
 
 
 def evaluation_batches(
-    split: Split, preprocess: Preprocessing, num_classes: int, batch_size: int
+    split: Split,
+    preprocess: Preprocessing,
+    num_classes: int,
+    batch_size: int,
+    targets: tuple[float, float] = ONE_HOT,
 ) -> tf.data.Dataset:
     """Every picture once, in the fixed order: `(x, y)` as in `training_batches`."""
     indices = tf.data.Dataset.range(len(split)).batch(batch_size)
-    return _fetch(indices.enumerate(), split, lambda x, step: preprocess(x), num_classes)
+    return _fetch(indices.enumerate(), split, lambda x, step: preprocess(x), num_classes, targets)
 
 
 def _fetch(
@@ -236,18 +248,20 @@ def _fetch(
     split: Split,
     see: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     num_classes: int,
+    targets: tuple[float, float],
 ) -> tf.data.Dataset:
     """Look up and prefetch the numbered batches that `indices` names.
 
     `see` maps a batch of pictures and its number to what the network sees.
     """
+    low, high = targets
     with tf.device("CPU"):
         images = tf.convert_to_tensor(split.images)
         labels = tf.constant(split.labels)
 
     def fetch(step, batch):
         x = see(tf.gather(images, batch), step)
-        return x, tf.one_hot(tf.gather(labels, batch), num_classes)
+        return x, tf.one_hot(tf.gather(labels, batch), num_classes, high, low)
 
     options = tf.data.Options()
     options.autotune.enabled = False  # its thread takes seconds to end; all cores are used without

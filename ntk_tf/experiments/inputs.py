@@ -90,6 +90,7 @@ class Inputs:
             config.batch_size,
             config.seed,
             start_step,
+            self.targets,
         )
 
     @property
@@ -105,7 +106,18 @@ class Inputs:
     def evaluation_batches(self, split: Split, size: int | None = None) -> tf.data.Dataset:
         """Every picture of a split once: `(x [b, ...], y [b, L])`."""
         size = size or self.evaluation_batch
-        return pipeline.evaluation_batches(split, self.preprocess, self.config.num_classes, size)
+        classes = self.config.num_classes
+        return pipeline.evaluation_batches(split, self.preprocess, classes, size, self.targets)
+
+    @property
+    def targets(self) -> tuple[float, float]:
+        """Targets of the outputs for the other classes, and for the picture's."""
+        return getattr(self.config, "targets", pipeline.ONE_HOT)
+
+    def wanted(self, labels: np.ndarray) -> np.ndarray:
+        """The targets of pictures with these labels, float64 `[n, L]`."""
+        low, high = self.targets
+        return np.where(np.eye(self.config.num_classes)[labels] > 0, high, low)
 
     def arrays(self, split: Split) -> np.ndarray:
         """A split as the network sees it, float32 `[n, ...]`."""

@@ -11,7 +11,8 @@ from ntk_tf.catalogue import architectures
 from ntk_tf.experiments import trained_weights
 from ntk_tf.linearization import CenteredModel, LazyLoss, LinearizedModel
 from ntk_tf.settings import Config, SettingError
-from ntk_tf.training import TorchSGD, step_schedule
+from ntk_tf.settings.groups import INVERSE_EPOCHS
+from ntk_tf.training import TorchSGD, inverse_schedule, step_schedule
 from ntk_tf.training.metrics import FirstNonFinite, loss_function
 
 
@@ -56,6 +57,7 @@ def _build(config: Any) -> keras.Model:
             config.input_shape,
             config.seed,
             config.parametrization,
+            **config.layer_arguments,
             **config.arguments,
         )
     except models.ArchitectureError as error:
@@ -103,16 +105,24 @@ def compiled(config: Any, steps_per_epoch: int, linearized: bool) -> keras.Model
     loss = loss_function(config.loss, dtype)
     if getattr(config, "alpha", 1.0) != 1:
         loss = LazyLoss(loss, config.alpha)
-    rate = step_schedule(
-        config.learning_rate, config.lr_drop_every * steps_per_epoch, config.lr_drop_factor
-    )
     model.compile(
-        optimizer=TorchSGD(rate, config.momentum, config.weight_decay, offsets),
+        optimizer=TorchSGD(
+            _learning_rate(config, steps_per_epoch), config.momentum, config.weight_decay, offsets
+        ),
         loss=loss,
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), FirstNonFinite()],
     )
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _learning_rate(config: Any, steps_per_epoch: int) -> Any:
+    """What the optimizer takes as its learning rate."""
+    if config.schedule == "inverse":
+        return inverse_schedule(config.learning_rate, steps_per_epoch, INVERSE_EPOCHS)
+    return step_schedule(
+        config.learning_rate, config.lr_drop_every * steps_per_epoch, config.lr_drop_factor
+    )
 
 
 def _decay_offsets(model: keras.Model, config: Any, linearized: bool) -> list[Any] | None:

@@ -3,12 +3,12 @@
 What follows the 3x3 convolutions is a dense layer of all pixels (V, "vanilla"), or of their mean
 (GAP, global average pooling). The kernels of these networks at infinite width are those of
 github.com/ruosongwang/CNTK: in NTK parametrization the first convolution's weights are not scaled,
-the others' by sqrt(2 / fan_in). The 1,024 channels, and the output factor kappa, of the finite
-networks are from memory of the paper.
+the others' by sqrt(2 / fan_in). The 1,024 channels of the finite networks are from
+memory of the paper.
 """
 
 
-def cnn_v(layers, inputs, num_classes: int, *, depth: int = 4, kappa: float = 0.05):
+def cnn_v(layers, inputs, num_classes: int, *, depth: int = 4):
     """CNN-V's outputs; there are no biases.
 
     Args:
@@ -17,7 +17,6 @@ def cnn_v(layers, inputs, num_classes: int, *, depth: int = 4, kappa: float = 0.
         num_classes: L.
         depth: number of layers with weights, the dense one included; at least 2. The source has 3,
             4, 6, 11 and 21.
-        kappa: factor of the outputs.
 
     Returns:
         `[b, L]`.
@@ -26,10 +25,10 @@ def cnn_v(layers, inputs, num_classes: int, *, depth: int = 4, kappa: float = 0.
         ValueError: for a smaller depth.
     """
     x = layers.flatten(_convolutions(layers, inputs, depth), name="flatten")
-    return layers.scale(layers.outputs(x, num_classes, use_bias=False), kappa, name="kappa")
+    return layers.outputs(x, num_classes, use_bias=False)
 
 
-def cnn_gap(layers, inputs, num_classes: int, *, depth: int = 4, kappa: float = 0.05):
+def cnn_gap(layers, inputs, num_classes: int, *, depth: int = 4):
     """CNN-GAP's outputs; there are no biases.
 
     Args:
@@ -37,7 +36,6 @@ def cnn_gap(layers, inputs, num_classes: int, *, depth: int = 4, kappa: float = 
         inputs: see `cnn_v`.
         num_classes: L.
         depth: see `cnn_v`.
-        kappa: see `cnn_v`.
 
     Returns:
         `[b, L]`.
@@ -46,7 +44,7 @@ def cnn_gap(layers, inputs, num_classes: int, *, depth: int = 4, kappa: float = 
         ValueError: for a smaller depth.
     """
     x = layers.global_average_pool(_convolutions(layers, inputs, depth), name="average_pool")
-    return layers.scale(layers.outputs(x, num_classes, use_bias=False), kappa, name="kappa")
+    return layers.outputs(x, num_classes, use_bias=False)
 
 
 def _convolutions(layers, x, depth: int):

@@ -84,12 +84,21 @@ class NTKScaled(Standard):
         seed: see `Standard`.
         sigma_w: standard deviation of the weights' effect.
         sigma_b: of the biases' effect; there are none if it is 0.
+        output_factor: see `Standard`.
     """
 
     _conv, _dense = NTKConv2D, NTKDense
 
-    def __init__(self, width: float, seed: int, *, sigma_w: float, sigma_b: float):
-        super().__init__(width, seed)
+    def __init__(
+        self,
+        width: float,
+        seed: int,
+        *,
+        sigma_w: float,
+        sigma_b: float,
+        output_factor: float = 1.0,
+    ):
+        super().__init__(width, seed, output_factor=output_factor)
         self.sigma_w, self.sigma_b = sigma_w, sigma_b
 
     def _weights(self, fan_in: int, use_bias: bool, factor: float | None = None) -> dict:

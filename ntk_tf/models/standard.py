@@ -40,12 +40,15 @@ class Standard:
         seed: non-negative integer.
         gain: kernels are drawn from N(0, 2 gain^2 / (fan_in + fan_out)) instead, "Xavier normal"
             (Glorot and Bengio 2010), and biases are 0.
+        output_factor: that `outputs` multiplies by, kappa in Arora et al. (2019).
     """
 
     _conv, _dense = keras.layers.Conv2D, keras.layers.Dense
 
-    def __init__(self, width: float, seed: int, *, gain: float | None = None):
-        self.width, self.gain = width, gain
+    def __init__(
+        self, width: float, seed: int, *, gain: float | None = None, output_factor: float = 1.0
+    ):
+        self.width, self.gain, self.output_factor = width, gain, output_factor
         self._seeds = np.random.SeedSequence(seed)
 
     def channels(self, count: int) -> int:
@@ -111,8 +114,9 @@ class Standard:
         )(x)
 
     def outputs(self, x, num_classes: int, *, use_bias: bool = True, name: str = "outputs"):
-        """Apply the last dense layer, which the width leaves alone."""
-        return self._dense(num_classes, name=name, **self._weights(x.shape[-1], use_bias))(x)
+        """Apply the last dense layer, which the width leaves alone, and the output factor."""
+        x = self._dense(num_classes, name=name, **self._weights(x.shape[-1], use_bias))(x)
+        return x if self.output_factor == 1 else self.scale(x, self.output_factor, name="scaled")
 
     def norm(self, x, *, name: str):
         """Batch normalization, with PyTorch's momentum and epsilon."""

@@ -26,6 +26,7 @@ from ntk_tf.settings.setting import (
 _ABOVE_0 = real("above 0", lambda value: value > 0)
 _AT_LEAST_0 = real("of at least 0", lambda value: value >= 0)
 _PAPER = "default: the paper's for the architecture and dataset"
+_SOURCE = "default: the source's for the architecture"
 
 SNAKES = Condition("--dataset=imagenet_snakes", lambda c: c.dataset == "imagenet_snakes")
 BUILT_IN = Condition("a built-in --arch", lambda c: c.arch in architectures.ARCHITECTURES)
@@ -33,9 +34,24 @@ FROM_START = Condition(
     "--linearized (in a sweep, --models=linearized) or --centered",
     lambda c: getattr(c, "linearized", True) or c.centered,
 )
+STEPS = Condition("--schedule=step", lambda c: c.schedule == "step")
+L2 = Condition(
+    "--loss=l2, in --experiment=rank with --kernel_regression",
+    lambda c: getattr(c, "loss", "l2") == "l2" and getattr(c, "kernel_regression", True),
+)
+STANDARD = Condition(
+    "a built-in --arch and --parametrization=standard",
+    lambda c: BUILT_IN.holds(c) and c.parametrization == "standard",
+)
+XAVIER = Condition(
+    "--initialization=xavier_normal",
+    lambda c: STANDARD.holds(c) and c.initialization == "xavier_normal",
+)
 LAZY = Condition("--centered and --nolinearized", lambda c: c.centered and not c.linearized)
 #: A scaled network's outputs h, rounded at their 24th binary digit, are multiplied by alpha.
 FLOAT32_ALPHA = 1e3
+#: The schedule of Chizat et al. (2019), cnn/train.py: lr / (1 + 100 e / 300).
+INVERSE_EPOCHS = 3
 
 
 def _paper(name: str) -> Callable[[Any], Any]:
@@ -81,17 +97,30 @@ class Descent(Config):
         f"coupled decay, added to the gradient as PyTorch does ({_PAPER})",
         plural="weight_decays",
     )
+    schedule: str = setting(
+        _paper("schedule"),
+        one_of("step", "inverse"),
+        "of the learning rate: step drops it, inverse divides it by 1 + e / 3 in epoch e, from 0"
+        f" ({_SOURCE}, or step)",
+        since="0.2",
+    )
     lr_drop_every: int = setting(
         _paper("lr_drop_every"),
         integer(0),
         f"epochs between drops of the learning rate, 0 for constant ({_PAPER})",
+        when=STEPS,
     )
     lr_drop_factor: float = setting(
-        _paper("lr_drop_factor"), _ABOVE_0, f"a drop divides the learning rate by this ({_PAPER})"
+        _paper("lr_drop_factor"),
+        _ABOVE_0,
+        f"a drop divides the learning rate by this ({_PAPER})",
+        when=STEPS,
     )
 
     def learning_rate_in(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
+        if self.schedule == "inverse":
+            return self.learning_rate / (1 + epoch / INVERSE_EPOCHS)
         drops = epoch // self.lr_drop_every if self.lr_drop_every else 0
         return self.learning_rate / self.lr_drop_factor**drops
 
@@ -197,8 +226,43 @@ class Pictures(Config):
             )
 
 
+def _two_numbers() -> Rule:
+    """Two finite numbers, the smaller one first."""
+    number = real("", lambda value: True)
+
+    def accepts(value: Any) -> bool:
+        pair = isinstance(value, tuple) and len(value) == 2 and all(map(number.accepts, value))
+        return pair and value[0] < value[1]
+
+    def parse(given: str) -> tuple[float, ...]:
+        return tuple(float(part) for part in given.split(","))
+
+    return Rule(
+        "two finite numbers LOW,HIGH, the first below the second", accepts, parse, "LOW,HIGH"
+    )
+
+
+def _targets(config: Any) -> tuple[float, float]:
+    one_hot = (0.0, 1.0)
+    return _paper("targets")(config) if L2.holds(config) else one_hot
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective(Config):
+class Targets(Config):
+    """What the outputs are fitted to."""
+
+    targets: tuple[float, float] = setting(
+        _targets,
+        _two_numbers(),
+        "of the outputs for the other classes and for the picture's, such as -.1,.9"
+        f" ({_SOURCE}, or 0,1)",
+        when=L2,
+        since="0.2",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective(Targets):
     """What is minimized, and for how many updates."""
 
     loss: str = setting(
@@ -241,9 +305,11 @@ class Augmentation(Config):
     """Random changes of the training pictures."""
 
     augment: str = setting(
-        "none",
-        one_of("none", "flip_crop"),
-        "of training pictures: flip_crop for a random resized crop and flip (default: none)",
+        _paper("augment"),
+        one_of("none", "flip_crop", "padded_crop"),
+        "of training pictures: flip_crop for a random resized crop and flip, padded_crop for a"
+        " random crop of the picture with a black border of 4 pixels, and flip"
+        f" ({_SOURCE} and dataset, or none)",
     )
 
 
@@ -330,6 +396,7 @@ class Centering(Centered):
         " limit is --linearized --centered (default: 1)",
         when=LAZY,
         since="0.2",
+        plural="alphas",
     )
 
     def check(self, given: dict[str, Any]) -> None:
@@ -348,6 +415,20 @@ class Centering(Centered):
 
 #: What an architecture is given besides its keyword arguments.
 _GIVEN = ("arch", "parametrization", "width", "num_classes", "input_shape", "seed")
+#: What a built-in one is given besides, by settings of their own.
+_BUILT_IN_GIVEN = ("gain", "output_factor")
+
+
+def _initialization(config: Any) -> str:
+    return "pytorch" if architectures.find(config.arch).gain is None else "xavier_normal"
+
+
+def _gain(config: Any) -> float:
+    return architectures.find(config.arch).gain or 1.0
+
+
+def _output_factor(config: Any) -> float:
+    return architectures.find(config.arch).output_factor
 
 
 def _arguments() -> Rule:
@@ -420,6 +501,28 @@ class Network(Config):
         when=BUILT_IN,
         since="0.2",
     )
+    initialization: str = setting(
+        _initialization,
+        one_of("pytorch", "xavier_normal"),
+        "of the weights: pytorch is U(-1/sqrt(fan_in), 1/sqrt(fan_in)), biases too; xavier_normal"
+        f" is N(0, 2 gain^2 / (fan_in + fan_out)), biases 0 ({_SOURCE}, or pytorch)",
+        when=STANDARD,
+        since="0.2",
+    )
+    gain: float = setting(
+        _gain,
+        _ABOVE_0,
+        f"of the initialization ({_SOURCE}, or 1)",
+        when=XAVIER,
+        since="0.2",
+    )
+    output_factor: float = setting(
+        _output_factor,
+        _ABOVE_0,
+        f"kappa that the outputs are multiplied by ({_SOURCE}, or 1)",
+        when=BUILT_IN,
+        since="0.2",
+    )
 
     def check(self, given: dict[str, Any]) -> None:
         """Refuse keyword arguments that are settings of their own.
@@ -428,7 +531,8 @@ class Network(Config):
             SettingError: naming the flag, its value and what is allowed.
         """
         super().check(given)
-        for name in _GIVEN:
+        own = _BUILT_IN_GIVEN if BUILT_IN.holds(self) else ()
+        for name in _GIVEN + own:
             if name in self.arguments:
                 raise SettingError(
                     f"--arch_args={self.arch_args}: {name} is given to every architecture as it is"
@@ -440,6 +544,16 @@ class Network(Config):
         parts = self.arch_args.split(",") if self.arch_args else []
         pairs = (part.split("=") for part in parts)
         return {name: _value(word) for name, word in pairs}
+
+    @property
+    def layer_arguments(self) -> dict[str, Any]:
+        """The keyword arguments of a built-in architecture's layers."""
+        if not BUILT_IN.holds(self):
+            return {}
+        given: dict[str, Any] = {"output_factor": self.output_factor}
+        if STANDARD.holds(self):
+            given["gain"] = self.gain if XAVIER.holds(self) else None
+        return given
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

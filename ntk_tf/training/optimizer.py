@@ -1,4 +1,4 @@
-"""PyTorch's SGD as a Keras optimizer, and the paper's learning rate schedule."""
+"""PyTorch's SGD as a Keras optimizer, and the schedules of its learning rate."""
 
 import re
 from collections.abc import Sequence
@@ -182,4 +182,22 @@ def step_schedule(
         return learning_rate
     return keras.optimizers.schedules.ExponentialDecay(
         learning_rate, drop_steps, 1 / drop_factor, staircase=True
+    )
+
+
+def inverse_schedule(
+    learning_rate: float, steps_per_epoch: int, epochs: float
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate divided by 1 + e / epochs in epoch e, counted from 0.
+
+    Args:
+        learning_rate: at the start.
+        steps_per_epoch: updates an epoch.
+        epochs: after so many the learning rate is half of what it was.
+
+    Returns:
+        What a Keras optimizer takes as its learning rate.
+    """
+    return keras.optimizers.schedules.InverseTimeDecay(
+        learning_rate, steps_per_epoch, 1 / epochs, staircase=True
     )

@@ -28,6 +28,7 @@ _DECAY = real("of at least 0", lambda value: value >= 0)
 class Converged(
     groups.Network,
     groups.Centered,
+    groups.Targets,
     groups.DecayToward,
     groups.TestSubset,
     groups.TrainSubset,

@@ -204,7 +204,7 @@ class _Converged:
         }
 
     def _loss(self, outputs: np.ndarray, split: Split) -> float:
-        targets = np.eye(self.config.num_classes)[split.labels]
+        targets = self.inputs.wanted(split.labels)
         return float(np.mean((outputs - targets) ** 2))
 
     def result(self, state: State) -> dict[str, Any]:

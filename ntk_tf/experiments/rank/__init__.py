@@ -22,7 +22,7 @@ _REGRESSION = Condition("--kernel_regression", lambda config: config.kernel_regr
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rank(groups.Network, groups.Data):
+class Rank(groups.Network, groups.Targets, groups.Data):
     """The settings of a spectrum."""
 
     examples: int = setting(

@@ -192,7 +192,7 @@ class _Rank:
         """Accuracies of the linearization trained to the end on the n examples."""
         config, source = self.config, self.inputs.source
         labels = source.train.labels[: config.examples]
-        targets = np.eye(config.num_classes)[labels]
+        targets = self.inputs.wanted(labels)
         with self.console.status("kernel regression"):
             offset = map_batches(lambda part: self.model(part, training=False), x)
             solution = ntk.kernel_regression(gram, targets, offset, config.ridge, config.precision)

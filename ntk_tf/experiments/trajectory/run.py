@@ -192,7 +192,7 @@ class _Trajectory:
         found: list[Distance | KernelMovement] = [distance]
         if config.kernel_every:
             first = slice(0, config.kernel_examples)
-            targets = np.eye(config.num_classes)[self.inputs.source.test.labels[first]]
+            targets = self.inputs.wanted(self.inputs.source.test.labels[first])
             pictures = self._pictures(first).numpy()
             found.append(
                 KernelMovement(self.pair, pictures, targets, self._kernel_steps(), table("kernel"))
