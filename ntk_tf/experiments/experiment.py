@@ -56,6 +56,10 @@ class Experiment:
         import tensorflow as tf
 
         tf32 = getattr(config, "precision", None) == "tf32"
+        if getattr(config, "pretrain_steps", 0):
+            from ntk_tf.experiments import pretraining
+
+            pretraining.run(config, options, console)
         tf.config.experimental.enable_tensor_float_32_execution(tf32)
         return self.load().run(config, options, console)
 

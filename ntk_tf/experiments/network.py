@@ -1,6 +1,7 @@
 """Where settings meet the network: built, with the weights of a run, linearized, compiled."""
 
 import contextlib
+import pathlib
 from typing import Any
 
 import keras
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from ntk_tf import models
 from ntk_tf.catalogue import architectures
-from ntk_tf.experiments import trained_weights
+from ntk_tf.experiments import pretraining, trained_weights
 from ntk_tf.linearization import CenteredModel, LazyLoss, LinearizedModel
 from ntk_tf.settings import Config, SettingError
 from ntk_tf.settings.groups import INVERSE_EPOCHS
@@ -16,8 +17,12 @@ from ntk_tf.training import TorchSGD, inverse_schedule, step_schedule
 from ntk_tf.training.metrics import FirstNonFinite, loss_function
 
 
-def build(config: Any) -> tuple[keras.Model, int]:
+def build(config: Any, workdir: pathlib.Path | None = None) -> tuple[keras.Model, int]:
     """The network of a configuration's `Network` settings, with the weights that it starts from.
+
+    Args:
+        config: the run's settings.
+        workdir: the run directory, which holds the training before the run if there was one.
 
     Returns:
         The network, and the number of updates that its weights have seen.
@@ -28,7 +33,9 @@ def build(config: Any) -> tuple[keras.Model, int]:
     """
     model, step = _build(config), 0
     if config.from_run is not None:
-        step = trained_weights.load(model, config)
+        step = trained_weights.load(model, config, config.from_run)
+    elif workdir and config.pretrain_steps:
+        step = trained_weights.load(model, config, pretraining.folder(workdir))
     if not config.train_biases:
         models.freeze_biases(model)
     return model, step
@@ -81,18 +88,21 @@ def in_float64(model: keras.Model, config: Any) -> keras.Model:
     return precise
 
 
-def compiled(config: Any, steps_per_epoch: int, linearized: bool) -> keras.Model:
+def compiled(
+    config: Any, steps_per_epoch: int, linearized: bool, workdir: pathlib.Path | None = None
+) -> keras.Model:
     """The network or its linearization, ready to train.
 
     Args:
         config: the run's settings.
         steps_per_epoch: updates an epoch, for the schedule of the learning rate.
         linearized: which of the two.
+        workdir: see `build`.
 
     Returns:
         A compiled model whose optimizer is built.
     """
-    model, _ = build(config)
+    model, _ = build(config, workdir)
     dtype = "float32"
     if config.precision == "float64":
         model, dtype = in_float64(model, config), "float64"

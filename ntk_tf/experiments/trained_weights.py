@@ -13,16 +13,18 @@ from ntk_tf.training import state
 #: What must agree for a run's weights to fit and to mean the same.
 _SAME = (
     *("arch", "arch_args", "parametrization", "width"),
+    "output_factor",
     *("dataset", "data", "image_size", "padding", "normalization", "snake_synsets"),
 )
 
 
-def load(model: keras.Model, config: Any) -> int:
-    """Give a network the weights of the newest checkpoint in `config.from_run`.
+def load(model: keras.Model, config: Any, run_dir: pathlib.Path | str) -> int:
+    """Give a network the weights of the newest checkpoint of a training run.
 
     Args:
         model: the network at its initialization.
         config: of the experiment that uses it.
+        run_dir: of the training run.
 
     Returns:
         The number of updates that the weights have seen.
@@ -30,8 +32,8 @@ def load(model: keras.Model, config: Any) -> int:
     Raises:
         DataError: if the folder holds no fitting run of a network with a checkpoint.
     """
-    folder = pathlib.Path(config.from_run).expanduser()
-    said = f"from_run={config.from_run}"
+    folder = pathlib.Path(run_dir).expanduser()
+    said = f"from_run={run_dir}"
     _check(folder, config, said)
     found = checkpoint.restore(folder / "checkpoint")
     if found is None:

@@ -34,6 +34,10 @@ FROM_START = Condition(
     "--linearized (in a sweep, --models=linearized) or --centered",
     lambda c: getattr(c, "linearized", True) or c.centered,
 )
+STARTED = Condition(
+    "a linearization, as --linearized (in a sweep, --models=linearized), and without --from_run",
+    lambda c: getattr(c, "linearized", True) and c.from_run is None,
+)
 STEPS = Condition("--schedule=step", lambda c: c.schedule == "step")
 L2 = Condition(
     "--loss=l2, in --experiment=rank with --kernel_regression",
@@ -486,6 +490,15 @@ class Network(Config):
         "training run whose newest weights the network starts from (default: initialization)",
         since="0.2",
         named=False,
+    )
+    pretrain_steps: int = setting(
+        0,
+        integer(0),
+        "train the network for so many updates first, by these settings, and start from its weights"
+        " (default: 0)",
+        when=STARTED,
+        plural="pretrain_steps",
+        since="0.2",
     )
     arch_args: str | None = setting(
         None,

@@ -162,7 +162,7 @@ def test_trained_weights(trained, finished, tmp_path, monkeypatch):
     initial = [w.numpy() for w in model.trainable_weights]
     assert all(np.abs(a - b).max() > 0 for a, b in zip(seen[0][1], initial, strict=True))
     settings = resolve(**SETTINGS, from_run=str(trained))
-    assert trained_weights.load(model, settings) == 7
+    assert trained_weights.load(model, settings, settings.from_run) == 7
     for w, value in zip(model.trainable_weights, seen[0][1], strict=True):
         np.testing.assert_array_equal(w, value)
     assert result["effective_rank"] != finished[1]["effective_rank"]
@@ -173,7 +173,7 @@ def test_weights_of_a_run_without_training_of_biases(tmp_path):
     in_process(tmp_path / "run", image_size=16, epochs=1, train_biases=False)
     model = models.build("lenet", 1, 10, (16, 16, 1))
     initial = {w.path: w.numpy() for w in model.weights}
-    trained_weights.load(model, resolve(**SETTINGS, from_run=str(tmp_path / "run")))
+    trained_weights.load(model, resolve(**SETTINGS), tmp_path / "run")
     for weight in model.weights:
         same = np.array_equal(weight, initial[weight.path])
         assert same == weight.path.endswith("bias")

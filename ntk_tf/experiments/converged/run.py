@@ -53,14 +53,14 @@ def run(config: Converged, options: Options, console: Console) -> dict[str, Any]
         RunDirectoryError: if an earlier process had other weights.
     """
     inputs = Inputs(config, options)
-    model, step = network.build(config)
+    model, step = network.build(config, options.workdir)
     inputs.open_workdir()
     solver = _Converged(config, options, inputs, model)
     try:
         state = solver.solve(console)
     except (ntk.BudgetError, NotFiniteError) as error:
         raise DataError(str(error)) from error
-    result = solver.result(state) | ({} if config.from_run is None else {"from_step": step})
+    result = solver.result(state) | ({"from_step": step} if step else {})
 
     def finish() -> None:
         if config.weight_decays:

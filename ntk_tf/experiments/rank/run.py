@@ -46,7 +46,7 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
         raise DataError(
             f"examples={config.examples}: {config.dataset} has {available} training pictures"
         )
-    model, step = network.build(config)
+    model, step = network.build(config, options.workdir)
     if config.precision == "float64":
         model = network.in_float64(model, config)
     inputs.open_workdir()
@@ -58,7 +58,7 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
         raise runs.RunDirectoryError(
             f"{options.workdir / 'checkpoint'}: {error}; remove the folder to start anew"
         ) from error
-    if config.from_run is not None:
+    if step:
         result["from_step"] = step
     complete = {"status": "completed"} | result | {"versions": runs.versions()}
 

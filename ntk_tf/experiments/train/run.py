@@ -42,7 +42,7 @@ def run(config: Train, options: Options, console: Console) -> dict[str, Any]:
     except ValueError as error:
         raise SettingError(f"--{error}") from error
     with strategy.scope():
-        model = network.compiled(config, inputs.steps_per_epoch, config.linearized)
+        model = network.compiled(config, inputs.steps_per_epoch, config.linearized, options.workdir)
     inputs.open_workdir()
     result = _Training(config, options, inputs, model, console).run()
     path = options.workdir / "result.json"

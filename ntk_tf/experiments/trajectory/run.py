@@ -166,7 +166,7 @@ class _Trajectory:
         """Both models from the same initialization, and the buffer of their outputs."""
         config = self.config
         standard, linearized = (
-            network.compiled(config, self.inputs.steps_per_epoch, linearized)
+            network.compiled(config, self.inputs.steps_per_epoch, linearized, self.options.workdir)
             for linearized in (False, True)
         )
         for model in (standard, linearized):

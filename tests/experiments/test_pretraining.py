@@ -1,0 +1,74 @@
+"""Training before an experiment: the same as a run of its own whose weights are taken."""
+
+import numpy as np
+import pytest
+from helpers import Interrupted, carry_out, final_arrays, metrics
+
+from ntk_tf.experiments import pretraining
+from ntk_tf.experiments.resolving import resolve
+from ntk_tf.settings import Options, SettingError
+from ntk_tf.training.callbacks import Save
+
+SMALL = {"arch": "mlp", "dataset": "digits", "seed": 3}
+SGD = {"batch_size": 16, "learning_rate": 0.05, "train_examples": 100, "test_examples": 30}
+EXPERIMENTS = {
+    "train": {"linearized": True, "epochs": 2, **SGD},
+    "trajectory": {"max_steps": 5, "distance_every": 1, **SGD},
+    "rank": {"examples": 12},
+    "converged": {"train_examples": 100, "max_passes": 5, "preconditioner_examples": 0},
+}
+STEPS = 9
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_is_a_run_of_its_own(experiment, tmp_path):
+    settings = {"experiment": experiment, **SMALL, **EXPERIMENTS[experiment]}
+    config = resolve(**settings, pretrain_steps=STEPS)
+    result = carry_out(config, Options(tmp_path / "both"))
+    shared = {name: settings[name] for name in SGD if name in settings}
+    network = resolve(**SMALL, **shared, max_steps=STEPS)
+    if experiment in ("train", "trajectory"):  # whose weight decay is the run's own
+        assert pretraining.settings(config).weight_decay == config.weight_decay
+    alone = carry_out(network, Options(tmp_path / "alone"))
+    trained = carry_out(
+        resolve(**settings, from_run=str(tmp_path / "alone")), Options(tmp_path / "after")
+    )
+    nested = final_arrays(tmp_path / "both/pretraining")
+    for name, array in final_arrays(tmp_path / "alone").items():
+        np.testing.assert_array_equal(nested[name], array)
+    assert alone["steps"] == STEPS
+    measured = ("seconds", "peak_memory_gib")
+    numbers = {k: v for k, v in trained.items() if isinstance(v, float) and k not in measured}
+    assert numbers
+    assert {name: result[name] for name in numbers} == numbers
+    start = carry_out(resolve(**settings), Options(tmp_path / "start"))
+    assert {name: start[name] for name in numbers} != numbers
+
+
+def test_goes_on_after_an_interruption(tmp_path, monkeypatch):
+    config = resolve(**SMALL, **EXPERIMENTS["train"], pretrain_steps=STEPS)
+    carry_out(config, Options(tmp_path / "whole"))
+
+    def crash(self, *_):
+        monkeypatch.undo()
+        raise Interrupted
+
+    monkeypatch.setattr(Save, "on_train_begin", crash)
+    with pytest.raises(Interrupted):
+        carry_out(config, Options(tmp_path / "cut"))
+    assert not (tmp_path / "cut/metrics.csv").exists()
+    carry_out(config, Options(tmp_path / "cut"))
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+
+
+def test_is_of_a_linearization_from_its_start():
+    with pytest.raises(SettingError, match="--pretrain_steps=5: read only with a linearization"):
+        resolve(**SMALL, pretrain_steps=5)
+    with pytest.raises(SettingError, match="--pretrain_steps=5: .* and without --from_run"):
+        resolve(**SMALL, linearized=True, pretrain_steps=5, from_run="runs/x")
+
+
+def test_long_training_has_epochs_enough():
+    config = resolve(**SMALL, **EXPERIMENTS["rank"], experiment="rank", pretrain_steps=10**6)
+    found = pretraining.settings(config)
+    assert found.epochs * -(-1437 // found.batch_size) >= found.max_steps == 10**6
