@@ -4,14 +4,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 comma := ,
-EXTRAS := dev$(if $(wildcard /proc/driver/nvidia),$(comma)cuda)
+EXTRAS := dev$(if $(CUDA),$(comma)cuda)
+STAMP := $(VENV)/installed$(if $(CUDA),-cuda)
 RUN := $(BIN)/python -m ntk_tf.main --dataset=digits
 
 .PHONY: install run test lint format benchmark clean
 
-install: $(VENV)/installed
+install: $(STAMP)  ## make install CUDA=1 brings the libraries for NVIDIA GPUs
 
-$(VENV)/installed: pyproject.toml
+$(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "ntk_tf needs Python 3.11 or newer; name one with make PYTHON=..."; exit 1; }
 	@echo "installing into $(VENV) (about 2 GB, once)"

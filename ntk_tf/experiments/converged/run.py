@@ -191,7 +191,7 @@ class _Converged:
             "parameters": self.ridge.size,
             "seed": self.config.seed,
             "seconds": round(self.history.elapsed(), 3),
-            "versions": runs.versions(),
+            **runs.provenance(),
         }
 
     def _save(self, state: State) -> None:

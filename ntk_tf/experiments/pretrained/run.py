@@ -53,7 +53,7 @@ def run(config: Pretrained, options: Options, console: Console) -> dict[str, Any
         "test_examples": len(test),
         "parameters": int(model.count_params()),
         "seconds": round(time.monotonic() - started, 3),
-        "versions": runs.versions(),
+        **runs.provenance(),
     }
     path = options.workdir / "result.json"
     runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)

@@ -60,7 +60,7 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
         ) from error
     if config.from_run is not None:
         result["from_step"] = step
-    complete = {"status": "completed"} | result | {"versions": runs.versions()}
+    complete = {"status": "completed"} | result | runs.provenance()
 
     def finish() -> None:
         runs.write_json(options.workdir / "rank.json", result)
@@ -117,7 +117,8 @@ class _Rank:
             "trace": spectrum.trace,
             "largest_eigenvalue": spectrum.largest_eigenvalue,
             "smallest_eigenvalue": spectrum.smallest_eigenvalue,
-            "condition": spectrum.condition,
+            "condition_of_singular_values": spectrum.condition,
+            "condition_of_eigenvalues": spectrum.condition**2,
             **regression,
             "peak_memory_gib": round(peak_memory() / 2**30, 3),
             "stages": {
