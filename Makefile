@@ -8,7 +8,7 @@ EXTRAS := dev$(if $(CUDA),$(comma)cuda)
 STAMP := $(VENV)/installed$(if $(CUDA),-cuda)
 RUN := $(BIN)/python -m ntk_tf.main --dataset=digits
 
-.PHONY: install run test lint format benchmark clean
+.PHONY: install run test lint format docs dist benchmark clean
 
 install: $(STAMP)  ## make install CUDA=1 brings the libraries for NVIDIA GPUs
 
@@ -38,8 +38,19 @@ format: install
 	@$(BIN)/ruff format .
 	@$(BIN)/python scripts/readme_table.py
 
+docs: $(VENV)/docs  ## the documentation site, strictly, into site/
+	@$(BIN)/mkdocs build --strict --quiet
+
+$(VENV)/docs: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
+
+dist: install  ## wheel and source distribution, into dist/
+	@rm -rf build dist
+	@$(BIN)/python -m build --outdir dist .
+
 benchmark: install
 	@$(BIN)/python scripts/benchmark.py --quick
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache

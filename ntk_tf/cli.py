@@ -57,6 +57,7 @@ _EXAMPLES = {
     "sweep": ("  python -m ntk_tf.sweep --flagfile=flags/smoke.flags --jobs=2",),
     "report": ("  python -m ntk_tf.report --runs_dir=runs --output_dir=report",),
 }
+_PACKAGE = pathlib.Path(__file__).parent
 #: How the help of a flag begins that is off unless it is given.
 _ONCE = ("validate", "list the", "download", "print the", "show this", "show the")
 #: What people call a flag that has another name here.
@@ -136,7 +137,7 @@ class _Line:
         Raises:
             SettingError: for an unknown flag, a bad value or anything that is no flag.
         """
-        argv = ["--help" if argument == "-h" else argument for argument in argv]
+        argv = [_with_own_flagfile("--help" if a == "-h" else a) for a in argv]
         try:
             rest = self.values(argv)[1:]
         except flags.UnrecognizedFlagError as error:
@@ -194,6 +195,25 @@ class _Line:
         if self.text(name) is None:
             return None
         return _parsed(name, self.text(name), Declaration(None, _NUMBERS[name], ""))
+
+
+def _with_own_flagfile(argument: str) -> str:
+    """An argument; a flagfile that is not there is looked for among those of the package.
+
+    Raises:
+        SettingError: if it is not among them either.
+    """
+    name = argument.partition("=")[2]
+    if not re.match("--?flagfile=", argument) or pathlib.Path(name).expanduser().is_file():
+        return argument
+    for folder in (_PACKAGE / "flags", _PACKAGE.parent / "flags"):  # installed, or a checkout
+        found = folder / pathlib.Path(name).name
+        if found.is_file():
+            return f"--flagfile={found}"
+        if folder.is_dir():
+            known = ", ".join(sorted(path.name for path in folder.glob("*.flags")))
+            raise SettingError(f"{argument}: there is no such file; of the package's own: {known}")
+    raise SettingError(f"{argument}: there is no such file")
 
 
 def _listed(declaration: Declaration) -> str:
