@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 
 class WithFlagfiles(build_py):
-    """Copies `flags/` to `ntk_tf/flags/` of what is built; an editable install reads it in place."""
+    """Copies `flags/` into the package; an editable install reads them in place."""
 
     def run(self):
         """Build the package."""

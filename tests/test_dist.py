@@ -80,8 +80,8 @@ def test_archives_hold_what_they_should(wheel):
         "ntk_tf",
         f"ntk_tf-{ntk_tf.__version__}.dist-info",
     }
-    archive = tarfile.open(build(wheel.parent, "sdist"))
-    inside = {name.partition("/")[2] for name in archive.getnames()}
+    with tarfile.open(build(wheel.parent, "sdist")) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
     needed = {"Makefile", "SECURITY.md", "docs/extending.md", "tests/helpers.py", "setup.py"}
     assert needed | sources | {f"flags/{name}" for name in flagfiles} <= inside
 
