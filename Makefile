@@ -36,10 +36,10 @@ lint: install
 format: install
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/python scripts/readme_table.py
+	@$(BIN)/python scripts/flags_table.py
 
 docs: $(VENV)/docs  ## the documentation site, strictly, into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 $(VENV)/docs: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
