@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import time
 
 import matplotlib
@@ -31,15 +32,14 @@ def test_it_takes_less_than_a_minute(toured):
 
 def test_kernel_and_spectrum_are_those_of_the_jacobian(toured):
     names = toured[0]
-    model, x = names["network"](2), names["x_train"][names["chosen"]]
-    jacobian = dense_jacobian(model, x).astype("float64")
-    theta = names["theta"][2].reshape(1000, 1000)
-    np.testing.assert_allclose(theta, jacobian @ jacobian.T, atol=1e-3 * theta.max())
-    values = np.linalg.svd(jacobian, compute_uv=False)
-    p = values / values.sum()
-    p = p[p > 0]
+    theta, few = names["theta"][2], names["x_train"][names["chosen"]][:5]
+    jacobian = dense_jacobian(names["network"](2), few).astype("float64")
+    found = theta[:5, :, :5].reshape(50, 50)
+    np.testing.assert_allclose(found, jacobian @ jacobian.T, atol=1e-5 * theta.max())
+    values = np.sqrt(np.maximum(np.linalg.eigvalsh(theta.reshape(1000, 1000)), 0))
+    p = values[values > 0] / values.sum()
     rank = names["spectra"][2].effective_rank
-    assert rank == pytest.approx(np.exp(-p @ np.log(p)), rel=1e-2)
+    assert rank == pytest.approx(np.exp(-p @ np.log(p)), rel=1e-6)
 
 
 def test_the_wider_network_is_nearer_to_its_linearization(toured):
@@ -49,7 +49,7 @@ def test_the_wider_network_is_nearer_to_its_linearization(toured):
         assert names[measured][wide] < names[measured][narrow] / 2
     for width, (standard, linearized) in names["outputs"].items():
         np.testing.assert_allclose(standard[0], linearized[0], atol=1e-6, err_msg=str(width))
-        assert len(standard) == len(linearized) == 1 + -(-1437 // 16)
+        assert len(standard) == len(linearized) == 1 + -(-1437 // 32)
 
 
 def test_it_is_stored_as_it_runs(toured):
@@ -61,5 +61,5 @@ def test_it_is_stored_as_it_runs(toured):
     shows = sum("plt.show()" in "".join(cell["source"]) for cell in CELLS)
     assert len(pictures) == shows == 3
     printed = "".join(t for o in outputs if o["output_type"] == "stream" for t in o["text"])
-    accuracy = f"{toured[0]['accuracy']:.1%}"
-    assert f"test accuracy {accuracy}" in printed
+    stored = float(re.search(r"over the data, test accuracy ([\d.]+)%", printed)[1])
+    assert 100 * toured[0]["accuracy"] == pytest.approx(stored, abs=1)
