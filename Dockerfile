@@ -5,7 +5,9 @@
 # The folder /work keeps runs/. Files there belong to root unless docker run has --user "$(id -u):$(id -g)".
 FROM python:3.12-slim
 ARG EXTRAS=slurm
-COPY . /opt/ntk_tf
+COPY pyproject.toml setup.py README.md LICENSE /opt/ntk_tf/
+COPY ntk_tf /opt/ntk_tf/ntk_tf
+COPY flags /opt/ntk_tf/flags
 RUN pip install --no-cache-dir "/opt/ntk_tf[$EXTRAS]"
 ENV HOME=/tmp TFDS_DATA_DIR=/work/tensorflow_datasets
 WORKDIR /work

@@ -2,8 +2,11 @@
 
 import pathlib
 import re
+import subprocess
+import sys
 
 import flags_table
+import numpy as np
 import pytest
 
 from ntk_tf import cli
@@ -36,6 +39,28 @@ def test_commands_parse(path, monkeypatch):
     for program, line in commands(path):
         if not any(word in line for word in ABSENT):
             programs[program]([program, *re.sub(r'"[^"]*"', "X", line).split()])
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/own.md"])
+def test_python_of_the_pages_runs(name, rng):
+    """What they do not define is x, 20 vectors of 8 numbers, and y, one-hot labels of 3 classes."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    names = {"x": rng.normal(size=(20, 8)).astype("float32"), "y": np.eye(3)[np.arange(20) % 3]}
+    assert blocks
+    for block in blocks:
+        exec(block.replace("epochs=10", "epochs=1, verbose=0"), names)
+    if "build" in names:
+        assert names["build"]((8, 8, 1), 10, width=2, seed=0, depth=2).output_shape == (None, 10)
+    if "theta" in names:
+        assert names["theta"].shape == (20, 3, 20, 3)
+
+
+def test_documentation_builds_strictly(tmp_path):
+    """`make docs`, where what it needs is installed."""
+    for module in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
+        pytest.importorskip(module, reason="pip install -e '.[docs]' brings what the site needs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
 
 
 def test_there_are_commands_to_parse():
