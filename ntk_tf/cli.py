@@ -51,7 +51,7 @@ _REPORT = {
 _EXAMPLES = {
     "main": (
         "  python -m ntk_tf.main --arch=lenet --width=60 --linearized",
-        "  python -m ntk_tf.main --experiment=trajectory --widths=1,3,5,10 --max_steps=300",
+        "  python -m ntk_tf.main --experiment=trajectory --widths=1,3,10 --max_steps=300",
         "  python -m ntk_tf.main --arch=mynet:build --dataset=pictures.npz --linearized",
     ),
     "sweep": ("  python -m ntk_tf.sweep --flagfile=flags/smoke.flags --jobs=2",),
@@ -60,6 +60,9 @@ _EXAMPLES = {
 _PACKAGE = pathlib.Path(__file__).parent
 #: How the help of a flag begins that is off unless it is given.
 _ONCE = ("validate", "list the", "download", "print the", "show this", "show the")
+#: Headings of flags.
+_THIS, _EVERY, _HOW = "this command", "settings of every experiment", "how and where to run"
+_SECTIONS = (_THIS, _EVERY, *(f"--experiment={name}" for name in EXPERIMENTS), _HOW)
 #: What people call a flag that has another name here.
 _MEANT = {
     "lr": "learning_rate",
@@ -229,14 +232,33 @@ def _explain(error: Exception) -> str:
 
 
 def _usage(program: str, known: Mapping[str, tuple[str, str]]) -> str:
-    """The help of a program: examples, then every flag."""
-    parts = [f"usage: python -m ntk_tf.{program} [flags]", "", *_EXAMPLES[program], ""]
+    """The help of a program: examples, then every flag, by what reads it."""
+    parts = [f"usage: python -m ntk_tf.{program} [flags]", "", *_EXAMPLES[program]]
+    known = {**known, "flagfile": ("FILE", "read flags from a file, or from one of the package's")}
+    sections: dict[str, list[str]] = {title: [] for title in _SECTIONS}
     for name, (placeholder, text) in known.items():
-        switch = not text.startswith(_ONCE)
-        form = f"--{name}={placeholder}" if placeholder else f"--{'[no]' * switch}{name}"
-        parts.append(f"  {form}")
-        parts += textwrap.wrap(text, 78, initial_indent=" " * 8, subsequent_indent=" " * 8)
-    return "\n".join([*parts, "", "  --flagfile=FILE", " " * 8 + "read flags from a file"])
+        sections[_section(name)] += _flag_help(name, placeholder, text)
+    for title, lines in sections.items():
+        parts += ["", f"{title}:", *lines] if lines else []
+    return "\n".join(parts)
+
+
+def _section(name: str) -> str:
+    """The heading of a flag: of the experiments that read it the first, where not all do."""
+    declared = all_declarations()
+    singular = {d.plural: n for n, d in declared.items() if d.plural}
+    setting = name if name in declared else singular.get(name)
+    if setting is None:
+        return _HOW if name in declarations(Options) else _THIS
+    found = readers(setting)
+    return _EVERY if len(found) == len(EXPERIMENTS) else f"--experiment={found[0]}"
+
+
+def _flag_help(name: str, placeholder: str, text: str) -> list[str]:
+    switch = not text.startswith(_ONCE)
+    form = f"--{name}={placeholder}" if placeholder else f"--{'[no]' * switch}{name}"
+    wrapped = textwrap.wrap(text, 78, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return [f"  {form}", *wrapped]
 
 
 def help_of(name: str, declaration: Declaration) -> str:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -67,6 +68,28 @@ def test_other_spellings_are_the_same_run():
     assert {(run.config.dataset, run.config.loss) for run in runs} == {("mnist", "l2")}
     with pytest.raises(SettingError, match="Le_Net: must be one of lenet"):
         cli.parse(["main", "--arch=Le_Net"])
+
+
+def test_help_has_every_flag_once_by_what_reads_it(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(["main", "--help"])
+    text = capsys.readouterr().out
+    usage, examples, *rest = text.split("\n\n")
+    assert usage.startswith("usage: ")
+    assert "python -m ntk_tf.main --arch" in examples
+    sections = {part.partition(":\n")[0]: part for part in rest}
+    assert list(sections) == [
+        "this command",
+        "settings of every experiment",
+        *("--experiment=train", "--experiment=trajectory", "--experiment=rank"),
+        *("--experiment=converged", "--experiment=pretrained"),
+        "how and where to run",
+    ]
+    assert "--kernel_every" in sections["--experiment=trajectory"]
+    assert "--ridge" in sections["--experiment=rank"]
+    flags = re.findall(r"^  (--\S+)", "\n".join(sections.values()), re.MULTILINE)
+    assert len(set(flags)) == len(flags) > 50
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_what_a_job_asks_slurm_for():
