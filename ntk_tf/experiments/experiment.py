@@ -10,8 +10,6 @@ from typing import Any
 from rich.console import Console
 
 from ntk_tf import runs
-from ntk_tf.process import devices
-from ntk_tf.process.terminal import say
 from ntk_tf.settings import Config, Options
 
 
@@ -59,8 +57,6 @@ class Experiment:
 
         tf32 = getattr(config, "precision", None) == "tf32"
         tf.config.experimental.enable_tensor_float_32_execution(tf32)
-        for line in filter(None, (f"device: {devices.describe()}", devices.idle_gpus())):
-            say(console, line)
         return self.load().run(config, options, console)
 
     def describe(self, workdir: pathlib.Path) -> str:

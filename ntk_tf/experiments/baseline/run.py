@@ -27,7 +27,7 @@ def run(config: Baseline, options: Options, console: Console) -> dict[str, Any]:
 
     started = time.monotonic()
     inputs = Inputs(config, options)
-    inputs.open_workdir()
+    inputs.open_workdir(console)
     splits = {"train": inputs.source.train, "test": inputs.source.test}
     model = LogisticRegression(max_iter=config.max_steps or ITERATIONS)
     with console.status("logistic regression"), warnings.catch_warnings():

@@ -53,7 +53,7 @@ def run(config: Converged, options: Options, console: Console) -> dict[str, Any]
     """
     inputs = Inputs(config, options)
     model, step = network.build(config)
-    inputs.open_workdir()
+    inputs.open_workdir(console)
     solver = _Converged(config, options, inputs, model)
     try:
         state = solver.solve(console)

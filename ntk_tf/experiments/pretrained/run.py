@@ -39,7 +39,7 @@ def run(config: Pretrained, options: Options, console: Console) -> dict[str, Any
     except torch_weights.WeightsError as error:
         raise DataError(str(error)) from error
     inputs = Inputs(config, options)
-    inputs.open_workdir()
+    inputs.open_workdir(console)
     test = inputs.source.test
     with console.status("evaluating"):
         batches = inputs.evaluation_batches(test)

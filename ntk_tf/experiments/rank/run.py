@@ -49,7 +49,7 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
     model, step = network.build(config)
     if config.precision == "float64":
         model = network.in_float64(model, config)
-    inputs.open_workdir()
+    inputs.open_workdir(console)
     try:
         result = _Rank(config, options, inputs, model, console).run()
     except ntk.BudgetError as error:

@@ -45,7 +45,7 @@ def run(config: Train, options: Options, console: Console) -> dict[str, Any]:
         raise SettingError(f"--{error}") from error
     with strategy.scope():
         model = network.compiled(config, inputs.steps_per_epoch, config.linearized)
-    inputs.open_workdir()
+    inputs.open_workdir(console)
     training = _Training(config, options, inputs, model, console)
     training.state.history.started = began
     result = training.run()

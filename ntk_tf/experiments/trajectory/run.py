@@ -45,7 +45,7 @@ def run(config: Trajectory, options: Options, console: Console) -> dict[str, Any
     inputs = Inputs(config, options)
     chosen = choose_examples(inputs.source.test.labels, config.examples)
     trajectory = _Trajectory(config, options, inputs, chosen, console)
-    inputs.open_workdir()
+    inputs.open_workdir(console)
     result = trajectory.run(began)
 
     def finish() -> None:
