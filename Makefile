@@ -38,8 +38,8 @@ format: install
 	@$(BIN)/ruff format .
 	@$(BIN)/python scripts/flags_table.py
 
-docs: $(VENV)/docs  ## the documentation site, strictly, into site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+docs: $(VENV)/docs  ## the documentation site into site/; --quiet would make it less strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(VENV)/docs: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
