@@ -4,14 +4,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 comma := ,
-EXTRAS := dev$(if $(wildcard /proc/driver/nvidia),$(comma)cuda)
+EXTRAS := dev$(if $(CUDA),$(comma)cuda)
+STAMP := $(VENV)/installed$(if $(CUDA),-cuda)
 RUN := $(BIN)/python -m ntk_tf.main --dataset=digits
 
-.PHONY: install run test lint format benchmark clean
+.PHONY: install run test lint format docs dist benchmark clean
 
-install: $(VENV)/installed
+install: $(STAMP)  ## make install CUDA=1 brings the libraries for NVIDIA GPUs
 
-$(VENV)/installed: pyproject.toml
+$(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "ntk_tf needs Python 3.11 or newer; name one with make PYTHON=..."; exit 1; }
 	@echo "installing into $(VENV) (about 2 GB, once)"
@@ -35,10 +36,21 @@ lint: install
 format: install
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/python scripts/readme_table.py
+	@$(BIN)/python scripts/flags_table.py
+
+docs: $(VENV)/docs  ## the documentation site into site/; --quiet would make it less strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+$(VENV)/docs: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
+
+dist: install  ## wheel and source distribution, into dist/
+	@rm -rf build dist
+	@$(BIN)/python -m build --outdir dist .
 
 benchmark: install
 	@$(BIN)/python scripts/benchmark.py --quick
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -3,4 +3,4 @@
 Importing this package does not import TensorFlow; its submodules do so where they need it.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

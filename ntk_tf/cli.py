@@ -1,6 +1,7 @@
 """The command line: flags made from the declarations of the settings, and settings from flags."""
 
 import dataclasses
+import difflib
 import pathlib
 import re
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from ntk_tf import data
+from ntk_tf import __version__, data
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.resolving import all_declarations, readers, resolve
 from ntk_tf.settings import Config, Options, SettingError, check_for, options, run_name
@@ -36,6 +37,10 @@ _SWEEP = {
     "slurm_minutes": ("N", "SLURM: time limit of a job, requeued when it ends (default: 1440)"),
     "slurm_cpus": ("N", "SLURM: CPUs of a job (default: 4)"),
     "slurm_gpus": ("N", "SLURM: GPUs of a job (default: 0)"),
+    "slurm_gpu_type": ("NAME", "SLURM: their type, such as a100 (default: any)"),
+    "slurm_account": ("NAME", "SLURM: account that pays (default: the user's)"),
+    "slurm_qos": ("NAME", "SLURM: quality of service (default: the cluster's)"),
+    "slurm_setup": ("COMMANDS", "SLURM: what a job's shell does first, such as module load cuda"),
     "slurm_memory": ("SIZE", "SLURM: memory of a job, such as 16GB (default: the cluster's)"),
 }
 _REPORT = {
@@ -46,14 +51,39 @@ _REPORT = {
 _EXAMPLES = {
     "main": (
         "  python -m ntk_tf.main --arch=lenet --width=60 --linearized",
-        "  python -m ntk_tf.main --experiment=trajectory --widths=1,3,5,10 --max_steps=300",
+        "  python -m ntk_tf.main --experiment=trajectory --widths=1,3,10 --max_steps=300",
         "  python -m ntk_tf.main --arch=mynet:build --dataset=pictures.npz --linearized",
     ),
     "sweep": ("  python -m ntk_tf.sweep --flagfile=flags/smoke.flags --jobs=2",),
     "report": ("  python -m ntk_tf.report --runs_dir=runs --output_dir=report",),
 }
+_PACKAGE = pathlib.Path(__file__).parent
 #: How the help of a flag begins that is off unless it is given.
-_ONCE = ("validate", "list the", "download", "print the", "show this")
+_ONCE = ("validate", "list the", "download", "print the", "show this", "show the")
+#: Headings of flags.
+_THIS, _EVERY, _HOW = "this command", "settings of every experiment", "how and where to run"
+_SECTIONS = (_THIS, _EVERY, *(f"--experiment={name}" for name in EXPERIMENTS), _HOW)
+#: What people call a flag that has another name here.
+_MEANT = {
+    "lr": "learning_rate",
+    "lrs": "learning_rates",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "batchsize": "batch_size",
+    "model": "arch",
+    "architecture": "arch",
+    "network": "arch",
+    "k": "width",
+    "data": "dataset",
+    "num_epochs": "epochs",
+    "steps": "max_steps",
+    "random_seed": "seed",
+    "output": "output_dir",
+    "out": "output_dir",
+    "logdir": "workdir",
+    "kernel_size": "arch_args=kernel_size",
+}
 _NUMBERS = {"jobs": integer(1), "slurm_minutes": integer(1), "slurm_cpus": integer(1)}
 _NUMBERS |= {"slurm_gpus": integer(0)}
 
@@ -96,7 +126,8 @@ class _Line:
     ):
         self.settings = settings
         self.known = {n: (d.rule.placeholder, help_of(n, d)) for n, d in settings.items()}
-        self.known |= dict(others) | {"help": ("", "show this help")}
+        self.known |= dict(others)
+        self.known |= {"help": ("", "show this help"), "version": ("", "show the version")}
         self.values = flags.FlagValues()
         for name, (placeholder, text) in self.known.items():
             define = flags.DEFINE_string if placeholder else flags.DEFINE_boolean
@@ -104,21 +135,45 @@ class _Line:
         self._parse(argv, program)
 
     def _parse(self, argv: Sequence[str], program: str) -> None:
-        """Read the flags; print help and leave if they ask for that.
+        """Read the flags; print help or the version and leave if they ask for that.
 
         Raises:
             SettingError: for an unknown flag, a bad value or anything that is no flag.
         """
-        argv = ["--help" if argument == "-h" else argument for argument in argv]
+        argv = [_with_own_flagfile("--help" if a == "-h" else a) for a in argv]
         try:
             rest = self.values(argv)[1:]
+        except flags.UnrecognizedFlagError as error:
+            raise SettingError(self._unknown(error.flagname, program)) from error
         except (flags.Error, ValueError) as error:
             raise SettingError(_explain(error)) from error
         if self.values["help"].value:
             print(_usage(program, self.known))
             sys.exit(0)
+        if self.values["version"].value:
+            print(f"ntk_tf {__version__}")
+            sys.exit(0)
         if rest:
-            raise SettingError(f"{rest[0]}: unexpected argument; flags start with --")
+            other = rest[0] in _EXAMPLES
+            meant = f"python -m ntk_tf.{rest[0]} is a program" if other else "flags start with --"
+            raise SettingError(f"{rest[0]}: unexpected argument; {meant}")
+
+    def _unknown(self, given: str, program: str) -> str:
+        """One line for a flag that the program does not have, and which one may be meant."""
+        name = given.replace("-", "_").lower()
+        name = _MEANT.get(name, name)
+        declared = all_declarations()
+        singular = {d.plural: n for n, d in declared.items() if d.plural}
+        if name in singular and program == "main":
+            several = f"; several: python -m ntk_tf.sweep --{name}"
+            return f"--{given}: a run takes one --{singular[name]}{several}"
+        if program == "sweep" and name in declared:
+            plural = declared[name].plural
+            return f"--{given}: a sweep takes several values: --{plural}={_listed(declared[name])}"
+        found = [name] if name.partition("=")[0] in self.known else []
+        found = found or difflib.get_close_matches(name, self.known, 1, 0.75)
+        meant = f"did you mean --{found[0]}?" if found else f"see python -m ntk_tf.{program} --help"
+        return f"--{given}: there is no such flag; {meant}"
 
     def text(self, name: str) -> Any:
         """A flag as it is given; None if it is not."""
@@ -145,6 +200,30 @@ class _Line:
         return _parsed(name, self.text(name), Declaration(None, _NUMBERS[name], ""))
 
 
+def _with_own_flagfile(argument: str) -> str:
+    """An argument; a flagfile that is not there is looked for among those of the package.
+
+    Raises:
+        SettingError: if it is not among them either.
+    """
+    name = argument.partition("=")[2]
+    if not re.match("--?flagfile=", argument) or pathlib.Path(name).expanduser().is_file():
+        return argument
+    for folder in (_PACKAGE / "flags", _PACKAGE.parent / "flags"):  # installed, or a checkout
+        found = folder / pathlib.Path(name).name
+        if found.is_file():
+            return f"--flagfile={found}"
+        if folder.is_dir():
+            known = ", ".join(sorted(path.name for path in folder.glob("*.flags")))
+            raise SettingError(f"{argument}: there is no such file; of the package's own: {known}")
+    raise SettingError(f"{argument}: there is no such file")
+
+
+def _listed(declaration: Declaration) -> str:
+    """What a sweep's list of a setting's values looks like."""
+    return ",".join(declaration.words) or "A,B..."
+
+
 def _explain(error: Exception) -> str:
     """One line for an error of absl's."""
     message = " ".join(str(error).split())
@@ -153,14 +232,33 @@ def _explain(error: Exception) -> str:
 
 
 def _usage(program: str, known: Mapping[str, tuple[str, str]]) -> str:
-    """The help of a program: examples, then every flag."""
-    parts = [f"usage: python -m ntk_tf.{program} [flags]", "", *_EXAMPLES[program], ""]
+    """The help of a program: examples, then every flag, by what reads it."""
+    parts = [f"usage: python -m ntk_tf.{program} [flags]", "", *_EXAMPLES[program]]
+    known = {**known, "flagfile": ("FILE", "read flags from a file, or from one of the package's")}
+    sections: dict[str, list[str]] = {title: [] for title in _SECTIONS}
     for name, (placeholder, text) in known.items():
-        switch = not text.startswith(_ONCE)
-        form = f"--{name}={placeholder}" if placeholder else f"--{'[no]' * switch}{name}"
-        parts.append(f"  {form}")
-        parts += textwrap.wrap(text, 78, initial_indent=" " * 8, subsequent_indent=" " * 8)
-    return "\n".join([*parts, "", "  --flagfile=FILE", " " * 8 + "read flags from a file"])
+        sections[_section(name)] += _flag_help(name, placeholder, text)
+    for title, lines in sections.items():
+        parts += ["", f"{title}:", *lines] if lines else []
+    return "\n".join(parts)
+
+
+def _section(name: str) -> str:
+    """The heading of a flag: of the experiments that read it the first, where not all do."""
+    declared = all_declarations()
+    singular = {d.plural: n for n, d in declared.items() if d.plural}
+    setting = name if name in declared else singular.get(name)
+    if setting is None:
+        return _HOW if name in declarations(Options) else _THIS
+    found = readers(setting)
+    return _EVERY if len(found) == len(EXPERIMENTS) else f"--experiment={found[0]}"
+
+
+def _flag_help(name: str, placeholder: str, text: str) -> list[str]:
+    switch = not text.startswith(_ONCE)
+    form = f"--{name}={placeholder}" if placeholder else f"--{'[no]' * switch}{name}"
+    wrapped = textwrap.wrap(text, 78, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return [f"  {form}", *wrapped]
 
 
 def help_of(name: str, declaration: Declaration) -> str:
@@ -181,12 +279,21 @@ def _parsed(name: str, given: Any, declaration: Declaration) -> Any:
     if isinstance(given, bool):
         return given
     try:
-        value = declaration.rule.parse(given)
+        value = _as_meant(declaration.rule.parse(given), declaration)
     except ValueError:
         value = None
     if value is None or not declaration.rule.accepts(value):
         raise SettingError(f"--{name}={given}: must be {declaration.rule.allowed}")
     return value
+
+
+def _as_meant(value: Any, declaration: Declaration) -> Any:
+    """A word as it is spelt here, where it is only spelt otherwise: `LeNet`, `CIFAR-10`."""
+    if not isinstance(value, str) or not re.fullmatch(r"[\w-]+", value):
+        return value
+    small = value.lower()
+    spellings = (value, small, small.replace("-", ""), small.replace("-", "_"))
+    return next(filter(declaration.rule.accepts, spellings), value)
 
 
 def parse(argv: Sequence[str]) -> Command:
@@ -241,7 +348,7 @@ def _widths(line: _Line, config: Config) -> tuple[int, ...]:
         several = [name for name, e in EXPERIMENTS.items() if e.figure]
         raise SettingError(
             f"--widths={text}: --experiment={config.experiment} takes one --width; several are for"
-            f" {', '.join(several)}, and for python -m ntk_tf.sweep"
+            f" {', '.join(several)}, and for python -m ntk_tf.sweep --widths={text}"
         )
     if line.text("width") is not None:
         raise SettingError(
@@ -259,7 +366,9 @@ def _list(name: str, text: str, declaration: Declaration) -> tuple[Any, ...]:
     words, rule = declaration.words, declaration.rule
     try:
         parts = [part.strip() for part in text.split(",")]
-        found = tuple(words[part] if words else rule.parse(part) for part in parts)
+        found = tuple(
+            words[part] if words else _as_meant(rule.parse(part), declaration) for part in parts
+        )
         valid = all(map(rule.accepts, found)) and len(set(found)) == len(found)
     except (KeyError, ValueError):
         valid = False
@@ -325,12 +434,16 @@ def _executor(line: _Line) -> str:
 
 def _slurm(line: _Line) -> dict[str, Any]:
     """What a job asks SLURM for, by submitit's parameter names."""
-    gpus = line.number("slurm_gpus")
+    gpus, kind = line.number("slurm_gpus"), line.text("slurm_gpu_type")
+    setup = line.text("slurm_setup")
     return {
         "partition": line.text("slurm_partition"),
         "time": line.number("slurm_minutes") or 24 * 60,
         "cpus_per_task": line.number("slurm_cpus") or 4,
-        "gres": f"gpu:{gpus}" if gpus else None,
+        "gres": ":".join(filter(None, ("gpu", kind, str(gpus)))) if gpus else None,
+        "account": line.text("slurm_account"),
+        "qos": line.text("slurm_qos"),
+        "setup": [setup] if setup else None,
         "mem": line.text("slurm_memory"),
     }
 

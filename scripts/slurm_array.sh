@@ -5,7 +5,8 @@
 #SBATCH --open-mode=append
 #SBATCH --cpus-per-task=4
 #SBATCH --time=24:00:00
-# Runs line number SLURM_ARRAY_TASK_ID of a file of commands. It needs nothing but sbatch:
+# Runs line number SLURM_ARRAY_TASK_ID of a file of commands, counted after the first $2 lines if there
+# is a second argument. It needs nothing but sbatch:
 #
 #     bash scripts/slurm_submit.sh flags/figure3_lenet_mnist.flags --gres=gpu:1
 #
@@ -24,10 +25,13 @@ if [ -z "${CUDA_VISIBLE_DEVICES:-}" ]; then  # no more threads than the job has 
   export TF_NUM_INTEROP_THREADS=${SLURM_CPUS_PER_TASK:-1}
   export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 fi
+if [ -n "${SETUP:-}" ]; then  # as `module load cuda`; set -u is nothing that modules expect
+  set +u; eval "$SETUP"; set -u
+fi
 requeue=yes
 trap 'kill -USR2 "$run"' USR2
 trap 'requeue=no; kill -TERM "$run"' TERM
-eval "$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$1") &"
+eval "$(sed -n "$((SLURM_ARRAY_TASK_ID + ${2:-0}))p" "$1") &"
 run=$!
 while kill -0 "$run" 2>/dev/null; do  # a trap ends `wait`, not the run
   wait "$run" || true

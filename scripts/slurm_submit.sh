@@ -7,6 +7,10 @@
 #
 #     SWEEP="--seeds=0,1,2 --data_dir=/shared/tfds" bash scripts/slurm_submit.sh flags/smoke.flags
 #
+# SETUP is what each job's shell does first:
+#
+#     SETUP="module load cuda; source .venv/bin/activate" bash scripts/slurm_submit.sh ... --account=NAME
+#
 # Run it where there is internet, or with --manual_dir in SWEEP: the data is prepared here, once.
 # Submitting again resumes what is unfinished.
 set -euo pipefail
@@ -20,5 +24,12 @@ mkdir -p slurm
 commands=slurm/$name.commands
 python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --prepare_data
 python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --emit_commands > "$commands"
-sbatch --array="1-$(wc -l < "$commands")" --output="slurm/$name-%a.log" "$@" \
-  "$here/slurm_array.sh" "$commands"
+# An array has positions below MaxArraySize: several where there are more runs than that.
+size=$(scontrol show config 2>/dev/null | sed -n 's/^MaxArraySize *= *//p')
+size=$((${size:-1001} - 1))
+lines=$(wc -l < "$commands")
+for ((before = 0; before < lines; before += size)); do
+  count=$((lines - before < size ? lines - before : size))
+  sbatch --array="1-$count" --output="slurm/$name-$before+%a.log" "$@" \
+    "$here/slurm_array.sh" "$commands" "$before"
+done

@@ -42,11 +42,14 @@ def metrics(workdir):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
+#: Of result.json: what two runs with equal settings need not share.
+OF_THE_MACHINE = ("seconds", "seconds_in", "performance", "provenance")
+
+
 def result(workdir):
-    """result.json without its wall-clock fields."""
+    """result.json without what depends on the machine."""
     content = json.loads((workdir / "result.json").read_text())
-    del content["seconds"], content["performance"]
-    return content
+    return {name: value for name, value in content.items() if name not in OF_THE_MACHINE}
 
 
 def final_arrays(workdir):

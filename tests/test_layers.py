@@ -26,6 +26,7 @@ FLOORS = {
     "sweeps": 6,
     "cli": 7,
     "main": 8,
+    "__main__": 9,
     "report": 8,
     "sweep": 8,
 }

@@ -2,11 +2,14 @@
 
 import numpy as np
 import tensorflow as tf
+from rich.console import Console
 
 from ntk_tf import data, runs
 from ntk_tf.data import pipeline
 from ntk_tf.data.source import Source, Split
 from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.process import devices
+from ntk_tf.process.terminal import say
 from ntk_tf.settings import Config, Options
 
 
@@ -68,8 +71,8 @@ class Inputs:
             source, config.image_size, config.padding, channels, augment
         )
 
-    def open_workdir(self) -> None:
-        """Take the run directory; see `runs.open_workdir`."""
+    def open_workdir(self, console: Console) -> None:
+        """Take the run directory, see `runs.open_workdir`, and say on what the run computes."""
         config = self.config
         runs.open_workdir(
             self.options.workdir,
@@ -79,6 +82,8 @@ class Inputs:
             added=config.added(),
             files=EXPERIMENTS[config.experiment].files,
         )
+        for line in filter(None, (f"device: {devices.describe()}", devices.idle_gpus())):
+            say(console, line)
 
     def training_batches(self, start_step: int) -> tf.data.Dataset:
         """The run's training batches from an update on; see `pipeline.training_batches`."""

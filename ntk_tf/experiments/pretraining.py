@@ -73,6 +73,6 @@ def run(config: Any, options: Options, console: Console) -> None:
         RunDirectoryError: if the run directory cannot be used.
         SettingError: if the network cannot be trained so.
     """
-    Inputs(config, options).open_workdir()
+    Inputs(config, options).open_workdir(Console(quiet=True))
     place = dataclasses.replace(options, workdir=folder(options.workdir))
     EXPERIMENTS["train"].run(settings(config), place, console)

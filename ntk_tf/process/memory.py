@@ -19,7 +19,7 @@ def peak_memory() -> int:
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         return max(tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus)
-    return _peak_of_linux() or _peak_by_getrusage()
+    return _peak_of_linux() or _peak_elsewhere()
 
 
 def _peak_of_linux() -> int | None:
@@ -31,7 +31,10 @@ def _peak_of_linux() -> int | None:
     return 1024 * int(found[1]) if found else None
 
 
-def _peak_by_getrusage() -> int:
+def _peak_elsewhere() -> int:
+    """The same on macOS and on Windows."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
     import resource  # absent on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 #: of sysexits.h. Batch scripts queue such a run again.
 REQUEUE = 75
 
-#: Exit codes after a signal: Ctrl-C and a closed terminal by the shell's convention.
+#: Exit codes after a signal: Ctrl-C and a closed terminal by the shell's convention. Windows has
+#: neither SIGUSR2 nor SIGHUP.
 _EXIT_CODES = {
-    signal.SIGTERM: REQUEUE,
-    signal.SIGUSR2: REQUEUE,
-    signal.SIGINT: 128 + signal.SIGINT,
-    signal.SIGHUP: 128 + signal.SIGHUP,
+    getattr(signal, name): code
+    for name, code in (("SIGTERM", REQUEUE), ("SIGUSR2", REQUEUE), ("SIGINT", 130), ("SIGHUP", 129))
+    if hasattr(signal, name)
 }
 
 _deferring = False
@@ -44,7 +44,7 @@ def listen() -> None:
     global _came
     _came = None
     for number in _EXIT_CODES:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+        if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _handle)
 
 

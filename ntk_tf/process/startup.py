@@ -4,12 +4,13 @@ import contextlib
 import io
 import logging
 import os
-import pathlib
 import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+
+from ntk_tf.process import devices
 
 _NOISE = re.compile(
     r"^(WARNING: All log messages before absl::InitializeLog"
@@ -55,7 +56,7 @@ def import_tensorflow(one_thread_an_operation: bool = False) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if one_thread_an_operation:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    if not pathlib.Path("/proc/driver/nvidia").exists():
+    if not devices.has_driver():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # before a user's environment or keras.json
     with _filtered_stderr():

@@ -21,7 +21,8 @@ from ntk_tf.runs.files import (
     write_table,
 )
 from ntk_tf.runs.history import History
-from ntk_tf.runs.result import METRICS_COLUMNS, is_finished, number, read_result, versions
+from ntk_tf.runs.provenance import provenance
+from ntk_tf.runs.result import METRICS_COLUMNS, is_finished, number, read_result, renamed
 
 __all__ = [
     "METRICS_COLUMNS",
@@ -37,10 +38,11 @@ __all__ = [
     "number",
     "open_workdir",
     "own",
+    "provenance",
     "read_arrays",
     "read_json",
     "read_result",
-    "versions",
+    "renamed",
     "write_json",
     "write_table",
 ]

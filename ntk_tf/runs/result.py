@@ -30,6 +30,10 @@ NUMBERS = (
 )
 
 
+#: Names of an earlier version, and those of this one.
+_RENAMED = {"condition": "condition_of_singular_values"}
+
+
 def read_result(workdir: pathlib.Path) -> dict[str, Any]:
     """Read a finished run's result.json and see that it is one.
 
@@ -40,12 +44,17 @@ def read_result(workdir: pathlib.Path) -> dict[str, Any]:
         RunDirectoryError: if the file cannot be read or is no run's result.
     """
     path = workdir / "result.json"
-    result = dict.fromkeys(NUMBERS) | read_json(path)
+    result = dict.fromkeys(NUMBERS) | renamed(read_json(path))
     if result.get("status") not in ("completed", "diverged"):
         raise RunDirectoryError(f"{path}: its status must be completed or diverged")
     for name in NUMBERS:
         number(result, name, path)
     return result
+
+
+def renamed(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a file of an earlier version with the names of this one."""
+    return {_RENAMED.get(name, name): value for name, value in content.items()}
 
 
 def number(content: Mapping[str, Any], name: str, path: pathlib.Path) -> float | None:
@@ -68,16 +77,3 @@ def number(content: Mapping[str, Any], name: str, path: pathlib.Path) -> float |
 def is_finished(workdir: pathlib.Path) -> bool:
     """Whether the run directory holds a result."""
     return (workdir / "result.json").exists()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results may depend on."""
-    import importlib.metadata
-    import platform
-
-    import ntk_tf
-
-    packages = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
-    return {"python": platform.python_version(), "ntk_tf": ntk_tf.__version__} | {
-        name: importlib.metadata.version(name) for name in packages
-    }

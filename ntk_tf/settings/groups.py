@@ -1,6 +1,6 @@
 """Settings that several experiments share, in groups that they inherit.
 
-Their order is that of run names, `config.json`, `--help` and the README.
+Their order is that of run names, `config.json`, `--help` and docs/flags.md.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """One declaration of a setting: its default, what it may be, its help, when it is read.
 
 A setting is a field of a frozen dataclass, and thereby a flag: the command line, `--help`,
-validation, `config.json`, run names and the README's table are made from the declarations.
+validation, `config.json`, run names and the table of flags are made from the declarations.
 """
 
 import dataclasses
@@ -125,7 +125,7 @@ class Declaration:
     Attributes:
         default: the value, or a function of the configuration for one that depends on others.
         rule: what it may be.
-        help: for `--help` and the README, the default's description included where it depends.
+        help: for `--help` and docs/flags.md, the default's description included where it depends.
         when: the setting is read only then; None for always.
         since: the first version that has it; a `config.json` without it stands for the default.
         plural: the flag of a sweep that lists several values; None where it takes one.

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import time
@@ -13,6 +14,8 @@ from ntk_tf.sweeps import devices, process
 from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entry
 
 ATTEMPTS = 2
+#: SLURM's own default; positions in an array are below it.
+MAX_ARRAY_SIZE = 1001
 #: Seconds between looks at the queue.
 TICK = 3.0
 #: A job that is in no queue for so many looks has ended: squeue may lag behind a submission.
@@ -147,9 +150,17 @@ class SlurmRunner:
         return self.jobs.get(entry.run.name)
 
     def _submit(self, entries: Sequence[Entry]) -> None:
-        """Submit runs as one array."""
+        """Submit runs as one array, or as some of equal size that share the jobs at once."""
         if not entries:
             return
+        arrays = -(-len(entries) // largest_array())
+        at_once = self.submit.parameters["array_parallelism"]
+        self.submit.update_parameters(array_parallelism=max(1, at_once // arrays))
+        for i in range(arrays):
+            self._submit_array(entries[i::arrays])
+        self.submit.update_parameters(array_parallelism=at_once)
+
+    def _submit_array(self, entries: Sequence[Entry]) -> None:
         with self.submit.batch():
             for entry in entries:
                 job = self.submit.submit(Job(entry.run.command, entry.log.resolve()))
@@ -197,6 +208,16 @@ class SlurmRunner:
         entry.problem = f"SLURM job {job.job_id} left no result"
         entry.status = WAITING if entry.attempts < ATTEMPTS else FAILED
         self.tell(entry)
+
+
+def largest_array() -> int:
+    """How many jobs an array may have: MaxArraySize, SLURM's default where it does not tell."""
+    try:
+        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True)
+    except OSError:
+        return MAX_ARRAY_SIZE
+    found = re.search(r"^MaxArraySize\s*= (\d+)", shown.stdout, re.MULTILINE)
+    return max(1, int(found[1])) if found else MAX_ARRAY_SIZE
 
 
 def queue() -> dict[str, str]:

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from ntk_tf.process.memory import peak_memory
+from ntk_tf.runs import History
 from ntk_tf.runs.saving import SaveWhenDue
 from ntk_tf.training.loop import Plan
 
@@ -133,6 +134,29 @@ class Speed(keras.callbacks.Callback):
             "gflops_per_second": rate and round(rate * self.batch_size * self.flops / 1e9, 3),
             "peak_memory_gib": round(peak_memory() / 2**30, 3),
         }
+
+
+class Clock(keras.callbacks.Callback):
+    """Counts the time of updates, and of what comes before and with the first ones, as parts.
+
+    Args:
+        history: whose parts `start` and `training` they are.
+    """
+
+    def __init__(self, history: History):
+        super().__init__()
+        self.history = history
+        self.part, self.began = "start", history.started
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Start the clock; for the first updates, which are traced, it started with the run."""
+        if self.part == "training":
+            self.began = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count the updates."""
+        self.history.add(self.part, time.monotonic() - self.began)
+        self.part = "training"
 
 
 class Profile(keras.callbacks.Callback):

@@ -53,6 +53,7 @@ class State:
         meta = {
             "tables": self.history.tables,
             "seconds": self.history.elapsed(),
+            "seconds_in": self.history.parts,
             "fingerprint": self._fingerprint,
         }
         checkpoint.save(self.directory, checkpoint.Checkpoint(step, arrays, meta))
@@ -71,7 +72,8 @@ class State:
         if found is None:
             return 0
         assign(self.variables, found.arrays, self.directory)
-        self.history = History(found.meta["tables"], found.meta["seconds"])
+        parts = found.meta.get("seconds_in", {})  # absent before version 0.2
+        self.history = History(found.meta["tables"], found.meta["seconds"], parts)
         return found.step
 
 

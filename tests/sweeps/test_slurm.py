@@ -1,5 +1,6 @@
 """Sweeps through a real SLURM; `scripts/single_node_slurm.sh start` brings one up."""
 
+import contextlib
 import io
 import os
 import shutil
@@ -77,6 +78,50 @@ def test_every_fate(cluster, tmp_path, monkeypatch):
     again.run()
     assert [attempts(entry) for entry in again.entries] == [1, 1]
     assert not again.jobs
+
+
+class FakeExecutor:
+    """Takes jobs as submitit does; `arrays`: their number and how many may run at once."""
+
+    def __init__(self, at_once):
+        self.parameters, self.arrays = {"array_parallelism": at_once}, []
+
+    def update_parameters(self, **given):
+        self.parameters |= given
+
+    @contextlib.contextmanager
+    def batch(self):
+        self.arrays.append([0, self.parameters["array_parallelism"]])
+        yield
+
+    def submit(self, job):
+        self.arrays[-1][0] += 1
+        return job
+
+
+@pytest.mark.parametrize(
+    ("largest", "arrays"), [(2, [[2, 2], [2, 2], [1, 2]]), (4, [[3, 4], [2, 4]]), (5, [[5, 8]])]
+)
+def test_more_runs_than_an_array_may_have(tmp_path, monkeypatch, largest, arrays):
+    monkeypatch.setattr(slurm, "largest_array", lambda: largest)
+    flags = ["--dataset=digits", "--models=standard", "--seeds=0,1,2,3,4"]
+    sweep = cli.parse_sweep(["sweep", *flags, f"--runs_dir={tmp_path}"])
+    entries = [Entry(run, tmp_path / "log") for run in sweep.runs]
+    submit = FakeExecutor(8)
+    runner = slurm.SlurmRunner(entries, submit, lambda entry: None, lambda: None)
+    runner._submit(runner._unsubmitted())
+    assert submit.arrays == arrays
+    assert runner.jobs.keys() == {run.name for run in sweep.runs}
+    assert submit.parameters["array_parallelism"] == 8
+    assert runner._unsubmitted() == []
+
+
+def test_largest_array_is_slurms(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.largest_array() == 1001
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho 'MaxArraySize            = 77'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    assert slurm.largest_array() == 77
 
 
 def test_refused_without_slurm(tmp_path):

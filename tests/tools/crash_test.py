@@ -66,7 +66,8 @@ def outcome(workdir):
     """What a finished run must have in common with the undisturbed one."""
     rows = table(workdir / "metrics.csv")
     result = json.loads((workdir / "result.json").read_text())
-    result = {k: v for k, v in result.items() if k not in ("seconds", "performance")}
+    machine = ("seconds", "seconds_in", "performance", "provenance")
+    result = {k: v for k, v in result.items() if k not in machine}
     newest = max((workdir / "checkpoint").glob("step-*.npz"))
     with np.load(newest) as file:
         weights = {name: file[name].tobytes() for name in file.files if name != "meta"}

@@ -27,7 +27,7 @@ def run(config: Baseline, options: Options, console: Console) -> dict[str, Any]:
 
     started = time.monotonic()
     inputs = Inputs(config, options)
-    inputs.open_workdir()
+    inputs.open_workdir(console)
     splits = {"train": inputs.source.train, "test": inputs.source.test}
     model = LogisticRegression(max_iter=config.max_steps or ITERATIONS)
     with console.status("logistic regression"), warnings.catch_warnings():
@@ -44,8 +44,8 @@ def run(config: Baseline, options: Options, console: Console) -> dict[str, Any]:
         "converged": iterations < model.max_iter,
         "parameters": int(model.coef_.size + model.intercept_.size),
         "seconds": round(time.monotonic() - started, 3),
-        "versions": runs.versions() | {"scikit-learn": _version()},
-    }
+    } | runs.provenance()
+    result["versions"]["scikit-learn"] = _version()
     path = options.workdir / "result.json"
     runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)
     return result

@@ -54,7 +54,7 @@ def run(config: Converged, options: Options, console: Console) -> dict[str, Any]
     """
     inputs = Inputs(config, options)
     model, step = network.build(config, options.workdir)
-    inputs.open_workdir()
+    inputs.open_workdir(console)
     solver = _Converged(config, options, inputs, model)
     try:
         state = solver.solve(console)
@@ -220,7 +220,7 @@ class _Converged:
             "parameters": self.ridge.size,
             "seed": config.seed,
             "seconds": round(self.history.elapsed(), 3),
-            "versions": runs.versions(),
+            **runs.provenance(),
         }
 
     def _save(self, state: State) -> None:

@@ -39,7 +39,7 @@ def run(config: Pretrained, options: Options, console: Console) -> dict[str, Any
     except torch_weights.WeightsError as error:
         raise DataError(str(error)) from error
     inputs = Inputs(config, options)
-    inputs.open_workdir()
+    inputs.open_workdir(console)
     test = inputs.source.test
     with console.status("evaluating"):
         batches = inputs.evaluation_batches(test)
@@ -53,7 +53,7 @@ def run(config: Pretrained, options: Options, console: Console) -> dict[str, Any
         "test_examples": len(test),
         "parameters": int(model.count_params()),
         "seconds": round(time.monotonic() - started, 3),
-        "versions": runs.versions(),
+        **runs.provenance(),
     }
     path = options.workdir / "result.json"
     runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)

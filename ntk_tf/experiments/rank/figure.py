@@ -19,7 +19,8 @@ COLUMNS = (
     "parameters",
     "trace",
     "largest_eigenvalue",
-    "condition",
+    "condition_of_singular_values",
+    "condition_of_eigenvalues",
     "train_accuracy",
     "test_accuracy",
     "seed",
@@ -58,7 +59,7 @@ def _read(run_dir: pathlib.Path) -> dict[str, Any]:
     Raises:
         RunDirectoryError: if that is not what a finished run leaves.
     """
-    content, path = runs.read_json(run_dir / RESULT), run_dir / "spectrum.npz"
+    content, path = runs.renamed(runs.read_json(run_dir / RESULT)), run_dir / "spectrum.npz"
     for name in ("width", "effective_rank", "rows"):
         if not isinstance(content.get(name), int | float):
             raise runs.RunDirectoryError(f"{run_dir / RESULT}: its {name} must be a number")

@@ -49,7 +49,7 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
     model, step = network.build(config, options.workdir)
     if config.precision == "float64":
         model = network.in_float64(model, config)
-    inputs.open_workdir()
+    inputs.open_workdir(console)
     try:
         result = _Rank(config, options, inputs, model, console).run()
     except ntk.BudgetError as error:
@@ -60,7 +60,7 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
         ) from error
     if step:
         result["from_step"] = step
-    complete = {"status": "completed"} | result | {"versions": runs.versions()}
+    complete = {"status": "completed"} | result | runs.provenance()
 
     def finish() -> None:
         runs.write_json(options.workdir / "rank.json", result)
@@ -117,7 +117,8 @@ class _Rank:
             "trace": spectrum.trace,
             "largest_eigenvalue": spectrum.largest_eigenvalue,
             "smallest_eigenvalue": spectrum.smallest_eigenvalue,
-            "condition": spectrum.condition,
+            "condition_of_singular_values": spectrum.condition,
+            "condition_of_eigenvalues": spectrum.condition**2,
             **regression,
             "peak_memory_gib": round(peak_memory() / 2**30, 3),
             "stages": {

@@ -1,6 +1,7 @@
 """Training from the first update to the result."""
 
 import math
+import time
 from typing import Any
 
 import keras
@@ -18,7 +19,7 @@ from ntk_tf.models.size import step_flops
 from ntk_tf.process import signals
 from ntk_tf.settings import Options, SettingError
 from ntk_tf.training import distribution
-from ntk_tf.training.callbacks import Profile, Save, Speed, StopAtDivergence, divergence
+from ntk_tf.training.callbacks import Clock, Profile, Save, Speed, StopAtDivergence, divergence
 from ntk_tf.training.loop import Plan, evaluation_function, train
 from ntk_tf.training.progress import ShowProgress
 from ntk_tf.training.records import Record
@@ -34,6 +35,7 @@ def run(config: Train, options: Options, console: Console) -> dict[str, Any]:
     Raises:
         SettingError: if the batches cannot be split over the devices.
     """
+    began = time.monotonic()
     inputs = Inputs(config, options)
     try:
         strategy = distribution.strategy(options.strategy)
@@ -43,8 +45,10 @@ def run(config: Train, options: Options, console: Console) -> dict[str, Any]:
         raise SettingError(f"--{error}") from error
     with strategy.scope():
         model = network.compiled(config, inputs.steps_per_epoch, config.linearized, options.workdir)
-    inputs.open_workdir()
-    result = _Training(config, options, inputs, model, console).run()
+    inputs.open_workdir(console)
+    training = _Training(config, options, inputs, model, console)
+    training.state.history.started = began
+    result = training.run()
     path = options.workdir / "result.json"
     runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)
     return result
@@ -97,14 +101,14 @@ class _Training:
         config, plan = self.config, self.plan
         batches = self.inputs.training_batches(plan.start_step)
         minutes = self.options.checkpoint_minutes
-        stop = StopAtDivergence(plan)
+        clock, stop = Clock(self.state.history), StopAtDivergence(plan)
         record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
         save = Save(self.state.save, plan, minutes)
         network = getattr(self.model, "base", self.model)
         flops = step_flops(network, config.linearized, config.input_shape)
         self.speed = Speed(config.batch_size, flops)
         with signals.deferred(), ShowProgress(title(config), plan, self.console) as progress:
-            callbacks = [stop, record, save, progress, self.speed]
+            callbacks = [clock, stop, record, save, progress, self.speed]
             if self.profiled:
                 callbacks.append(Profile(self.options.workdir / "tensorboard", *self.profiled))
             step = train(self.model, batches, plan, self._test, callbacks)
@@ -115,9 +119,10 @@ class _Training:
     def _result(self, step: int, diverged_at: int | None) -> dict[str, Any]:
         """The content of result.json."""
         if diverged_at is None:
-            with self.console.status("evaluating on the training set"):
+            saying = self.console.status("evaluating on the training set")
+            with saying, self.state.history.timed("evaluation"):
                 train_logs = self.evaluate(self._evaluation_batches(self.inputs.source.train))
-            test_logs = self.evaluate(self.test_batches)
+                test_logs = self.evaluate(self.test_batches)
             if not math.isfinite(train_logs["loss"] + test_logs["loss"]):
                 diverged_at = step
         result = {"status": "completed"}
@@ -134,9 +139,9 @@ class _Training:
             "parameters": sum(math.prod(w.shape) for w in self.model.trainable_weights),
             "seed": self.config.seed,
             "learning_rate": self.config.learning_rate,
-            "seconds": round(self.state.history.elapsed(), 3),
+            **self.state.history.times(),
             "performance": self.speed.result(),
-            "versions": runs.versions(),
+            **runs.provenance(),
         }
 
     def _evaluation_batches(self, split: Split) -> tf.data.Dataset:
@@ -145,5 +150,6 @@ class _Training:
         return self.inputs.evaluation_batches(split, even)
 
     def _test(self) -> dict[str, float]:
-        logs = self.evaluate(self.test_batches)
+        with self.state.history.timed("evaluation"):
+            logs = self.evaluate(self.test_batches)
         return {"test_loss": logs["loss"], "test_accuracy": logs["accuracy"]}

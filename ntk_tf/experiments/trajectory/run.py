@@ -6,6 +6,7 @@ graph (Figure 2 of Samarin et al. 2020). At chosen updates the distance between 
 pictures is measured, and on request the movement of the network's kernel.
 """
 
+import time
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from ntk_tf.experiments.trajectory.show import Show
 from ntk_tf.process import signals
 from ntk_tf.settings import Options
 from ntk_tf.training import distribution
-from ntk_tf.training.callbacks import Save, StopAtDivergence, divergence
+from ntk_tf.training.callbacks import Clock, Save, StopAtDivergence, divergence
 from ntk_tf.training.loop import Plan, train
 from ntk_tf.training.progress import ShowProgress
 from ntk_tf.training.state import State, changing_variables
@@ -40,11 +41,12 @@ KERNEL_COLUMNS = ("step", "relative_change", "cosine", "label_alignment")
 
 def run(config: Trajectory, options: Options, console: Console) -> dict[str, Any]:
     """Train both models and record their trajectories; see `experiments.Experiment`."""
+    began = time.monotonic()
     inputs = Inputs(config, options)
     chosen = choose_examples(inputs.source.test.labels, config.examples)
     trajectory = _Trajectory(config, options, inputs, chosen, console)
-    inputs.open_workdir()
-    result = trajectory.run()
+    inputs.open_workdir(console)
+    result = trajectory.run(began)
 
     def finish() -> None:
         figure.draw([options.workdir], options.workdir)
@@ -111,18 +113,19 @@ class _Trajectory:
         place = options.workdir / "checkpoint"
         self.state = State(place, variables, fixed, [self.pair.records])
 
-    def run(self) -> dict[str, Any]:
-        """Train to the end and write everything down."""
+    def run(self, began: float) -> dict[str, Any]:
+        """Train to the end and write everything down; `began` is when the run did."""
         start, pauses = self.state.restore(), self._pauses()
+        self.state.history.started = began
         plan = Plan(self.inputs.steps_per_epoch, self.total, start, pauses)
         minutes = self.options.checkpoint_minutes
-        stop = StopAtDivergence(plan)
+        clock, stop = Clock(self.state.history), StopAtDivergence(plan)
         save = Save(self.save, plan, min(1.0, minutes))
         folder, history = self.options.workdir / "tensorboard", self.state.history
         show = Show(folder, self.pair, self.chosen, self.labels, history, plan.start_step)
         name = f"{title(self.config)} and its linearization"
         with signals.deferred(), ShowProgress(name, plan, self.console) as progress:
-            callbacks = [stop, self._measure(plan), show, save, progress]
+            callbacks = [clock, stop, self._measure(plan), show, save, progress]
             batches = self.inputs.training_batches(plan.start_step)
             step = train(self.pair, batches, plan, dict, callbacks)
         runs.insist(save.complete, minutes)
@@ -211,6 +214,6 @@ class _Trajectory:
             "parameters": int(self.pair.standard.count_params()),
             "seed": self.config.seed,
             "learning_rate": self.config.learning_rate,
-            "seconds": round(self.state.history.elapsed(), 3),
-            "versions": runs.versions(),
+            **self.state.history.times(),
+            **runs.provenance(),
         }

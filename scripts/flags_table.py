@@ -1,4 +1,4 @@
-"""Write README's table of flags from the declarations of the settings: `make format` does."""
+"""Write the table in docs/flags.md from the declarations of the settings: `make format` does."""
 
 import pathlib
 
@@ -7,8 +7,8 @@ from ntk_tf.experiments.resolving import all_declarations
 from ntk_tf.settings import Options
 from ntk_tf.settings.setting import declarations
 
-README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
-BEGIN, END = "<!-- flags: written by scripts/readme_table.py -->\n", "<!-- end of flags -->\n"
+PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs/flags.md"
+BEGIN, END = "<!-- flags: written by scripts/flags_table.py -->\n", "<!-- end of flags -->\n"
 
 
 def table() -> str:
@@ -21,12 +21,12 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def with_table(readme: str) -> str:
-    """README's text with the table as it should be."""
-    before, _, rest = readme.partition(BEGIN)
+def with_table(page: str) -> str:
+    """The page with the table as it should be."""
+    before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text()))
+    PAGE.write_text(with_table(PAGE.read_text()))
