@@ -17,8 +17,8 @@ from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.resolving import from_json
 from ntk_tf.settings import Config, SettingError
 
-#: Folders of a run directory that hold no runs.
-_INNER = ("checkpoint", "tensorboard")
+#: Folders of a run directory that hold no runs, or a part of its own.
+_INNER = ("checkpoint", "tensorboard", "pretraining")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,8 @@ _NAMED = ("experiment", "arch", "dataset")
 _WITHIN = ("width", "linearized", "seed", "learning_rate", "weight_decay")
 #: The same for an experiment other than training, where a learning rate is not chosen.
 _WITHIN_OTHERS = ("width", "seed")
+#: And for converged linearizations, of which each weight decay is shown.
+_WITHIN_CONVERGED = ("weight_decay", "weight_decays", "preconditioner_examples", "max_passes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +196,8 @@ def _study(group: Sequence[Record], groups: Sequence[Sequence[Record]]) -> Study
 def differences(config: Config) -> dict[str, Any]:
     """The settings that are not the paper's, besides those that a study varies."""
     within = _WITHIN if config.experiment == "train" else _WITHIN_OTHERS
+    if config.experiment == "converged":
+        within += _WITHIN_CONVERGED
     return {k: v for k, v in config.changed().items() if k not in _NAMED + within}
 
 

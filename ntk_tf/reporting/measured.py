@@ -12,6 +12,7 @@ from ntk_tf.reporting.tables import Column, Table
 _TITLES = {
     "trajectory": "Trajectories",
     "rank": "Effective rank",
+    "converged": "Where training ends",
     "baseline": "Logistic regression",
     "pretrained": "Trained on all of ImageNet",
 }

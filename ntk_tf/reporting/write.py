@@ -1,5 +1,6 @@
 """A report: tables, figures and a page, out of run directories."""
 
+import dataclasses
 import functools
 import pathlib
 import re
@@ -28,16 +29,18 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
         RunDirectoryError: if there are no runs, or the folder cannot be written.
     """
     found = collect.read(runs_dir)
-    trained = grouping.studies(found.of("train"))
+    started = [r for r in found.of("train") if r.config.pretrain_steps]
+    trained = grouping.studies(r for r in found.of("train") if not r.config.pretrain_steps)
     link = functools.partial(page.link, folder=output_dir)
     try:
         for name in ("tables", "figures"):
             (output_dir / name).mkdir(parents=True, exist_ok=True)
         sections = [_study_section(study, output_dir, link) for study in trained]
         sections += _figure1_section(trained, found, output_dir)
+        sections += _start_sections(started, found, output_dir)
         for experiment in found.experiments():
             if experiment != "train":
-                sections += _measured_sections(experiment, found, output_dir, link)
+                sections += _measured_sections(experiment, found, trained, output_dir, link)
         empty = _sections_without_runs(trained, sections)
         table1 = Section("Table 1", studies.table1(trained))
         filled = any(row.keys() & {"standard", "linearized"} for row in table1.table.rows)
@@ -122,8 +125,51 @@ def _figure1_section(
     return [Section(table.title, table, [Figure(path, "Accuracies: bars are ours")])]
 
 
+def _start_sections(
+    started: Sequence[Record], found: Found, output_dir: pathlib.Path
+) -> list[Section]:
+    """Linearizations of trained networks: a section for each that has several moments."""
+    from ntk_tf.reporting import starts  # matplotlib takes its time
+
+    sections, seen = [], []
+    for study in grouping.studies(started):
+        records = starts.with_start(study, found.of("train"))
+        if records in seen:
+            continue
+        seen.append(records)
+        title = f"Linearized after some training: {study.model_title} on {study.data_title}"
+        name = _file_name("pretrain", study.arch, study.data_title, str(len(seen)))
+        table = starts.table(name, title, records)
+        path = output_dir / "figures" / name
+        starts.draw(table, path)
+        caption = "Test accuracy against the moment of linearization"
+        sections.append(
+            Section(title, table, [Figure(path, caption)], "", [], {"": study.common()})
+        )
+    return sections
+
+
+def _end_section(
+    section: Section, together: Sequence[Study], trained: Sequence[Study], output_dir: pathlib.Path
+) -> Section:
+    """The section of converged linearizations: beside network and SGD, every run folded away."""
+    from ntk_tf.reporting import ends
+
+    name = f"{section.table.name}_gap"
+    table = ends.table(name, section.title, together, trained)
+    path = output_dir / "figures" / name
+    ends.draw(table, path)
+    figure = Figure(path, "Test accuracy against weight decay")
+    runs_table = dataclasses.replace(section.table, title="Every run")
+    return dataclasses.replace(section, table=table, figures=[figure], more=[runs_table])
+
+
 def _measured_sections(
-    experiment: str, found: Found, output_dir: pathlib.Path, link: Callable[[Record], str]
+    experiment: str,
+    found: Found,
+    trained: Sequence[Study],
+    output_dir: pathlib.Path,
+    link: Callable[[Record], str],
 ) -> list[Section]:
     """The runs of an experiment other than training: a section an architecture and dataset."""
     groups: dict[tuple[str, str], list[Study]] = {}
@@ -140,7 +186,10 @@ def _measured_sections(
         ]
         details = {study.note or "the paper's settings": study.common() for study in together}
         table = measured.table(name, title, together, link)
-        sections.append(Section(title, table, figures, "", [], details))
+        section = Section(title, table, figures, "", [], details)
+        if experiment == "converged":
+            section = _end_section(section, together, trained, output_dir)
+        sections.append(section)
     return sections
 
 

@@ -1,0 +1,155 @@
+"""Where training ends: how much of the gap between a network and its linearization is SGD's.
+
+The gap in accuracy is (network - converged) + (converged - SGD): the first part is the kernel's and
+weight decay's, the second what SGD on the linearization has not reached.
+"""
+
+import pathlib
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ntk_tf import plots
+from ntk_tf.plots import plt
+from ntk_tf.reporting.collect import Record
+from ntk_tf.reporting.grouping import Setting, Study, choose
+from ntk_tf.reporting.tables import Column, Table
+
+_MODELS = (("network", "network"), ("sgd", "by SGD"), ("converged", "converged"))
+COLUMNS = [
+    Column("width", "width", "value"),
+    Column("weight_decay", "weight decay", "value"),
+    *(Column(f"{key}_test", f"{title}, test", "mean") for key, title in _MODELS),
+    Column("kernel", "network − converged", "difference"),
+    Column("descent", "converged − SGD", "difference"),
+    *(Column(f"{key}_train", f"{title}, train", "mean") for key, title in _MODELS),
+    Column("settings", "other settings"),
+]
+NOTE = (
+    "Accuracies in percent: of the network, of its linearization trained by SGD, and of the"
+    " linearization's minimizer at the weight decay of the row; mean and standard deviation over"
+    " seeds, of the same seeds where there are such. The gap of test accuracies in two parts, in"
+    " points. SGD stands beside the minimizer of its own weight decay only."
+)
+
+
+def table(name: str, heading: str, ends: Sequence[Study], trained: Sequence[Study]) -> Table:
+    """A row a width and weight decay.
+
+    Args:
+        name: of the table's files.
+        heading: its title.
+        ends: converged runs with one architecture on one dataset.
+        trained: studies of training, from which the closest to the paper's settings is taken.
+    """
+    rows = [row for study in ends for row in _rows(study, trained)]
+    shown = [c for c in COLUMNS if c.key != "settings" or any(row["settings"] for row in rows)]
+    return Table(name, heading, shown, rows, NOTE)
+
+
+def draw(table: Table, path: pathlib.Path) -> None:
+    """Draw test accuracy against weight decay, a panel a width; SGD and network as lines.
+
+    Args:
+        table: of `table`.
+        path: of the files, without ending.
+    """
+    widths = sorted({row["width"] for row in table.rows})
+    with plt.rc_context(plots.STYLE):
+        size = (1 + 2.4 * len(widths), 2.8)
+        figure, axes = plt.subplots(
+            1, len(widths), figsize=size, sharey=True, squeeze=False, layout="constrained"
+        )
+        for axis, width in zip(axes[0], widths, strict=True):
+            _draw_width(axis, [row for row in table.rows if row["width"] == width])
+            axis.set_title(f"width {width}")
+        axes[0][0].set_ylabel("test accuracy in percent")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        plots.save(figure, path)
+
+
+def _draw_width(axis: plt.Axes, rows: Sequence[dict[str, Any]]) -> None:
+    ordered = sorted(rows, key=lambda row: row["weight_decay"])
+    decays = [row["weight_decay"] for row in ordered]
+    looks: dict[str, dict[str, Any]] = {
+        "network": {"color": plots.COLOURS[0], **plots.NETWORK},
+        "sgd": {"color": plots.COLOURS[1], "marker": "s", "linestyle": "none"},
+        "converged": {"color": plots.COLOURS[2], "marker": "o", **plots.LINEARIZATION},
+    }
+    for key, title in _MODELS:
+        pairs = [(d, row.get(f"{key}_test")) for d, row in zip(decays, ordered, strict=True)]
+        found = [pair for pair in pairs if pair[1] is not None]
+        if found and key == "network":  # which no row's weight decay is of
+            axis.axhline(found[0][1], label=title, linewidth=1.2, **looks[key])
+        elif found:
+            name = f"linearization {title}"
+            axis.plot(*zip(*found, strict=True), label=name, markersize=4, **looks[key])
+    axis.set_xscale("symlog", linthresh=min((d for d in decays if d), default=1.0))
+    axis.set_xlabel("weight decay")
+
+
+def _rows(study: Study, trained: Sequence[Study]) -> Iterator[dict[str, Any]]:
+    groups: dict[tuple[int, float], list[dict[str, Any]]] = {}
+    for record in study.records:
+        for solution in _solutions(record):
+            place = record.config.width, solution["weight_decay"]
+            groups.setdefault(place, []).append(solution)
+    for (width, decay), found in sorted(groups.items()):
+        row: dict[str, Any] = {"width": width, "weight_decay": decay, "settings": study.note}
+        row |= _cells("converged", _of_solutions(found))
+        row |= _cells("network", _chosen(study, trained, width, None))
+        row |= _cells("sgd", _chosen(study, trained, width, decay))
+        row["kernel"] = _difference(row, "network", "converged")
+        row["descent"] = _difference(row, "converged", "sgd")
+        yield row
+
+
+def _solutions(record: Record) -> list[dict[str, Any]]:
+    """The minimizers of a run: of one weight decay, or of several."""
+    alone = record.result | {"weight_decay": getattr(record.config, "weight_decay", None)}
+    return record.result.get("solutions") or [alone]
+
+
+def _of_solutions(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    return {
+        split: [100 * solution[f"{split}_accuracy"] for solution in found]
+        for split in ("test", "train")
+    }
+
+
+def _chosen(
+    study: Study, trained: Sequence[Study], width: int, decay: float | None
+) -> dict[str, list[float]]:
+    """Accuracies of the network, or of the linearization with a weight decay; none if not run.
+
+    They are those of the seeds whose minimizers there are, if any of these was trained.
+    """
+    seeds = {r.config.seed for r in study.records if r.config.width == width}
+    for other in trained:
+        if (other.arch, other.dataset) == (study.arch, study.dataset):
+            fitting = [s for s in other.settings if _fits(s, width, decay)]
+            setting = choose(fitting)
+            if setting:
+                done = [record for record in setting.records if not record.diverged]
+                alike = [record for record in done if record.config.seed in seeds]
+                return _of_solutions([record.result for record in alike or done])
+    return {}
+
+
+def _fits(setting: Setting, width: int, decay: float | None) -> bool:
+    same = setting.width == width and setting.linearized == (decay is not None)
+    return same and (decay is None or setting.weight_decay == decay)
+
+
+def _cells(key: str, values: dict[str, list[float]]) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for split, found in values.items():
+        cells[f"{key}_{split}"] = statistics.fmean(found)
+        cells[f"{key}_{split}_std"] = statistics.stdev(found) if len(found) > 1 else None
+    return cells
+
+
+def _difference(row: dict[str, Any], one: str, other: str) -> float | None:
+    values = row.get(f"{one}_test"), row.get(f"{other}_test")
+    return None if None in values else values[0] - values[1]

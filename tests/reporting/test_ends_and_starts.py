@@ -1,0 +1,66 @@
+"""Converged linearizations beside network and SGD; linearizations of trained networks."""
+
+import pytest
+from written_runs import fake, rows
+
+from ntk_tf import runs
+from ntk_tf.reporting import write
+
+
+def test_gap_in_two_parts(tmp_path):
+    for seed, network, sgd, end in ((0, 99, 94, 95), (1, 97, 92, 94)):
+        fake(tmp_path / "runs", 99.5, network, dataset="mnist", seed=seed)
+        fake(tmp_path / "runs", 93, sgd, dataset="mnist", seed=seed, linearized=True)
+        fake(tmp_path / "runs", 96, end, dataset="mnist", seed=seed, experiment="converged")
+    fake(tmp_path / "runs", 10, 10, dataset="mnist", seed=2)  # no end of this seed is known
+    solutions = [
+        {"weight_decay": decay, "train_accuracy": value, "test_accuracy": value / 2}
+        for decay, value in ((5e-5, 0.9), (1e-8, 0.8))
+    ]
+    fake(
+        *(tmp_path / "runs", 90, 45),
+        **{"dataset": "mnist", "experiment": "converged", "width": 2},
+        weight_decays=(5e-5, 1e-8),
+        more={"solutions": solutions},
+    )
+    write.write(tmp_path / "runs", tmp_path / "out")
+    found = rows(tmp_path / "out/tables/converged_lenet_MNIST_gap.csv")
+    assert [(r["width"], r["weight_decay"]) for r in found] == [
+        ("1", "5e-05"),
+        ("2", "1e-08"),
+        ("2", "5e-05"),
+    ]
+    first = found[0]
+    assert (first["network_test"], first["sgd_test"]) == ("98.0", "93.0")
+    assert (first["converged_test"], first["converged_test_std"]) == ("94.5", "0.7071")
+    assert (first["kernel"], first["descent"]) == ("3.5", "1.5")
+    assert [r["converged_test"] for r in found[1:]] == ["40.0", "45.0"]
+    assert found[1]["network_test"] == found[1]["descent"] == ""
+    assert (tmp_path / "out/figures/converged_lenet_MNIST_gap.svg").stat().st_size > 5000
+    assert "network − converged" in (tmp_path / "out/index.html").read_text()
+
+
+def test_moments_of_linearization(tmp_path):
+    settings = {"dataset": "mnist", "linearized": True}
+    for steps, test in ((0, 94), (100, 95), (1000, 97)):
+        for seed in (0, 1):
+            folder = fake(
+                *(tmp_path / "runs", 90, test + seed), pretrain_steps=steps, seed=seed, **settings
+            )
+            if steps:
+                fake(folder, 80, steps / 20, dataset="mnist", max_steps=steps, name="pretraining")
+    write.write(tmp_path / "runs", tmp_path / "out")
+    found = rows(tmp_path / "out/tables/pretrain_lenet_MNIST_1.csv")
+    assert [(r["updates"], r["seeds"]) for r in found] == [("0", "2"), ("100", "2"), ("1000", "2")]
+    assert [r["linearized_test"] for r in found] == ["94.5", "95.5", "97.5"]
+    assert [r["network_test"] for r in found] == ["", "5.0", "50.0"]
+    assert (tmp_path / "out/figures/pretrain_lenet_MNIST_1.svg").stat().st_size > 5000
+    widths = rows(tmp_path / "out/tables/figure3_lenet_mnist.csv")
+    ours = [(r["model"], r["test"]) for r in widths if r["test"]]
+    assert ours == [("linearized LeNet", "94.5")]
+
+
+def test_missing_training_before_is_named(tmp_path):
+    fake(tmp_path / "runs", 90, 95, dataset="mnist", linearized=True, pretrain_steps=3)
+    with pytest.raises(runs.RunDirectoryError, match="pretraining"):
+        write.write(tmp_path / "runs", tmp_path / "out")
