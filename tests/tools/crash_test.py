@@ -1,6 +1,7 @@
 """Does a run survive kills, full disks and hostile input? Reports counts; exits with 1 if not.
 
     python tests/tools/crash_test.py runs     [--kills=100]      # kill -9 at random instants
+    python tests/tools/crash_test.py converged [--kills=10]      # the same while solving
     python tests/tools/crash_test.py sweep    [--kills=20]       # the runner of a sweep of 8 runs
     python tests/tools/crash_test.py disk                     # a small tmpfs that fills; needs root
     python tests/tools/crash_test.py fuzz     [--flag_sets=2000] [--files=500]
@@ -41,6 +42,8 @@ TINY = [
     "--test_examples=20",
     "--checkpoint_minutes=0.001",
 ]
+#: A solution by the preconditioner of some pictures, and several without.
+CONVERGED = ["--experiment=converged", "--dataset=digits", "--checkpoint_minutes=0.001"]
 #: Nothing takes longer than so many seconds, on a machine that is shared with others.
 LIMIT = 900
 ENVIRONMENT = os.environ | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
@@ -403,7 +406,7 @@ def start_together(folder, count, manual_dir):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mode", choices=("runs", "sweep", "disk", "fuzz", "parallel"))
+    parser.add_argument("mode", choices=("runs", "converged", "sweep", "disk", "fuzz", "parallel"))
     parser.add_argument("--kills", type=int)
     parser.add_argument("--flag_sets", type=int, default=2000)
     parser.add_argument("--files", type=int, default=500)
@@ -418,6 +421,10 @@ def main():
         folder = pathlib.Path(name)
         if given.mode == "runs":
             count = kill_runs(folder, given.kills or 100, given.jobs)
+        elif given.mode == "converged":
+            some = ["--preconditioner_examples=100", "--weight_decays=1e-3,1e-4"]
+            settings = [[*CONVERGED, "--tolerance=1e-5", flag] for flag in some]
+            count = kill_runs(folder, given.kills or 10, given.jobs, settings, each=5)
         elif given.mode == "sweep":
             count = kill_sweeps(folder, given.kills or 20)
         elif given.mode == "disk":
