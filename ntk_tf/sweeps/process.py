@@ -1,21 +1,18 @@
 """One run as a process of its own: with a log file, and not outliving the sweep."""
 
 import contextlib
-import ctypes
 import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ntk_tf import runs
+from ntk_tf.process import signals
 
 #: Seconds that a process has to save what it has before it is killed; SLURM gives it 30.
 PATIENCE = 25.0
-#: <linux/prctl.h>
-_PR_SET_PDEATHSIG = 1
 
 
 def start(
@@ -53,23 +50,8 @@ def start(
             stderr=subprocess.STDOUT,
             env=dict(environment),
             start_new_session=True,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=signals.die_with_parent(),
         )
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """What a child does first, so that the kernel kills it when its parent ends."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def first() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before it could be watched
-            os._exit(1)
-
-    return first
 
 
 def end(processes: Sequence[subprocess.Popen], patience: float = PATIENCE) -> None:
