@@ -9,15 +9,20 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ntk_tf import runs
-from ntk_tf.process import signals
+from ntk_tf.process import signals, warm
 
 #: Seconds that a process has to save what it has before it is killed; SLURM gives it 30.
 PATIENCE = 25.0
+#: A process that was started cold or warm.
+Started = subprocess.Popen | warm.Process
 
 
 def start(
-    command: Sequence[str], log: pathlib.Path, environment: Mapping[str, str]
-) -> subprocess.Popen:
+    command: Sequence[str],
+    log: pathlib.Path,
+    environment: Mapping[str, str],
+    server: warm.Server | None = None,
+) -> Started:
     """Start a command whose output is appended to a log file.
 
     It does not hear the terminal's Ctrl-C, and on Linux it is killed when this process ends,
@@ -28,6 +33,7 @@ def start(
         command: program and arguments.
         log: created with its folder where it does not exist.
         environment: of the process.
+        server: starts it warm where it can; None for a cold start.
 
     Returns:
         The process.
@@ -43,6 +49,9 @@ def start(
             raise runs.WriteError(log, error.strerror or str(error)) from error
         with contextlib.suppress(OSError):  # a full disk shall not keep the run from trying
             file.write(f"$ {' '.join(command)}\n".encode())
+        if server:
+            with contextlib.suppress(warm.ColdError):
+                return server.start(command, file.fileno(), file.fileno(), environment)
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -54,7 +63,7 @@ def start(
         )
 
 
-def end(processes: Sequence[subprocess.Popen], patience: float = PATIENCE) -> None:
+def end(processes: Sequence[Started], patience: float = PATIENCE) -> None:
     """Terminate processes; kill those that are still there after some seconds.
 
     Args:
