@@ -1,4 +1,4 @@
-"""Kills, signals, full disks, divergence, hostile input: short versions of `tests/tools/crash_test.py`.
+"""Kills, signals, full disks, divergence, hostile input: `tests/tools/crash_test.py` in short.
 
 An interrupted run must end exactly as the undisturbed one, so that is what all compare with.
 """

@@ -93,13 +93,13 @@ def obey() -> None:
         raise Interrupted(_came)
 
 
-def die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], object]:
     """What a child of this process does first, so that Linux kills it when its parent ends.
 
-    None on other systems.
+    It does nothing on other systems.
     """
     if not sys.platform.startswith("linux"):
-        return None
+        return lambda: None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 

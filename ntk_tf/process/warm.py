@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ntk_tf.process import signals, startup
 
@@ -41,11 +42,17 @@ class Process:
     """
 
     def __init__(self, status: socket.socket):
+        """Wait until it has been forked.
+
+        Raises:
+            ColdError: if it was not.
+        """
         self._status = status
         pid = status.recv(16)
         if not pid:
             raise ColdError("the server has ended")
-        self.pid, self.returncode = int(pid), None
+        self.pid = int(pid)
+        self.returncode: int | None = None
 
     def poll(self) -> int | None:
         """The exit code; None while it runs."""
@@ -222,7 +229,7 @@ def _keep(status: int, stdout: int, stderr: int) -> None:
         os._exit(0)
 
 
-def _prepare(request: Mapping) -> list[str]:
+def _prepare(request: Mapping[str, Any]) -> list[str]:
     """Take over environment and folder of a request; its arguments."""
     os.environ.clear()
     os.environ.update(request["environment"])

@@ -98,7 +98,7 @@ class Runner:
                 self._launch(entry, free.pop(0))
 
     def _warm(self, environment: Mapping[str, str]) -> warm.Server | None:
-        """A server, where there are more runs than places and it saves time therefore."""
+        """A server, if there are more runs than places: then it saves time."""
         left = [entry for entry in self.entries if entry.status not in ENDED]
         if not warm.is_possible() or len(left) <= len(self.environments):
             return None

@@ -43,7 +43,7 @@ def start(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=N
 
 
 def run(arguments, timeout=300, env=None):
-    """Carry out a command line to its end: exit code, standard output and error, as `subprocess`."""
+    """As `subprocess.run`: a command line to its end; exit code, standard output and error."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = start(arguments, out, err, env)
         try:
