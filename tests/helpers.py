@@ -2,9 +2,8 @@
 
 import csv
 import json
-import subprocess
-import sys
 
+import commands
 import pytest
 from rich.console import Console
 
@@ -21,12 +20,8 @@ def carry_out(config, options, console=None):
     return EXPERIMENTS[config.experiment].run(config, options, console)
 
 
-def command(*args):
-    return [sys.executable, "-m", "ntk_tf.main", *args]
-
-
-def main(*args):
-    return subprocess.run(command(*args), capture_output=True, text=True, timeout=300)
+def main(*args, **options):
+    return commands.run(commands.command(*args), **options)
 
 
 def in_process(workdir, **settings):

@@ -14,6 +14,7 @@ import threading
 import time
 import types
 
+import commands
 import crash_test
 import numpy as np
 import pytest
@@ -106,16 +107,12 @@ def train_plan(*args, **kwargs):
 
 def test_terminated_command_says_that_it_goes_on(tmp_path):
     arguments = [*crash_test.TRAIN, "--epochs=50", f"--workdir={tmp_path / 'run'}"]
-    process = subprocess.Popen(
-        crash_test.command(*arguments),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with open(tmp_path / "errors", "w") as errors:
+        process = commands.start(commands.command(*arguments), stderr=errors)
     crash_test._wait_for(lambda: list(tmp_path.glob("run/checkpoint/*.npz")), process)
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == signals.REQUEUE == 75
+    assert process.wait(60) == signals.REQUEUE == 75
+    error = (tmp_path / "errors").read_text()
     assert error == "stopped by SIGTERM; the same command goes on where this one was\n"
     assert not runs.is_owned(tmp_path / "run")
 
@@ -354,14 +351,9 @@ def test_fuzz(tmp_path):
 def test_shared_dataset_is_prepared_once(mnist_files, tmp_path):
     """Two processes want it at the same time from cold."""
     flags = ["--dataset=mnist", f"--manual_dir={mnist_files}", f"--data_dir={tmp_path / 'tfds'}"]
-    processes = [
-        subprocess.Popen(
-            crash_test.command(*flags, "--prepare_data"), stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    errors = [process.communicate(timeout=200)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    arguments = commands.command(*flags, "--prepare_data")
+    processes = [commands.start(arguments) for _ in range(2)]
+    assert [process.wait(200) for process in processes] == [0, 0]
     assert data.find("mnist", data_dir=str(tmp_path / "tfds")) == "prepared"
     assert not list(tmp_path.rglob("*incomplete*"))
 

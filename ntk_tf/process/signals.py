@@ -5,8 +5,11 @@ before a job is pre-empted or out of time, SIGINT from Ctrl-C, SIGHUP from a ter
 """
 
 import contextlib
+import ctypes
+import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 #: What a process exits with that was asked to end by SIGTERM or SIGUSR2 and can go on: EX_TEMPFAIL
 #: of sysexits.h. Batch scripts queue such a run again.
@@ -19,6 +22,9 @@ _EXIT_CODES = {
     for name, code in (("SIGTERM", REQUEUE), ("SIGUSR2", REQUEUE), ("SIGINT", 130), ("SIGHUP", 129))
     if hasattr(signal, name)
 }
+
+#: <linux/prctl.h>
+_PR_SET_PDEATHSIG = 1
 
 _deferring = False
 _came: signal.Signals | None = None
@@ -85,3 +91,21 @@ def obey() -> None:
     """
     if _came is not None:
         raise Interrupted(_came)
+
+
+def die_with_parent() -> Callable[[], object]:
+    """What a child of this process does first, so that Linux kills it when its parent ends.
+
+    It does nothing on other systems.
+    """
+    if not sys.platform.startswith("linux"):
+        return lambda: None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def first() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before it could be watched
+            os._exit(1)
+
+    return first

@@ -43,25 +43,34 @@ def prepare_streams() -> None:
             setattr(sys, name, text)
 
 
-def import_tensorflow(one_thread_an_operation: bool = False) -> None:
-    """Import TensorFlow and what goes with it, keeping informational messages off the screen.
+def load_tensorflow() -> None:
+    """Load TensorFlow's modules and Keras', which uses no device and starts no thread yet.
 
-    Args:
-        one_thread_an_operation: do not split operations over threads, unless the environment's
-            TF_NUM_INTRAOP_THREADS says so; they still run side by side.
-
-    TensorFlow's libraries write to the process's standard error while they load, past Python and
-    before any log level counts; what is not known to be noise is passed on.
+    Its libraries write to the process's standard error while they load, past Python and before any
+    log level counts; what is not known to be noise is passed on.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if one_thread_an_operation:
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     if not devices.has_driver():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # before a user's environment or keras.json
     with _filtered_stderr():
-        import tensorflow as tf
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401
 
+
+def import_tensorflow(one_thread_an_operation: bool = False) -> None:
+    """Import TensorFlow and what goes with it, ready for work, without informational messages.
+
+    Args:
+        one_thread_an_operation: do not split operations over threads, unless the environment's
+            TF_NUM_INTRAOP_THREADS says so; they still run side by side.
+    """
+    if one_thread_an_operation:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    load_tensorflow()
+    import tensorflow as tf
+
+    with _filtered_stderr():
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 is float32

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ntk_tf import runs
-from ntk_tf.process import signals
+from ntk_tf.process import signals, warm
 from ntk_tf.sweeps import process
 from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, INTERRUPTED, RUNNING, WAITING, Entry
 
@@ -33,6 +33,7 @@ class Runner:
     ):
         self.entries, self.environments = entries, environments
         self.tell, self.tick = tell, tick
+        self.server: warm.Server | None = None
 
     def run(self) -> None:
         """Carry out all runs; whatever ends this early ends the processes too."""
@@ -43,6 +44,11 @@ class Runner:
                 self.tick()
                 time.sleep(TICK)
         finally:
+            self._end()
+
+    def _end(self) -> None:
+        """End what still runs, which gets its time to save, and the server."""
+        try:
             running = [entry for entry in self.entries if entry.status == RUNNING]
             process.end([entry.process for entry in running if entry.process])
             for entry in running:
@@ -50,6 +56,9 @@ class Runner:
                 if not entry.read_result():
                     entry.status = INTERRUPTED
                 self.tell(entry)
+        finally:
+            if self.server:
+                self.server.close()
 
     def _collect(self) -> None:
         """See which processes have ended."""
@@ -88,9 +97,18 @@ class Runner:
             elif free:
                 self._launch(entry, free.pop(0))
 
+    def _warm(self, environment: Mapping[str, str]) -> warm.Server | None:
+        """A server, if there are more runs than places: then it saves time."""
+        left = [entry for entry in self.entries if entry.status not in ENDED]
+        if not warm.is_possible() or len(left) <= len(self.environments):
+            return None
+        return warm.Server(environment, ["ntk_tf.cli", "ntk_tf.experiments.size"])
+
     def _launch(self, entry: Entry, slot: int) -> None:
         entry.before = entry.fraction()
-        entry.process = process.start(entry.run.command, entry.log, self.environments[slot])
+        environment = self.environments[slot]
+        self.server = self.server or self._warm(environment)
+        entry.process = process.start(entry.run.command, entry.log, environment, self.server)
         entry.slot, entry.started, entry.status = slot, time.monotonic(), RUNNING
         entry.attempts += 1
         self.tell(entry)

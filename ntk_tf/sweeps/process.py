@@ -1,26 +1,28 @@
 """One run as a process of its own: with a log file, and not outliving the sweep."""
 
 import contextlib
-import ctypes
 import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ntk_tf import runs
+from ntk_tf.process import signals, warm
 
 #: Seconds that a process has to save what it has before it is killed; SLURM gives it 30.
 PATIENCE = 25.0
-#: <linux/prctl.h>
-_PR_SET_PDEATHSIG = 1
+#: A process that was started cold or warm.
+Started = subprocess.Popen | warm.Process
 
 
 def start(
-    command: Sequence[str], log: pathlib.Path, environment: Mapping[str, str]
-) -> subprocess.Popen:
+    command: Sequence[str],
+    log: pathlib.Path,
+    environment: Mapping[str, str],
+    server: warm.Server | None = None,
+) -> Started:
     """Start a command whose output is appended to a log file.
 
     It does not hear the terminal's Ctrl-C, and on Linux it is killed when this process ends,
@@ -31,6 +33,7 @@ def start(
         command: program and arguments.
         log: created with its folder where it does not exist.
         environment: of the process.
+        server: starts it warm where it can; None for a cold start.
 
     Returns:
         The process.
@@ -46,6 +49,9 @@ def start(
             raise runs.WriteError(log, error.strerror or str(error)) from error
         with contextlib.suppress(OSError):  # a full disk shall not keep the run from trying
             file.write(f"$ {' '.join(command)}\n".encode())
+        if server:
+            with contextlib.suppress(warm.ColdError):
+                return server.start(command, file.fileno(), file.fileno(), environment)
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -53,26 +59,11 @@ def start(
             stderr=subprocess.STDOUT,
             env=dict(environment),
             start_new_session=True,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=signals.die_with_parent(),
         )
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """What a child does first, so that the kernel kills it when its parent ends."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def first() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before it could be watched
-            os._exit(1)
-
-    return first
-
-
-def end(processes: Sequence[subprocess.Popen], patience: float = PATIENCE) -> None:
+def end(processes: Sequence[Started], patience: float = PATIENCE) -> None:
     """Terminate processes; kill those that are still there after some seconds.
 
     Args:

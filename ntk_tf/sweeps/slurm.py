@@ -49,10 +49,11 @@ class Job:
             environment = dict.fromkeys(devices.THREADS, threads) | environment
         child = process.start(self.command, self.log, environment)
         self.child = child.pid
-        while child.poll() is None:  # not wait(), which `checkpoint` would interrupt and lock out
+        # Not wait(), which `checkpoint` would interrupt and lock out.
+        while (code := child.poll()) is None:
             time.sleep(0.1)
         self.child = None
-        return child.returncode
+        return code
 
     def checkpoint(self) -> Any:
         """Called by submitit when the job is pre-empted or out of time: once more, it resumes.

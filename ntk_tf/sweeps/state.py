@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from ntk_tf import runs
 from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.process import warm
 from ntk_tf.sweeps.grid import Run
 
 WAITING, RUNNING, ELSEWHERE = "waiting", "running", "elsewhere"
@@ -40,7 +41,7 @@ class Entry:
     log: pathlib.Path
     status: str = WAITING
     attempts: int = 0
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen | warm.Process | None = None
     slot: int = -1
     started: float = 0.0
     seconds: float = 0.0

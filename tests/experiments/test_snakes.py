@@ -1,12 +1,10 @@
 """Training on the snakes through the command line, and other archs, losses and augmentation."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import snake_files
-from helpers import carry_out
+from helpers import carry_out, main
 
 from ntk_tf import cli, runs
 from ntk_tf.catalogue.datasets import SNAKE_SYNSETS
@@ -48,10 +46,9 @@ def test_lenet_on_snakes(options):
 
 def test_errors_are_one_line_and_leave_nothing(options, tmp_path):
     (tmp_path / "files/val" / TWO[0]).rename(tmp_path / "elsewhere")
-    command = [sys.executable, "-m", "ntk_tf.main", "--dataset=imagenet_snakes"]
-    command += [f"--data_dir={options.data_dir}", f"--manual_dir={options.manual_dir}"]
-    command += [f"--workdir={options.workdir}", f"--snake_synsets={','.join(TWO)}"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    flags = [f"--data_dir={options.data_dir}", f"--manual_dir={options.manual_dir}"]
+    flags += [f"--workdir={options.workdir}", f"--snake_synsets={','.join(TWO)}"]
+    result = main("--dataset=imagenet_snakes", *flags)
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert f"val: holds no {TWO[0]}" in result.stderr

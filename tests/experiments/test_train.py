@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import carry_out, command, final_arrays, in_process, interrupted, main, metrics, result
+from helpers import carry_out, final_arrays, in_process, interrupted, main, metrics, result
 from references import dense_jacobian, flat
 from rich.console import Console
 
@@ -401,13 +400,8 @@ def test_bad_flags(args, tmp_path):
 
 
 def test_missing_mnist(tmp_path):
-    environment = os.environ | {"TFDS_OFFLINE": "1"}
-    done = subprocess.run(
-        command(f"--data_dir={tmp_path}", f"--runs_dir={tmp_path}"),
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    offline = os.environ | {"TFDS_OFFLINE": "1"}
+    done = main(f"--data_dir={tmp_path}", f"--runs_dir={tmp_path}", env=offline)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "train-images-idx3-ubyte.gz" in done.stderr

@@ -29,7 +29,9 @@ import threading
 import time
 from concurrent import futures
 
+import commands
 import numpy as np
+from commands import command
 
 from ntk_tf import runs
 
@@ -49,14 +51,9 @@ LIMIT = 900
 ENVIRONMENT = os.environ | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
-def command(*arguments, module="main"):
-    return [sys.executable, "-m", f"ntk_tf.{module}", *map(str, arguments)]
-
-
-def call(*arguments, module="main", **options):
+def call(*arguments, module="main"):
     """Run a command to its end; its exit code, standard output and error."""
-    found = {"capture_output": True, "text": True, "timeout": LIMIT, "env": ENVIRONMENT} | options
-    return subprocess.run(command(*arguments, module=module), **found)
+    return commands.run(command(*arguments, module=module), LIMIT, ENVIRONMENT)
 
 
 def table(path):
@@ -120,7 +117,7 @@ class Killer:
                 self.count["resumes"] += any(workdir.glob("checkpoint/step-*.npz"))
                 last = killed >= self.each or self.count["kills"] >= self.kills
             with open(f"{workdir}.log", "ab") as log:
-                process = subprocess.Popen(arguments, stdout=log, stderr=log, env=ENVIRONMENT)
+                process = commands.start(arguments, log, log, ENVIRONMENT)
             if last:
                 process.wait(LIMIT)
                 break
@@ -337,9 +334,8 @@ def _disturb(folder, name, disturb, mend):
             return "no tmpfs can be mounted here"
         workdir = disk / "run"
         with open(folder / f"{name}.log", "w+") as log:
-            process = subprocess.Popen(
-                command(*TRAIN, f"--workdir={workdir}"), stdout=log, stderr=log, env=ENVIRONMENT
-            )
+            arguments = command(*TRAIN, f"--workdir={workdir}")
+            process = commands.start(arguments, log, log, ENVIRONMENT)
             _wait_for(lambda: list(workdir.glob("checkpoint/*.npz")), process)
             disturb(disk)
             text = pathlib.Path(log.name)

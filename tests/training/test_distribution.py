@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import main
 
 from ntk_tf import cli
 from ntk_tf.runs import checkpoint
@@ -85,10 +86,7 @@ def check_that_it_resumes(workdir, args):
 
 
 def test_one_device_cannot_be_mirrored(tmp_path):
-    command = [sys.executable, "-m", "ntk_tf.main", *QUICK, "--strategy=mirrored"]
-    done = subprocess.run(
-        [*command, f"--workdir={tmp_path / 'run'}"], capture_output=True, text=True
-    )
+    done = main(*QUICK, "--strategy=mirrored", f"--workdir={tmp_path / 'run'}")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "--strategy=mirrored: there is one device" in done.stderr
