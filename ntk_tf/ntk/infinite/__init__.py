@@ -4,7 +4,7 @@ An architecture's file in `ntk_tf.models` is written against a set of layers; he
 kernels, in place of Keras tensors.
 """
 
-from ntk_tf.ntk.infinite.kernel import CHANNELS, KernelFunction, Kernels, kernel
+from ntk_tf.ntk.infinite.evaluate import CHANNELS, KernelFunction, Kernels, kernel
 from ntk_tf.ntk.infinite.limits import NoKernelError
 
 __all__ = ["CHANNELS", "KernelFunction", "Kernels", "NoKernelError", "kernel"]

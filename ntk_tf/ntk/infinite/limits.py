@@ -16,7 +16,6 @@ from ntk_tf.ntk.infinite import windows
 from ntk_tf.ntk.infinite.nodes import (
     ACTIVATIONS,
     Activation,
-    Input,
     Linear,
     MaxPool,
     Node,

@@ -248,12 +248,12 @@ class MaxPool(Node):
 
 
 def relu(s: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """E[relu(u) relu(v)] and E[relu'(u) relu'(v)] of Gaussian u and v (Cho and Saul 2009).
+    """Means of products of ReLUs, and of their derivatives (Cho and Saul 2009).
 
     Args:
-        s: their covariances.
-        a: u's variances, of shapes that broadcast.
-        b: v's variances.
+        s: covariances of two Gaussians.
+        a: variances of one, of shapes that broadcast.
+        b: variances of the other.
     """
     sine = tf.sqrt(tf.maximum(a * b - s * s, 0))
     # Where the angle is small its arc cosine would have half of the digits.
@@ -285,11 +285,19 @@ def _sum_of_rows(x: tf.Tensor, rows: np.ndarray, outside: bool = False) -> tf.Te
         return x
     if outside:
         x = tf.concat([x, tf.zeros_like(x[:1])], 0)
+    if terms == 1:
+        return tf.gather(x, rows[:, 0])
     if terms <= _FEW_TERMS:
-        return tf.add_n([tf.gather(x, rows[:, i]) for i in range(terms)])
+        return _gathered(x, rows.T.astype(np.int32))
     if outputs == 1 and np.array_equal(rows[0], np.arange(x.shape[0])):
         return tf.reduce_sum(x, 0, keepdims=True)
     return tf.stack([tf.reduce_sum(tf.gather(x, row), 0) for row in rows])
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _gathered(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Sums over rows `[terms, outputs]`; compiled, since a gather of each would take most time."""
+    return sum(tf.gather(x, rows[i]) for i in range(rows.shape[0]))
 
 
 def _scaled(x: tf.Tensor, factors: np.ndarray) -> tf.Tensor:

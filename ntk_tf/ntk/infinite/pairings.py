@@ -115,7 +115,7 @@ class Every:
         channels = tf.cast(tf.shape(left.values)[-1], dtype)
 
         def masks(chosen):
-            mask = chosen[None] == tf.range(size, dtype=chosen.dtype)[:, None, None]
+            mask = chosen[None] == np.arange(size, dtype=np.int8)[:, None, None]
             return tf.reshape(tf.cast(mask, left.values.dtype), [-1, chosen.shape[-1]])
 
         def one(pair):

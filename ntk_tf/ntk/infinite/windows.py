@@ -31,7 +31,11 @@ def convolution(
 
 
 def _axis(length: int, size: int, strides: int, padding: int | str) -> np.ndarray:
-    """Windows `[outputs, size]` along one axis."""
+    """Windows `[outputs, size]` along one axis.
+
+    Raises:
+        ValueError: if none fits.
+    """
     if padding == "same":
         outputs = -(-length // strides)
         before = max((outputs - 1) * strides + size - length, 0) // 2

@@ -121,11 +121,11 @@ class KernelFunction:
 
         @functools.lru_cache(maxsize=_SIDES)
         def left(i: int) -> Side:
-            return self._side(self._padded(x[rows[i]]), seed)
+            return self._side(self._padded(x, rows, i), seed)
 
         @functools.lru_cache(maxsize=_SIDES)
         def right(j: int) -> Side:
-            return self._side(self._padded(other[columns[j]]), seed)
+            return self._side(self._padded(other, columns, j), seed)
 
         pairs = [
             (i, j)
@@ -149,10 +149,11 @@ class KernelFunction:
             )
         return x
 
-    def _padded(self, x: np.ndarray) -> tf.Tensor:
-        """A block's pictures `[positions, block, channels]`, the last one repeated."""
-        rows = np.minimum(np.arange(self.block), len(x) - 1)
-        flat = x[rows].reshape(self.block, -1, self.input_shape[-1])
+    def _padded(self, x: np.ndarray, blocks: Sequence[slice], i: int) -> tf.Tensor:
+        """A block's pictures `[positions, n, channels]`, as many as the largest one has."""
+        size = max(block.stop - block.start for block in blocks)
+        rows = np.minimum(np.arange(size), blocks[i].stop - blocks[i].start - 1)
+        flat = x[blocks[i].start + rows].reshape(size, -1, self.input_shape[-1])
         return tf.constant(flat.transpose(1, 0, 2), self.precision)
 
     def _of_pictures(self, inputs: tf.Tensor, seed: tf.Tensor) -> Side:
@@ -178,7 +179,11 @@ class KernelFunction:
         return {name: tf.cast(part[0], tf.float64) for name, part in parts.items()}
 
     def _block(self, memory_gib: float | None) -> int:
-        """Pictures of a block."""
+        """Pictures of a block.
+
+        Raises:
+            BudgetError: see the class.
+        """
         layers = sum(isinstance(node, nodes.Weights) for node in self._order)
         kernels = 2 + (layers if self.per_layer else 0)
         pairs = max(len(found) for found in self._needed.values())
@@ -240,7 +245,13 @@ def kernel(
 def network(
     arch: str, input_shape: Sequence[int], parametrization: str, arguments: Mapping[str, Any]
 ) -> nodes.Node:
-    """The last layer of an infinitely wide network; see `KernelFunction`."""
+    """The last layer of an infinitely wide network; see `KernelFunction`.
+
+    Raises:
+        ArchitectureError: see there.
+        NoKernelError: see there.
+        ValueError: see there.
+    """
     if parametrization not in LIMITS:
         allowed = ", ".join(LIMITS)
         raise ValueError(f"parametrization={parametrization!r}: must be one of {allowed}")
