@@ -369,8 +369,8 @@ def _value(word: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Network(Config):
-    """The network and where its weights start."""
+class Start(Config):
+    """A network's width, and where its weights start."""
 
     width: int = setting(
         1,
@@ -400,18 +400,16 @@ class Network(Config):
         since="0.2",
         named=False,
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArchArgs(Config):
+    """Keyword arguments of the architecture."""
+
     arch_args: str | None = setting(
         None,
         optional(_arguments()),
         "keyword arguments of the architecture, such as kernel_size=3 for lenet (default: none)",
-        since="0.2",
-    )
-    parametrization: str = setting(
-        "standard",
-        one_of("standard", "ntk"),
-        "of the weights: ntk draws them from N(0, 1), and layers multiply them by sigma_w /"
-        " sqrt(fan_in) and biases by sigma_b (default: standard)",
-        when=BUILT_IN,
         since="0.2",
     )
 
@@ -434,6 +432,20 @@ class Network(Config):
         parts = self.arch_args.split(",") if self.arch_args else []
         pairs = (part.split("=") for part in parts)
         return {name: _value(word) for name, word in pairs}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network(ArchArgs, Start):
+    """The network and where its weights start."""
+
+    parametrization: str = setting(
+        "standard",
+        one_of("standard", "ntk"),
+        "of the weights: ntk draws them from N(0, 1), and layers multiply them by sigma_w /"
+        " sqrt(fan_in) and biases by sigma_b (default: standard)",
+        when=BUILT_IN,
+        since="0.2",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

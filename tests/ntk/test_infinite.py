@@ -62,7 +62,7 @@ def test_standard_parametrization_is_what_finite_kernels_approach(arch, x, width
     found = []
     for seed in range(12):
         model = models.build(arch, width, 1, x.shape[1:], seed, **arguments)
-        # What biases do falls as 1 / width, from far above the rest; but behind the inputs they stay.
+        # What biases do falls as 1 / width, from far above the rest, but behind the inputs.
         models.freeze_biases(model)
         for bias in [w for w in model.non_trainable_weights if w.name == "bias"][1:]:
             bias.assign(0 * bias)
