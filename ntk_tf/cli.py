@@ -398,7 +398,8 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
     axes = {name: d.plural for name, d in settings.items() if d.plural}
     lists = axes.values()
     common = {name: d for name, d in settings.items() if name not in axes and name not in lists}
-    how = {name: d for name, d in declarations(Options).items() if name != "resume"}
+    own = ("resume", "jobs")  # of a single run
+    how = {name: d for name, d in declarations(Options).items() if name not in own}
     several = {p: ("A,B...", f"several values: {help_of(n, settings[n])}") for n, p in axes.items()}
     line = _Line(argv, "sweep", common | how, _SWEEP | several)
     values = {

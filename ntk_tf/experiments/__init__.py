@@ -10,6 +10,7 @@ NAMES = (
     "trajectory",
     "rank",
     "converged",
+    "infinite",
     "baseline",
     "pretrained",
 )

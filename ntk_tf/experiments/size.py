@@ -122,6 +122,8 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
         "parameters": f"{size.parameters:,}",
         "memory": f"about {_gib(size.memory)}, {_gib(size.available)} available",
     }
+    more = getattr(EXPERIMENTS[config.experiment].load(), "more", None)
+    lines |= more(config, options) if more else {}
     for name, value in lines.items():
         say(console, f"{name:20}{value}")
     if size.memory > size.available:

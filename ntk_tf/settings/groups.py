@@ -460,8 +460,8 @@ def _value(word: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Network(Config):
-    """The network and where its weights start."""
+class Start(Config):
+    """A network's width, and where its weights start."""
 
     width: int = setting(
         1,
@@ -500,12 +500,45 @@ class Network(Config):
         plural="pretrain_steps",
         since="0.2",
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArchArgs(Config):
+    """Keyword arguments of the architecture."""
+
     arch_args: str | None = setting(
         None,
         optional(_arguments()),
         "keyword arguments of the architecture, such as kernel_size=3 for lenet (default: none)",
         since="0.2",
     )
+
+    def check(self, given: dict[str, Any]) -> None:
+        """Refuse keyword arguments that are settings of their own.
+
+        Raises:
+            SettingError: naming the flag, its value and what is allowed.
+        """
+        super().check(given)
+        own = _BUILT_IN_GIVEN if BUILT_IN.holds(self) else ()
+        for name in _GIVEN + own:
+            if name in self.arguments:
+                raise SettingError(
+                    f"--arch_args={self.arch_args}: {name} is given to every architecture as it is"
+                )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments in `arch_args`."""
+        parts = self.arch_args.split(",") if self.arch_args else []
+        pairs = (part.split("=") for part in parts)
+        return {name: _value(word) for name, word in pairs}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network(ArchArgs, Start):
+    """The network and where its weights start."""
+
     parametrization: str = setting(
         "standard",
         one_of("standard", "ntk"),
@@ -536,27 +569,6 @@ class Network(Config):
         when=BUILT_IN,
         since="0.2",
     )
-
-    def check(self, given: dict[str, Any]) -> None:
-        """Refuse keyword arguments that are settings of their own.
-
-        Raises:
-            SettingError: naming the flag, its value and what is allowed.
-        """
-        super().check(given)
-        own = _BUILT_IN_GIVEN if BUILT_IN.holds(self) else ()
-        for name in _GIVEN + own:
-            if name in self.arguments:
-                raise SettingError(
-                    f"--arch_args={self.arch_args}: {name} is given to every architecture as it is"
-                )
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments in `arch_args`."""
-        parts = self.arch_args.split(",") if self.arch_args else []
-        pairs = (part.split("=") for part in parts)
-        return {name: _value(word) for name, word in pairs}
 
     @property
     def layer_arguments(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ntk_tf.settings.setting import (
 )
 
 _TRAIN = Condition("--experiment=train", lambda config: config.experiment == "train")
+_INFINITE = Condition("--experiment=infinite", lambda config: config.experiment == "infinite")
 _ABOVE_0 = real("above 0", lambda value: value > 0)
 _FOLDER = optional(text("a folder", placeholder="DIR"))
 
@@ -69,6 +70,12 @@ class Options:
         None,
         optional(_ABOVE_0),
         "memory for the Gram, itself included (default: half of what is free)",
+    )
+    jobs: int | None = setting(
+        None,
+        optional(integer(1)),
+        "processes at once, on one thread each (default: one a core, or one with a GPU)",
+        when=_INFINITE,
     )
 
     def changed(self) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""`--experiment=infinite`: kernels of the infinitely wide network, and regression with them."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ntk_tf.experiments.experiment import Experiment, accuracies
+from ntk_tf.runs import number
+from ntk_tf.settings import groups
+from ntk_tf.settings.setting import TRUE_OR_FALSE, Rule, integer, one_of, optional, setting
+
+
+def _counts() -> Rule:
+    """Numbers of channels, separated by commas."""
+    one = integer(1)
+
+    def accepts(value: Any) -> bool:
+        return isinstance(value, tuple) and bool(value) and all(map(one.accepts, value))
+
+    def parse(text: str) -> tuple[int, ...]:
+        return tuple(map(int, text.split(",")))
+
+    return Rule("integers of at least 1 separated by commas", accepts, parse, "N[,N...]")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Infinite(groups.ArchArgs, groups.TestSubset, groups.TrainSubset, groups.Data):
+    """The settings of kernels at infinite width."""
+
+    channels: tuple[int, ...] | None = setting(
+        None,
+        optional(_counts()),
+        "of the random layers from which max poolings' kernels are estimated, the last for all"
+        " further ones (default: 256,1024)",
+        since="0.2",
+    )
+    kernel_seeds: int = setting(
+        3,
+        integer(1),
+        "draws of these layers, over whose kernels the mean is taken; one where there is no max"
+        " pooling (default: 3)",
+        since="0.2",
+    )
+    recursion: str = setting(
+        "float64",
+        one_of("float64", "float32"),
+        "precision of the kernels' recursion over the layers (default: float64)",
+        since="0.2",
+    )
+    keep_kernels: bool = setting(
+        False, TRUE_OR_FALSE, "also write the kernels, to kernel.npz (default: off)", since="0.2"
+    )
+
+    @property
+    def small(self) -> bool:
+        """Processes share the cores; see `Options.jobs`."""
+        return True
+
+
+def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
+    """The accuracies of the NTK in words, and its effective rank."""
+    rank, examples = (number(result, name, path) for name in ("effective_rank", "train_examples"))
+    known = rank is not None and examples is not None
+    text = f"effective rank {rank:.1f} of {examples:,}" if known else ""
+    return f"{accuracies(result, path)}  {text}".strip()
+
+
+EXPERIMENT = Experiment(
+    "infinite",
+    Infinite,
+    "ntk_tf.experiments.infinite.run",
+    summary,
+    files=("infinite.json", "kernel.npz", "spectrum.npz", "spectra.*", "tiles/*"),
+)

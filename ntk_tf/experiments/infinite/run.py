@@ -1,0 +1,223 @@
+"""What the infinitely wide network would learn: regression with its kernels.
+
+The NTK in NTK parametrization, that of the paper's widening, and the NNGP kernel, which stands for
+training the last layer alone. Targets are .9 for the class of a picture and -.1 for others, as of
+Arora et al. (2019). The kernels are computed in tiles, and a run goes on with those missing.
+"""
+
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ntk_tf import ntk, runs
+from ntk_tf.data import DataError
+from ntk_tf.data.source import Split
+from ntk_tf.experiments.infinite import Infinite, figure
+from ntk_tf.experiments.infinite.tiles import KINDS, Work, carry_out, count_jobs, functions, save
+from ntk_tf.experiments.inputs import Inputs
+from ntk_tf.ntk.leave_one_out import leave_one_out
+from ntk_tf.process import signals, terminal
+from ntk_tf.settings import Options
+
+#: Target of the other classes; that of a picture's own is 1 more.
+_OTHER = -0.1
+#: Pictures along the sides of the block whose time stands for all, in a dry run.
+_TRIAL = 16
+
+
+def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
+    """Compute the kernels and regress with them; see `experiments.Experiment`.
+
+    Raises:
+        DataError: if all training pictures are of one class, or the memory is too small.
+        SettingError: if the architecture has no kernels at infinite width.
+        RunDirectoryError: if a tile is damaged.
+    """
+    inputs = Inputs(config, options)
+    labels = inputs.source.train.labels
+    if len(np.unique(labels)) < 2:
+        raise DataError(
+            f"train_examples={len(labels)}: all are of one class; the regression needs two"
+        )
+    try:
+        _check_memory(config, options)
+        work = Work(config, options, inputs)
+    except ntk.BudgetError as error:
+        raise DataError(str(error)) from error
+    inputs.open_workdir(console)
+    history = runs.History()
+    _kernels(work, config, options, console)
+    result, spectra = _results(work, config, inputs, options, console)
+    result["seconds"] = round(history.elapsed(), 3)
+    complete = {"status": "completed"} | result | runs.provenance()
+
+    def finish() -> None:
+        save(options.workdir / "spectrum.npz", spectra)
+        figure.draw_spectra(spectra, options.workdir / "spectra")
+        runs.write_json(options.workdir / "infinite.json", result)
+        runs.write_json(options.workdir / "result.json", complete)
+
+    runs.insist(finish, options.checkpoint_minutes)
+    shutil.rmtree(options.workdir / "tiles", ignore_errors=True)
+    return complete
+
+
+def memory(config: Infinite) -> tuple[int, float]:
+    """No parameters; bytes of the inputs, of a kernel's draws and of what solves with it."""
+    train, test = _examples(config)
+    seeds = config.kernel_seeds
+    inputs = 4 * (train + test) * float(np.prod(config.input_shape))
+    return 0, inputs + 8.0 * train * ((seeds + 1) * (train + test) + 3 * train)
+
+
+def more(config: Infinite, options: Options) -> dict[str, str]:
+    """What a dry run says besides: the disk that tiles take, and the time, from a small block.
+
+    Raises:
+        DataError: if the memory is too small.
+        SettingError: if the architecture has no kernels at infinite width.
+    """
+    train, test = _examples(config)
+    try:
+        _check_memory(config, options)
+        found = functions(config, options)
+    except ntk.BudgetError as error:
+        raise DataError(str(error)) from error
+    seeds = config.kernel_seeds if found["ntk"].estimated else 1
+    x = np.random.default_rng(0).standard_normal((_TRIAL, *config.input_shape))
+    seconds = sum(map(lambda function: _timed(lambda: function(x, x)), found.values()))
+    entries, jobs = train * (train + 1) / 2 + train * test, count_jobs(options)
+    hours = seconds / _TRIAL**2 * entries * seeds / jobs / 3600
+    disk = 8 * len(KINDS) * seeds * entries / 2**30
+    return {
+        "kernels": f"{train:,} x {train:,} and {test:,} x {train:,} pictures, {seeds} seeds",
+        "disk": f"about {disk:.1f} GiB",
+        "time": f"about {hours:.2g} hours in {jobs} processes, and the regression's",
+    }
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    """Seconds of a second call."""
+    call()
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def _examples(config: Infinite) -> tuple[int, int]:
+    card = config.card
+    return config.train_examples or card.train, config.test_examples or card.test
+
+
+def _check_memory(config: Infinite, options: Options) -> None:
+    """Refuse a budget that does not hold the result.
+
+    Raises:
+        BudgetError: if so.
+    """
+    _, needed = memory(config)
+    if options.memory_gib is not None and needed > options.memory_gib * 2**30:
+        train, test = _examples(config)
+        raise ntk.BudgetError(
+            f"memory_gib={options.memory_gib:g}: the kernels of {train} training and {test} test"
+            f" pictures alone take {needed / 2**30:.2f} GiB"
+        )
+
+
+def _kernels(work: Work, config: Infinite, options: Options, console: Console) -> None:
+    """Compute the tiles that are missing, with a progress bar."""
+    total = sum(tile.entries for tile in work.tiles)
+    missing = work.missing()
+    if len(missing) < len(work.tiles):
+        terminal.say(console, f"going on: {len(missing)} of {len(work.tiles)} tiles are missing")
+    with terminal.progress(console) as progress, signals.deferred():
+        task = progress.add_task(f"kernels of infinite {config.arch}", total=total)
+
+        def after() -> None:
+            signals.obey()
+            left = sum(tile.entries for tile in work.missing())
+            progress.update(task, completed=total - left)
+
+        carry_out(work, config, options, after)
+
+
+def _results(
+    work: Work, config: Infinite, inputs: Inputs, options: Options, console: Console
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The content of infinite.json, and singular values by kernel."""
+    kept: dict[str, np.ndarray] = {}
+    found, spectra = {}, {}
+    train, test = inputs.source.train, inputs.source.test
+    for kind in KINDS:
+        gram, cross = work.assemble("train", kind), work.assemble("test", kind)
+        with console.status(f"regression with {kind}"):
+            found[kind], spectra[kind] = _regress(gram, cross, train, test, config.num_classes)
+        if config.keep_kernels:
+            kept |= {f"{kind}_train": gram.mean(axis=0), f"{kind}_test": cross.mean(axis=0)}
+        signals.obey()
+    if config.keep_kernels:
+        path = options.workdir / "kernel.npz"
+        runs.insist(lambda: save(path, kept), options.checkpoint_minutes)
+    of_ntk = found["ntk"]
+    names = ("train_accuracy", "test_accuracy", "ridge", "effective_rank")
+    return {name: of_ntk[name] for name in names} | {
+        "train_examples": len(train),
+        "test_examples": len(test),
+        "channels": list(work.functions["ntk"].channels) if work.estimated else None,
+        "seeds": work.seeds,
+        **found,
+    }, spectra
+
+
+def _regress(
+    gram: np.ndarray, cross: np.ndarray, train: Split, test: Split, classes: int
+) -> tuple[dict[str, Any], np.ndarray]:
+    """What one kernel says, and its features' singular values.
+
+    Args:
+        gram: of the training pictures `[seeds, n, n]`.
+        cross: of the test pictures with them `[seeds, m, n]`.
+        train: with their labels.
+        test: with theirs.
+        classes: number L of outputs.
+    """
+    targets = np.eye(classes)[train.labels] + _OTHER
+    mean, mean_cross = gram.mean(axis=0), cross.mean(axis=0)
+    best = leave_one_out(mean, targets)
+    plain = ntk.kernel_regression(mean, targets, np.zeros_like(targets), precision="float64")
+    values = np.sqrt(np.maximum(best.eigenvalues, 0))
+    by_seed = [
+        _accuracy(c @ leave_one_out(g, targets).regression.dual, test)
+        for g, c in zip(gram, cross, strict=True)
+    ]
+    return {
+        "train_accuracy": _accuracy(best.regression.fitted, train),
+        "test_accuracy": _accuracy(mean_cross @ best.regression.dual, test),
+        "ridge": best.ridge,
+        "leave_one_out_error": best.error,
+        "train_accuracy_without_ridge": _accuracy(plain.fitted, train),
+        "test_accuracy_without_ridge": _accuracy(mean_cross @ plain.dual, test),
+        "test_accuracy_by_seed": by_seed,
+        "relative_error": _relative_error(gram),
+        "effective_rank": ntk.effective_rank(values),
+        "trace": float(np.trace(mean)),
+        "largest_eigenvalue": float(best.eigenvalues[0]),
+        "smallest_eigenvalue": float(best.eigenvalues[-1]),
+    }, values
+
+
+def _relative_error(gram: np.ndarray) -> float | None:
+    """Standard error of the mean over seeds, of kernels of trace 1, as part of its norm."""
+    if len(gram) == 1:
+        return None
+    scaled = gram / np.trace(gram, axis1=1, axis2=2)[:, None, None]
+    error = scaled.std(axis=0, ddof=1) / len(gram) ** 0.5
+    return float(np.linalg.norm(error) / np.linalg.norm(scaled.mean(axis=0)))
+
+
+def _accuracy(outputs: np.ndarray, split: Split) -> float:
+    return float(np.mean(outputs.argmax(axis=1) == split.labels))

@@ -1,0 +1,270 @@
+"""Kernels in tiles of pairs of pictures: a file each, written whole, by one process or several.
+
+A tile's numbers do not depend on who computes it, so that an interrupted run goes on with what is
+missing, and several processes leave what one would.
+"""
+
+import dataclasses
+import functools
+import itertools
+import multiprocessing
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ntk_tf import runs
+from ntk_tf.experiments.infinite import Infinite, worker
+from ntk_tf.experiments.inputs import Inputs
+from ntk_tf.models import arguments as keywords
+from ntk_tf.ntk import BudgetError, infinite
+from ntk_tf.ntk.contract import even_slices
+from ntk_tf.ntk.infinite.limits import LIMITS
+from ntk_tf.settings import Options, SettingError
+
+#: The kernels: parametrization, and attribute of `Kernels`.
+KINDS = {
+    "ntk": ("ntk", "ntk"),
+    "nngp": ("ntk", "nngp"),
+    "ntk_paper_widening": ("standard", "ntk"),
+}
+#: Pictures along a side of a tile: of exact kernels, and of estimated ones.
+_SIDE, _ESTIMATED_SIDE = 512, 256
+#: Seconds between looks at the other processes.
+_POLL = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A part of the kernels.
+
+    Attributes:
+        split: of the rows, `train` or `test`; columns are training pictures.
+        rows: pictures along one side.
+        columns: along the other.
+    """
+
+    split: str
+    rows: slice
+    columns: slice
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it is symmetric."""
+        return self.split == "train" and self.rows == self.columns
+
+    @property
+    def entries(self) -> int:
+        """Number of pairs of pictures."""
+        return (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
+
+    def path(self, workdir: pathlib.Path) -> pathlib.Path:
+        """Its file in a run directory."""
+        return workdir / "tiles" / f"{self.split}-{self.rows.start}-{self.columns.start}.npz"
+
+
+def divide(train: int, test: int, estimated: bool) -> list[Tile]:
+    """The tiles of so many pictures: below and on the diagonal, and the test pictures' rows."""
+    side = _ESTIMATED_SIDE if estimated else _SIDE
+    columns, rows = even_slices(train, side), even_slices(test, side)
+    inner = [Tile("train", a, b) for i, a in enumerate(columns) for b in columns[: i + 1]]
+    return inner + [Tile("test", a, b) for a in rows for b in columns]
+
+
+class Work:
+    """The tiles of a run's kernels, and what computes them.
+
+    Args:
+        config: the run's settings.
+        options: the run directory, memory and processes.
+        inputs: the pictures.
+
+    Attributes:
+        functions: the kernels by parametrization.
+        tiles: all of them.
+        seeds: number of draws of random channels.
+
+    Raises:
+        SettingError: if the architecture has no kernels at infinite width, or no use for channels.
+        BudgetError: if the memory does not hold two pictures' kernels.
+    """
+
+    def __init__(self, config: Infinite, options: Options, inputs: Inputs):
+        self.workdir, source = options.workdir, inputs.source
+        self.functions = functions(config, options)
+        estimated = self.functions["ntk"].estimated
+        self.estimated, self.seeds = estimated, config.kernel_seeds if estimated else 1
+        self.tiles = divide(len(source.train), len(source.test), estimated)
+        self._arrays = {name: inputs.arrays(getattr(source, name)) for name in ("train", "test")}
+
+    def missing(self) -> list[Tile]:
+        """The tiles that are not there yet."""
+        return [tile for tile in self.tiles if not tile.path(self.workdir).exists()]
+
+    def compute(self, tile: Tile, after_block: Callable[[], None]) -> dict[str, np.ndarray]:
+        """A tile's kernels `[seeds, rows, columns]` by kind."""
+        x, z = self._arrays[tile.split][tile.rows], self._arrays["train"][tile.columns]
+        found: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+        for seed, (name, function) in itertools.product(range(self.seeds), self.functions.items()):
+            kernels = function(x, None if tile.mirrored else z, seed, lambda *_: after_block())
+            for kind, (parametrization, attribute) in KINDS.items():
+                if parametrization == name:
+                    found[kind].append(getattr(kernels, attribute))
+        return {kind: np.stack(parts) for kind, parts in found.items()}
+
+    def write(self, tile: Tile, found: dict[str, np.ndarray]) -> None:
+        """Write a tile's file.
+
+        Raises:
+            WriteError: if that does not work.
+        """
+        save(tile.path(self.workdir), found)
+
+    def assemble(self, split: str, kind: str) -> np.ndarray:
+        """A kernel of all pictures, float64 `[seeds, n, train pictures]`.
+
+        Raises:
+            RunDirectoryError: if a file is damaged, which is removed.
+        """
+        shape = (self.seeds, len(self._arrays[split]), len(self._arrays["train"]))
+        whole = np.empty(shape)
+        for tile in self.tiles:
+            if tile.split == split:
+                block = self._read(tile, kind)
+                whole[:, tile.rows, tile.columns] = block
+                if split == "train":
+                    whole[:, tile.columns, tile.rows] = block.transpose(0, 2, 1)
+        return whole
+
+    def _read(self, tile: Tile, kind: str) -> np.ndarray:
+        path = tile.path(self.workdir)
+        expected = (
+            self.seeds,
+            tile.rows.stop - tile.rows.start,
+            tile.columns.stop - tile.columns.start,
+        )
+        try:
+            block = runs.read_arrays(path).get(kind)
+            if block is None or block.shape != expected or block.dtype != np.float64:
+                raise runs.RunDirectoryError(f"{path}: holds no tile of {expected}")
+        except runs.RunDirectoryError as error:
+            path.unlink(missing_ok=True)
+            raise runs.RunDirectoryError(
+                f"{error}; it is removed, and the same command computes it again"
+            ) from error
+        return block
+
+
+def save(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+    """Write an `.npz` file, atomically.
+
+    Raises:
+        WriteError: if that does not work.
+    """
+    with runs.atomic_write(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def functions(config: Infinite, options: Options) -> dict[str, infinite.KernelFunction]:
+    """The kernels by parametrization; see `Work`.
+
+    Raises:
+        BudgetError: see there.
+        SettingError: see there.
+    """
+    memory, found = options.memory_gib, {}
+    for name in dict.fromkeys(name for name, _ in KINDS.values()):
+        foreign = {a for other in LIMITS.values() for a in keywords.keyword_only(other)}
+        foreign -= set(keywords.keyword_only(LIMITS[name]))
+        try:
+            found[name] = infinite.KernelFunction(
+                *(config.arch, config.input_shape, name),
+                {key: value for key, value in config.arguments.items() if key not in foreign},
+                config.channels,
+                precision=config.recursion,
+                memory_gib=memory and memory / count_jobs(options),
+            )
+        except infinite.NoKernelError as error:
+            raise SettingError(f"--arch={config.arch}: {error}") from error
+        except BudgetError:
+            raise
+        except ValueError as error:
+            raise SettingError(str(error)) from error
+    return found
+
+
+def count_jobs(options: Options) -> int:
+    """Processes at once: those asked for, or one a core, or one where there is a GPU."""
+    if options.jobs is not None:
+        return options.jobs
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return 1
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on Windows and macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def carry_out(work: Work, config: Infinite, options: Options, after: Callable[[], None]) -> None:
+    """Compute all tiles that are missing.
+
+    Args:
+        work: the tiles.
+        config: the run's settings.
+        options: with the number of processes.
+        after: called every now and then; may raise `Interrupted`, and all processes end.
+    """
+    (options.workdir / "tiles").mkdir(exist_ok=True)
+    missing = work.missing()
+    jobs = min(count_jobs(options), len(missing))
+    if jobs > 1:
+        numbers = [work.tiles.index(tile) for tile in missing]
+        _in_processes(config, options, [numbers[i::jobs] for i in range(jobs)], after)
+    else:
+        compute(work, options, missing, after)
+
+
+def compute(work: Work, options: Options, tiles: Sequence[Tile], after: Callable[[], None]) -> None:
+    """Compute some tiles, and call `after` every now and then.
+
+    Raises:
+        WriteError: if one cannot be written.
+    """
+    for tile in tiles:
+        found = work.compute(tile, after)
+        runs.insist(functools.partial(work.write, tile, found), options.checkpoint_minutes)
+        after()
+
+
+def _in_processes(
+    config: Infinite,
+    options: Options,
+    shares: Sequence[Sequence[int]],
+    after: Callable[[], None],
+) -> None:
+    """Let several processes compute tiles of some numbers each.
+
+    Raises:
+        RuntimeError: if one of them fails.
+    """
+    context = multiprocessing.get_context("spawn")
+    arguments = [(config, options, share, os.getpid()) for share in shares]
+    processes = [context.Process(target=worker.work, args=a, daemon=True) for a in arguments]
+    try:
+        for process in processes:
+            process.start()
+        while any(process.is_alive() for process in processes):
+            after()
+            time.sleep(_POLL)
+            if any(process.exitcode for process in processes):
+                break
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    codes = [process.exitcode for process in processes]
+    if any(codes):
+        raise RuntimeError(f"processes that compute the kernels ended with exit codes {codes}")

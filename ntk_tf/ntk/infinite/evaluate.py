@@ -1,0 +1,353 @@
+"""Kernels of a built-in architecture at infinite width, in blocks of pairs of pictures."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ntk_tf import models
+from ntk_tf.catalogue import architectures
+from ntk_tf.ntk.contract import even_slices
+from ntk_tf.ntk.infinite import channels as random_channels
+from ntk_tf.ntk.infinite import nodes
+from ntk_tf.ntk.infinite.limits import LIMITS, NoKernelError
+from ntk_tf.ntk.infinite.nodes import WHOLE
+from ntk_tf.ntk.infinite.pairings import Each, Every, Pairing, Side
+from ntk_tf.ntk.plan import BudgetError
+
+#: Channels of the first and of all further layers, from which max poolings are estimated.
+CHANNELS = (256, 1024)
+#: Numbers of a layer's kernels that are computed at one time, if memory allows: few enough to stay
+#: in the caches of a CPU, and with max pooling enough for matrix products at full speed.
+_ENTRIES, _POOLED_ENTRIES = 2**18, 2**24
+#: Arrays of that size that are held at one time, beside the two layers' own.
+_TEMPORARIES = 6
+#: Most pictures of a block, and blocks whose pictures are kept ready.
+_LARGEST, _SIDES = 1024, 32
+#: Stands for K among the parts of the NTK, which have layers' names.
+_NNGP = "/nngp"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """Kernels of one output; those between different outputs are 0.
+
+    Attributes:
+        nngp: covariance of the outputs at initialization, float64 `[n, m]`.
+        ntk: the neural tangent kernel, float64 `[n, m]`.
+        parts: its parts by the layer whose weights and biases they are of; empty unless asked for.
+    """
+
+    nngp: np.ndarray
+    ntk: np.ndarray
+    parts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+class KernelFunction:
+    """Computes the kernels of an infinitely wide network, traced once.
+
+    They are exact up to rounding, but behind max poolings, whose kernel has no closed form and is
+    estimated from random channels, with an error of a few percent that falls as 1/sqrt(channels).
+
+    Args:
+        arch: a key of `catalogue.architectures.ARCHITECTURES`.
+        input_shape: (height, width, channels) of a picture, or (d,) of a vector.
+        parametrization: `ntk`, or `standard` for the limit of the kernel divided by the width
+            factor; see `ntk.infinite.limits`.
+        arch_args: keyword arguments of the architecture and of the parametrization.
+        channels: of the random layers before a max pooling, the last for all further ones; None
+            for `CHANNELS`.
+        per_layer: whether the NTK's parts are kept.
+        precision: `float64` or `float32`, of the recursion.
+        memory_gib: for the computation besides the result; None for what is fastest.
+
+    Raises:
+        ValueError: for an unknown architecture, parametrization or precision, channels without max
+            pooling, or none.
+        ArchitectureError: a ValueError, for an argument that the architecture does not take, or
+            inputs that it does not.
+        NoKernelError: a ValueError, for a layer without a kernel at infinite width.
+        BudgetError: a ValueError, if the memory does not hold the kernels of two pictures.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        input_shape: Sequence[int],
+        parametrization: str = "ntk",
+        arch_args: Mapping[str, Any] | None = None,
+        channels: Sequence[int] | None = None,
+        per_layer: bool = False,
+        precision: str = "float64",
+        memory_gib: float | None = None,
+    ):
+        if precision not in ("float64", "float32"):
+            raise ValueError(f"precision={precision!r}: must be 'float64' or 'float32'")
+        self.output = network(arch, input_shape, parametrization, arch_args or {})
+        self.input_shape, self.precision, self.per_layer = tuple(input_shape), precision, per_layer
+        self._order = _in_order(self.output)
+        self.estimated = any(isinstance(node, nodes.MaxPool) for node in self._order)
+        self.channels = _check_channels(channels, arch, self.estimated)
+        self._needed = _needed(self._order, each=False)
+        self.block = self._block(memory_gib)
+        graph = functools.partial(tf.function, autograph=False)
+        self._side, self._pair = graph(self._of_pictures), graph(self._of_pairs)
+
+    def __call__(
+        self,
+        x: np.ndarray,
+        x2: np.ndarray | None = None,
+        seed: int = 0,
+        after_block: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Kernels:
+        """The kernels of pictures `x [n, ...]` with `x2 [m, ...]`, or with themselves.
+
+        Args:
+            x: pictures.
+            x2: others; None for the same, half of which are computed.
+            seed: of the random channels.
+            after_block: called with the number of blocks done and of all.
+
+        Raises:
+            ValueError: for no pictures, or of another shape.
+        """
+        x = self._checked("x", x)
+        other = x if x2 is None else self._checked("x2", x2)
+        rows, columns = even_slices(len(x), self.block), even_slices(len(other), self.block)
+
+        @functools.lru_cache(maxsize=_SIDES)
+        def left(i: int) -> Side:
+            return self._side(self._padded(x, rows, i), seed)
+
+        @functools.lru_cache(maxsize=_SIDES)
+        def right(j: int) -> Side:
+            return self._side(self._padded(other, columns, j), seed)
+
+        pairs = [
+            (i, j)
+            for i in range(len(rows))
+            for j in range(len(columns) if x2 is not None else i + 1)
+        ]
+        result: dict[str, np.ndarray] = {}
+        for done, (i, j) in enumerate(pairs, 1):
+            found = self._pair(left(i), left(j) if x2 is None else right(j))
+            for name, block in found.items():
+                whole = result.setdefault(name, np.zeros((len(x), len(other))))
+                _put(whole, rows[i], columns[j], block.numpy(), x2 is None)
+            after_block(done, len(pairs))
+        return _collected(result)
+
+    def _checked(self, name: str, x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x)
+        if x.shape[1:] != self.input_shape or not len(x):
+            raise ValueError(
+                f"{name} of shape {x.shape}: must be at least one picture of {self.input_shape}"
+            )
+        return x
+
+    def _padded(self, x: np.ndarray, blocks: Sequence[slice], i: int) -> tf.Tensor:
+        """A block's pictures `[positions, n, channels]`, as many as the largest one has."""
+        size = max(block.stop - block.start for block in blocks)
+        rows = np.minimum(np.arange(size), blocks[i].stop - blocks[i].start - 1)
+        flat = x[blocks[i].start + rows].reshape(size, -1, self.input_shape[-1])
+        return tf.constant(flat.transpose(1, 0, 2), self.precision)
+
+    def _of_pictures(self, inputs: tf.Tensor, seed: tf.Tensor) -> Side:
+        """What is needed of each picture of a block."""
+        maxima = random_channels.maxima(self._order, inputs, self.channels, seed)
+        pairing = Each(Side(inputs, {}, maxima))
+        found = _evaluate(self._order, _needed(self._order, each=True), pairing, False)
+        variances = {}
+        for node in self._order:
+            if isinstance(node, nodes.Activation):
+                kernel = found[node.inputs[0]]
+                diagonal = np.arange(node.positions) * (node.positions + 1)
+                variances[node.name] = tf.gather(
+                    kernel.nngp, np.searchsorted(kernel.pairs, diagonal)
+                )
+        return Side(inputs, variances, maxima)
+
+    def _of_pairs(self, left: Side, right: Side) -> dict[str, tf.Tensor]:
+        """The kernels of two blocks of pictures, float64: K as `_NNGP`, and the NTK's parts."""
+        kernels = _evaluate(self._order, self._needed, Every(left, right), self.per_layer)
+        output = kernels[self.output]
+        parts = {_NNGP: output.nngp, **output.ntk}
+        return {name: tf.cast(part[0], tf.float64) for name, part in parts.items()}
+
+    def _block(self, memory_gib: float | None) -> int:
+        """Pictures of a block.
+
+        Raises:
+            BudgetError: see the class.
+        """
+        layers = sum(isinstance(node, nodes.Weights) for node in self._order)
+        kernels = 2 + (layers if self.per_layer else 0)
+        pairs = max(len(found) for found in self._needed.values())
+        entries = float(_POOLED_ENTRIES if self.estimated else _ENTRIES)
+        if memory_gib is not None:
+            number = np.dtype(self.precision).itemsize
+            held = memory_gib * 2**30 / (number * (_TEMPORARIES + 2 * kernels))
+            if held < pairs:
+                raise BudgetError(
+                    f"memory_gib={memory_gib:g}: the kernels of two pictures at {pairs:,} pairs of"
+                    f" positions take {pairs * memory_gib / held:.2g} GiB"
+                )
+            entries = min(entries, held)
+        return int(min(_LARGEST, max(1.0, math.sqrt(entries / pairs))))
+
+
+def kernel(
+    arch: str,
+    x: np.ndarray,
+    x2: np.ndarray | None = None,
+    kind: str = "ntk",
+    arch_args: Mapping[str, Any] | None = None,
+    channels: Sequence[int] | None = None,
+    seed: int = 0,
+    parametrization: str = "ntk",
+    precision: str = "float64",
+    memory_gib: float | None = None,
+) -> np.ndarray:
+    """A kernel of an infinitely wide network; see `KernelFunction` for its arguments and errors.
+
+    Args:
+        arch: see there.
+        x: pictures `[n, h, w, c]` or vectors `[n, d]`.
+        x2: others `[m, ...]`; None for the same.
+        kind: `ntk`, or `nngp` for the covariance of the outputs at initialization.
+        arch_args: see there.
+        channels: see there.
+        seed: of the random channels.
+        parametrization: see there.
+        precision: see there.
+        memory_gib: see there.
+
+    Returns:
+        float64 `[n, m]`, for one output; between different outputs it is 0.
+
+    Raises:
+        ValueError: for another kind, too.
+    """
+    if kind not in ("ntk", "nngp"):
+        raise ValueError(f"kind={kind!r}: must be 'ntk' or 'nngp'")
+    function = KernelFunction(
+        *(arch, np.shape(x)[1:], parametrization, arch_args, channels),
+        precision=precision,
+        memory_gib=memory_gib,
+    )
+    return getattr(function(x, x2, seed), kind)
+
+
+def network(
+    arch: str, input_shape: Sequence[int], parametrization: str, arguments: Mapping[str, Any]
+) -> nodes.Node:
+    """The last layer of an infinitely wide network; see `KernelFunction`.
+
+    Raises:
+        ArchitectureError: see there.
+        NoKernelError: see there.
+        ValueError: see there.
+    """
+    if parametrization not in LIMITS:
+        allowed = ", ".join(LIMITS)
+        raise ValueError(f"parametrization={parametrization!r}: must be one of {allowed}")
+    for_set, function = models.resolve(arch, LIMITS[parametrization], arguments)
+    pictures = len(input_shape) == 3
+    if not pictures and not (len(input_shape) == 1 and architectures.find(arch).takes_vectors):
+        raise models.ArchitectureError(
+            f"arch={arch!r}: takes pictures (height, width, channels), not {tuple(input_shape)}"
+        )
+    shape = tuple(input_shape[:2]) if pictures else (1, 1)
+    inputs = nodes.Input("inputs", (), shape, input_shape[-1], grows=False)
+    try:
+        return function(LIMITS[parametrization](**for_set), inputs, 1)
+    except NoKernelError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise models.ArchitectureError(
+            f"arch={arch!r}: has no kernel for input_shape={tuple(input_shape)} ({error})"
+        ) from error
+
+
+def _check_channels(channels: Sequence[int] | None, arch: str, estimated: bool) -> tuple[int, ...]:
+    if channels is None:
+        return CHANNELS
+    if not estimated:
+        raise ValueError(f"channels={channels}: {arch} has no max pooling, its kernel is exact")
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels={channels}: must be at least one number, each at least 1")
+    return tuple(channels)
+
+
+def _in_order(output: nodes.Node) -> list[nodes.Node]:
+    """A node and all before it, each after its inputs."""
+    found: dict[nodes.Node, None] = {}
+
+    def visit(node: nodes.Node) -> None:
+        if node not in found:
+            for one in node.inputs:
+                visit(one)
+            found[node] = None
+
+    visit(output)
+    return list(found)
+
+
+def _needed(order: Sequence[nodes.Node], each: bool) -> dict[nodes.Node, np.ndarray]:
+    """The pairs of positions at which each layer's kernels are needed, ascending.
+
+    Args:
+        order: the layers, the output last.
+        each: for the variances before all activations, not for the output.
+    """
+    needed: dict[nodes.Node, list[np.ndarray]] = {node: [] for node in order}
+    found = {}
+    if not each:
+        needed[order[-1]].append(np.zeros(1, int))
+    for node in reversed(order):
+        pairs = found[node] = _union(needed[node])
+        for before in node.inputs:
+            needed[before].append(node.reads(pairs))
+        if each and isinstance(node, nodes.Activation):
+            needed[node.inputs[0]].append(np.arange(node.positions) * (node.positions + 1))
+    return found
+
+
+def _union(pairs: Sequence[np.ndarray]) -> np.ndarray:
+    return np.unique(np.concatenate([np.ravel(some) for some in pairs] or [np.zeros(0, int)]))
+
+
+def _evaluate(
+    order: Sequence[nodes.Node],
+    needed: Mapping[nodes.Node, np.ndarray],
+    pairing: Pairing,
+    per_layer: bool,
+) -> dict[nodes.Node, nodes.Kernel]:
+    """The kernels of all layers that are needed."""
+    found: dict[nodes.Node, nodes.Kernel] = {}
+    for node in order:
+        if len(needed[node]):
+            before = [found[one] for one in node.inputs]
+            found[node] = node.kernel(needed[node], before, pairing, per_layer)
+    return found
+
+
+def _put(whole: np.ndarray, rows: slice, columns: slice, block: np.ndarray, mirror: bool) -> None:
+    """Enter a block without its padding, and its transpose where there is one set of pictures."""
+    block = block[: rows.stop - rows.start, : columns.stop - columns.start]
+    if mirror and rows == columns:
+        block = np.tril(block) + np.tril(block, -1).T
+    whole[rows, columns] = block
+    if mirror:
+        whole[columns, rows] = block.T
+
+
+def _collected(found: dict[str, np.ndarray]) -> Kernels:
+    nngp = found.pop(_NNGP)
+    if list(found) == [WHOLE]:
+        return Kernels(nngp, found[WHOLE])
+    return Kernels(nngp, sum(found.values(), np.zeros_like(nngp)), found)

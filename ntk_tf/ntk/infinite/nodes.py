@@ -1,0 +1,308 @@
+"""Layers of infinitely wide networks as maps of kernels between positions of two pictures.
+
+A layer's outputs at position p of a picture x and q of a picture z are, over its channels,
+Gaussian with covariance K(p, q); Theta(p, q) is the neural tangent kernel of one channel. A node
+takes K and Theta of the layer before at some pairs of positions to its own (Jacot, Gabriel and
+Hongler 2018; Lee et al. 2018; Arora et al. 2019, section 4), and tells which pairs it needs: where
+nothing pools, these are the equal positions alone.
+
+A pair (p, q) of a layer with P positions has the number p P + q. Kernels have their pairs along the
+first axis, in ascending order, and two sets of pictures along the others.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from ntk_tf.ntk.infinite.pairings import Pairing
+from ntk_tf.ntk.infinite.windows import OUTSIDE
+
+#: As many terms are gathered one by one; beyond, all at once.
+_FEW_TERMS = 32
+#: The one part of the NTK if it is not asked for by layer.
+WHOLE = "/ntk"
+
+
+@dataclasses.dataclass
+class Kernel:
+    """The kernels of a layer at some pairs of positions.
+
+    Attributes:
+        pairs: their numbers, ascending.
+        nngp: K, of shape `[pairs, ...]`.
+        ntk: Theta in parts, by name; those that are 0 are left out.
+    """
+
+    pairs: np.ndarray
+    nngp: tf.Tensor
+    ntk: dict[str, tf.Tensor]
+
+
+class Node:
+    """A layer.
+
+    Attributes:
+        name: of the layer.
+        inputs: the layers before.
+        shape: height and width; `(1, 1)` for vectors.
+        channels: at width 1.
+        grows: whether the channels grow with the width.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence["Node"],
+        shape: tuple[int, int] | None = None,
+        channels: int | None = None,
+        grows: bool | None = None,
+    ):
+        self.name, self.inputs = name, tuple(inputs)
+        self.shape = inputs[0].shape if shape is None else shape
+        self.channels = inputs[0].channels if channels is None else channels
+        self.grows = inputs[0].grows if grows is None else grows
+
+    @property
+    def positions(self) -> int:
+        """Number P of positions."""
+        return math.prod(self.shape)
+
+    def reads(self, pairs: np.ndarray) -> np.ndarray:
+        """Pairs of the inputs that some pairs need, in any order."""
+        return pairs
+
+    def kernel(
+        self, pairs: np.ndarray, before: Sequence[Kernel], pairing: Pairing, per_layer: bool
+    ) -> Kernel:
+        """The layer's kernels.
+
+        Args:
+            pairs: of its positions.
+            before: kernels of the inputs, at least at what the pairs read.
+            pairing: of the pictures.
+            per_layer: whether Theta's parts are those of the layers with weights.
+        """
+        raise NotImplementedError
+
+    def split(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First and second positions of pairs."""
+        return np.divmod(pairs, self.positions)
+
+
+class Input(Node):
+    """Pictures, or vectors; K is the mean over channels of the products."""
+
+    def kernel(self, pairs, before, pairing, per_layer):
+        """See `Node.kernel`."""
+        return Kernel(pairs, pairing.inputs(*self.split(pairs)) / self.channels, {})
+
+
+class Linear(Node):
+    """Sums over windows of positions, the same for all channels.
+
+    Args:
+        name: see `Node`.
+        before: the layer before.
+        windows: positions `[P, k]` that each position reads.
+        factor: of the sums, one or `[P]`.
+        crossed: whether the terms of a sum are correlated, as in a pooling; otherwise each has
+            weights of its own, and K(p, q) sums over terms of equal place in both windows.
+        **more: see `Node`.
+    """
+
+    def __init__(self, name, before, windows, factor=1.0, crossed=False, **more):
+        super().__init__(name, [before], **more)
+        self.windows, self.crossed = windows, crossed
+        self.factor = np.broadcast_to(np.asarray(factor, float), [len(windows)])
+
+    def reads(self, pairs):
+        """See `Node.reads`."""
+        found = self._terms(pairs)
+        return found[found != OUTSIDE]
+
+    def _terms(self, pairs: np.ndarray) -> np.ndarray:
+        """Pairs `[pairs, terms]` of the layer before that are summed."""
+        p, q = (self.windows[positions] for positions in self.split(pairs))
+        if self.crossed:
+            p, q = p[:, :, None], q[:, None, :]
+        outside = (p == OUTSIDE) | (q == OUTSIDE)
+        found = np.where(outside, OUTSIDE, p * self.inputs[0].positions + q)
+        return found.reshape(len(pairs), math.prod(found.shape[1:]))
+
+    def kernel(self, pairs, before, pairing, per_layer):
+        """See `Node.kernel`."""
+        (kernel,) = before
+        p, q = self.split(pairs)
+        terms = self._terms(pairs)
+        outside = terms == OUTSIDE
+        rows = np.where(outside, len(kernel.pairs), np.searchsorted(kernel.pairs, terms))
+        factors = self.factor[p] * self.factor[q]
+
+        def mapped(x: tf.Tensor) -> tf.Tensor:
+            return _scaled(_sum_of_rows(x, rows, outside.any()), factors)
+
+        ntk = {name: mapped(part) for name, part in kernel.ntk.items()}
+        return Kernel(pairs, mapped(kernel.nngp), ntk)
+
+
+class Weights(Linear):
+    """A convolution or a dense layer: sums with weights of its own, and biases.
+
+    Args:
+        name: see `Node`.
+        before: the layer before.
+        windows: see `Linear`.
+        factor: see `Linear`; sigma_w / sqrt(k) for the mean over the k positions.
+        variance: of the biases, sigma_b^2.
+        shares: what the layer's own weights and biases contribute to Theta, as multiples of K
+            without and with nothing but the biases: 1 and 1 in NTK parametrization.
+        **more: see `Node`.
+    """
+
+    def __init__(self, name, before, windows, factor, variance, shares=(1.0, 1.0), **more):
+        super().__init__(name, before, windows, factor, **more)
+        self.variance, self.shares = variance, shares
+
+    def kernel(self, pairs, before, pairing, per_layer):
+        """See `Node.kernel`."""
+        found = super().kernel(pairs, before, pairing, per_layer)
+        (weights, biases), name = self.shares, self.name if per_layer else WHOLE
+        own = weights * found.nngp + biases * self.variance
+        if not pairing.ntk:
+            ntk = {}
+        elif any(self.shares):
+            ntk = found.ntk | {name: own + found.ntk[name] if name in found.ntk else own}
+        else:
+            ntk = found.ntk
+        nngp = found.nngp + self.variance if self.variance else found.nngp
+        return Kernel(pairs, nngp, ntk)
+
+
+class Activation(Node):
+    """ReLU or the error function."""
+
+    def __init__(self, name: str, before: Node, kind: str):
+        super().__init__(name, [before])
+        self.kind = kind
+
+    def kernel(self, pairs, before, pairing, per_layer):
+        """See `Node.kernel`."""
+        (kernel,) = before
+        rows = np.searchsorted(kernel.pairs, pairs)
+        here = _sum_of_rows(kernel.nngp, rows[:, None])
+        variances = pairing.variances(self, kernel, *self.split(pairs))
+        nngp, derivative = ACTIVATIONS[self.kind](here, *variances)
+        ntk = {
+            name: _sum_of_rows(part, rows[:, None]) * derivative
+            for name, part in kernel.ntk.items()
+        }
+        return Kernel(pairs, nngp, ntk)
+
+
+class Sum(Node):
+    """The sum of two layers whose outputs are independent."""
+
+    def kernel(self, pairs, before, pairing, per_layer):
+        """See `Node.kernel`."""
+        one, other = (_at(kernel, pairs) for kernel in before)
+        parts = {
+            name: one.ntk[name] + part if name in one.ntk else part
+            for name, part in other.ntk.items()
+        }
+        return Kernel(pairs, one.nngp + other.nngp, one.ntk | parts)
+
+
+class MaxPool(Node):
+    """Maxima over windows of a Gaussian layer, or of its ReLU, estimated from random channels.
+
+    Args:
+        name: see `Node`.
+        before: the layer whose maxima are taken, before its ReLU.
+        windows: positions `[P, k]`.
+        relu: whether a ReLU comes first.
+        **more: see `Node`.
+    """
+
+    def __init__(self, name, before, windows, relu, **more):
+        super().__init__(name, [before], **more)
+        self.windows, self.relu = windows, relu
+
+    def reads(self, pairs):
+        """See `Node.reads`."""
+        return self._terms(pairs)
+
+    def _terms(self, pairs: np.ndarray) -> np.ndarray:
+        """Pairs `[pairs, k, k]` of positions in both windows."""
+        p, q = (self.windows[positions] for positions in self.split(pairs))
+        return p[:, :, None] * self.inputs[0].positions + q[:, None, :]
+
+    def kernel(self, pairs, before, pairing, per_layer):
+        """See `Node.kernel`."""
+        (kernel,) = before
+        rows = np.searchsorted(kernel.pairs, self._terms(pairs)).astype(np.int32)
+        nngp, parts = pairing.maxima(self, *self.split(pairs), rows, list(kernel.ntk.values()))
+        return Kernel(pairs, nngp, dict(zip(kernel.ntk, parts, strict=True)))
+
+
+def relu(s: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Means of products of ReLUs, and of their derivatives (Cho and Saul 2009).
+
+    Args:
+        s: covariances of two Gaussians.
+        a: variances of one, of shapes that broadcast.
+        b: variances of the other.
+    """
+    sine = tf.sqrt(tf.maximum(a * b - s * s, 0))
+    # Where the angle is small its arc cosine would have half of the digits.
+    angle = math.pi - tf.atan2(sine, s)
+    return (sine + angle * s) / (2 * math.pi), angle / (2 * math.pi)
+
+
+def erf(s: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The same for the error function (Williams 1996)."""
+    product = (1 + 2 * a) * (1 + 2 * b)
+    nngp = 2 / math.pi * tf.asin(2 * s / tf.sqrt(product))
+    return nngp, 4 / math.pi / tf.sqrt(product - 4 * s * s)
+
+
+ACTIVATIONS = {"relu": relu, "erf": erf}
+
+
+def _at(kernel: Kernel, pairs: np.ndarray) -> Kernel:
+    """A kernel at some of its pairs."""
+    rows = np.searchsorted(kernel.pairs, pairs)[:, None]
+    parts = {name: _sum_of_rows(part, rows) for name, part in kernel.ntk.items()}
+    return Kernel(pairs, _sum_of_rows(kernel.nngp, rows), parts)
+
+
+def _sum_of_rows(x: tf.Tensor, rows: np.ndarray, outside: bool = False) -> tf.Tensor:
+    """Sums over rows `[outputs, terms]` of x; one behind the last stands for zeros."""
+    outputs, terms = rows.shape
+    if terms == 1 and outputs == x.shape[0] and np.array_equal(rows[:, 0], np.arange(outputs)):
+        return x
+    if outside:
+        x = tf.concat([x, tf.zeros_like(x[:1])], 0)
+    if terms == 1:
+        return tf.gather(x, rows[:, 0])
+    if terms <= _FEW_TERMS:
+        return _gathered(x, rows.T.astype(np.int32))
+    if outputs == 1 and np.array_equal(rows[0], np.arange(x.shape[0])):
+        return tf.reduce_sum(x, 0, keepdims=True)
+    return tf.stack([tf.reduce_sum(tf.gather(x, row), 0) for row in rows])
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _gathered(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Sums over rows `[terms, outputs]`; compiled, since a gather of each would take most time."""
+    return sum(tf.gather(x, rows[i]) for i in range(rows.shape[0]))
+
+
+def _scaled(x: tf.Tensor, factors: np.ndarray) -> tf.Tensor:
+    """Rows times factors."""
+    if np.all(factors == factors[0]):
+        return x if factors[0] == 1 else x * tf.constant(factors[0], x.dtype)
+    shape = [-1] + [1] * (len(x.shape) - 1)
+    return x * tf.reshape(tf.constant(factors, x.dtype), shape)

@@ -1,0 +1,185 @@
+"""The experiment at infinite width on the embedded data: files, resuming, processes, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import carry_out
+from rich.console import Console
+
+from ntk_tf import data, ntk
+from ntk_tf.data import DataError, pipeline
+from ntk_tf.experiments import size
+from ntk_tf.experiments.infinite import tiles
+from ntk_tf.experiments.resolving import resolve
+from ntk_tf.ntk import infinite
+from ntk_tf.process.signals import Interrupted
+from ntk_tf.runs import RunDirectoryError
+from ntk_tf.settings import Options, SettingError
+
+SETTINGS = {
+    "experiment": "infinite",
+    "arch": "mlp",
+    "dataset": "digits",
+    "train_examples": 60,
+    "test_examples": 30,
+}
+
+
+def run(workdir, options=None, **settings):
+    return carry_out(resolve(**(SETTINGS | settings)), Options(workdir, jobs=1, **(options or {})))
+
+
+def arrays(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+@pytest.fixture
+def pictures():
+    source = data.load("digits", train_examples=60, test_examples=30)
+    preprocess = pipeline.preprocessing(source, 8, 0, 1)
+    x, z = (
+        np.concatenate([x for x, _ in pipeline.evaluation_batches(split, preprocess, 10, 30)])
+        for split in (source.train, source.test)
+    )
+    return x, z, source.train.labels, source.test.labels
+
+
+def test_kernels_and_regression(tmp_path, monkeypatch, pictures):
+    """In one tile and in several, against the kernels and a solution with explicit inverses."""
+    x, z, labels, test_labels = pictures
+    result = run(tmp_path / "whole", keep_kernels=True, arch_args="sigma_b=0.5,depth=3")
+    monkeypatch.setattr(tiles, "_SIDE", 25)
+    run(tmp_path / "tiles", keep_kernels=True, arch_args="sigma_b=0.5,depth=3")
+    found = arrays(tmp_path / "whole/kernel.npz")
+    for name, kernel in arrays(tmp_path / "tiles/kernel.npz").items():
+        np.testing.assert_allclose(kernel, found[name], rtol=1e-6)
+    for kind, (parametrization, attribute) in tiles.KINDS.items():
+        arguments = {"depth": 3} | ({"sigma_b": 0.5} if parametrization == "ntk" else {})
+        for split, rows in (("train", x), ("test", z)):
+            kernel = infinite.kernel(
+                *("mlp", rows, x, attribute, arguments), parametrization=parametrization
+            )
+            np.testing.assert_allclose(found[f"{kind}_{split}"], kernel, rtol=1e-6)
+        part, theta = result[kind], found[f"{kind}_train"]
+        assert part["trace"] == pytest.approx(np.trace(theta))
+        assert part["relative_error"] is None
+        targets = np.where(np.arange(10) == labels[:, None], 0.9, -0.1)
+        shift = part["ridge"] * targets.size / 2
+        dual = np.linalg.solve(theta + shift * np.eye(60), targets)
+        predicted = (found[f"{kind}_test"] @ dual).argmax(axis=1)
+        assert part["test_accuracy"] == np.mean(predicted == test_labels)
+        inverse = np.linalg.inv(theta + shift * np.eye(60))
+        left_out = dual / np.diag(inverse)[:, None]
+        assert part["leave_one_out_error"] == pytest.approx(np.mean(left_out**2), rel=1e-6)
+        values = np.sqrt(np.maximum(np.linalg.eigvalsh(theta), 0))
+        assert part["effective_rank"] == pytest.approx(ntk.effective_rank(values), rel=1e-6)
+    assert result["test_accuracy"] == result["ntk"]["test_accuracy"] > 0.5
+    assert not (tmp_path / "tiles/tiles").exists()
+    content = json.loads((tmp_path / "whole/infinite.json").read_text())
+    assert content["channels"] is None
+    assert content["seeds"] == 1
+    assert (tmp_path / "whole/spectra.png").stat().st_size > 5000
+
+
+def test_max_pooling_is_a_mean_over_seeds(tmp_path):
+    sizes = {"train_examples": 12, "test_examples": 4, "image_size": 16}
+    result = run(tmp_path / "run", arch="lenet", channels=(8, 16), keep_kernels=True, **sizes)
+    assert (result["channels"], result["seeds"]) == ([8, 16], 3)
+    assert 0.001 < result["ntk"]["relative_error"] < 0.5
+    assert len(result["ntk"]["test_accuracy_by_seed"]) == 3
+    found = arrays(tmp_path / "run/kernel.npz")["ntk_train"]
+    source = data.load("digits", train_examples=12, test_examples=4)
+    preprocess = pipeline.preprocessing(source, 16, 0, 1)
+    (x, _), *_ = pipeline.evaluation_batches(source.train, preprocess, 10, 12)
+    function = infinite.KernelFunction("lenet", (16, 16, 1), channels=(8, 16))
+    kernels = [function(x.numpy(), seed=seed).ntk for seed in range(3)]
+    np.testing.assert_allclose(found, np.mean(kernels, axis=0), rtol=1e-5)
+
+
+def test_goes_on_with_missing_tiles(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiles, "_SIDE", 25)
+    run(tmp_path / "whole", keep_kernels=True)
+    usual, written = tiles.Work.write, []
+
+    def write(self, tile, found):
+        if len(written) == 3:
+            raise Interrupted(15)
+        usual(self, tile, found)
+        written.append(tile)
+
+    with monkeypatch.context() as context:
+        context.setattr(tiles.Work, "write", write)
+        context.setattr(Interrupted, "__init__", lambda self, number: None)
+        with pytest.raises(Interrupted):
+            run(tmp_path / "run", keep_kernels=True)
+    assert len(list((tmp_path / "run/tiles").iterdir())) == 3
+    monkeypatch.setattr(tiles.Work, "write", lambda *args: (usual(*args), written.append(args[1])))
+    run(tmp_path / "run", keep_kernels=True)
+    assert len(written) == len(set(map(str, written))) == 6 + 2 * 3
+    whole = arrays(tmp_path / "whole/kernel.npz")
+    for name, kernel in arrays(tmp_path / "run/kernel.npz").items():
+        np.testing.assert_array_equal(kernel, whole[name])
+
+
+def test_a_damaged_tile_is_removed(tmp_path, monkeypatch):
+    usual = tiles.Work.write
+
+    def write(self, tile, found):
+        usual(self, tile, found)
+        if tile.split == "test":
+            tile.path(self.workdir).write_bytes(b"PK")
+
+    with monkeypatch.context() as context:
+        context.setattr(tiles.Work, "write", write)
+        with pytest.raises(RunDirectoryError, match="test-0-0.npz.*the same command"):
+            run(tmp_path / "run")
+    assert run(tmp_path / "run")["status"] == "completed"
+
+
+def test_several_processes_compute_the_same(tmp_path):
+    sizes = {"train_examples": 520, "test_examples": 20}
+    one = run(tmp_path / "one", keep_kernels=True, **sizes)
+    config = resolve(**(SETTINGS | sizes), keep_kernels=True)
+    two = carry_out(config, Options(tmp_path / "two", jobs=2))
+    assert two["ntk"] == one["ntk"]
+    found = arrays(tmp_path / "one/kernel.npz")
+    for name, kernel in arrays(tmp_path / "two/kernel.npz").items():
+        np.testing.assert_array_equal(kernel, found[name])
+
+
+def test_dry_run_says_disk_and_time(tmp_path, capsys):
+    config = resolve(**(SETTINGS | {"train_examples": 1000}))
+    options = Options(tmp_path / "run", jobs=2)
+    size.describe(config, options, "embedded", Console(width=200))
+    printed = capsys.readouterr().out
+    assert "1,000 x 1,000 and 30 x 1,000 pictures, 1 seeds" in printed
+    assert "hours in 2 processes" in printed
+    assert not options.workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "settings", "options", "message"),
+    [
+        (SettingError, {"train_examples": 0}, {}, "--train_examples=0: must be"),
+        (SettingError, {"channels": ()}, {}, "--channels=: must be integers"),
+        (SettingError, {"channels": (8,)}, {}, "channels=.*mlp has no max pooling"),
+        (SettingError, {"arch_args": "gamma=1"}, {}, "gamma=1: the architecture mlp takes"),
+        (SettingError, {"arch_args": "activation=tanh"}, {}, "--arch=mlp: layer dense1_act"),
+        (
+            SettingError,
+            {"arch": "resnet18", "arch_args": "batch_norm=true"},
+            {},
+            "--arch=resnet18: layer conv_norm: batch norm",
+        ),
+        (SettingError, {"arch": "my:own"}, {}, "arch='my:own': must be one of lenet"),
+        (DataError, {"train_examples": 1}, {}, "train_examples=1: all are of one class"),
+        (DataError, {}, {"memory_gib": 1e-5}, "memory_gib=1e-05: the kernels of 60 training"),
+    ],
+)
+def test_refusals(error, settings, options, message, tmp_path):
+    with pytest.raises(error, match=message) as found:
+        run(tmp_path / "run", options, **settings)
+    assert "\n" not in str(found.value)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,288 @@
+"""Kernels at infinite width: against published code's values, finite networks, and each other."""
+
+import itertools
+
+import numpy as np
+import pytest
+from gold_kernels import CNTK, GOLD, circle, sines
+from references import dense_jacobian
+
+from ntk_tf import models, ntk
+from ntk_tf.ntk import infinite
+from ntk_tf.ntk.infinite import evaluate
+from ntk_tf.ntk.infinite.limits import NTKLimit
+from ntk_tf.ntk.infinite.nodes import Input
+
+LENET = next(gold for gold in GOLD if gold.name == "LeNet, average pooling")
+PICTURES = sines(3, 1, 16)
+
+
+def entries(kernel, pairs):
+    return np.array([kernel[pair] for pair in pairs])
+
+
+@pytest.mark.parametrize("gold", GOLD, ids=lambda gold: gold.name)
+def test_gold(gold):
+    function = infinite.KernelFunction(gold.arch, gold.inputs.shape[1:], "ntk", gold.arguments)
+    found = function(gold.inputs)
+    for kernel, values in ((found.ntk, gold.ntk), (found.nngp, gold.nngp)):
+        np.testing.assert_allclose(entries(kernel, values), list(values.values()), rtol=1e-6)
+        assert kernel.dtype == np.float64
+        np.testing.assert_array_equal(kernel, kernel.T)
+
+
+@pytest.mark.parametrize(("channels", "side", "depth"), CNTK)
+def test_arora(channels, side, depth):
+    x, values = sines(3, channels, side), np.array(CNTK[channels, side, depth])
+    arguments = {"depth": depth, "kappa": 1.0}
+    found = infinite.kernel("cnn_v", x, arch_args=arguments)
+    pairs = [(0, 0), (0, 1), (0, 2), (1, 2)]
+    np.testing.assert_allclose(entries(found, pairs), values[:4], rtol=1e-6)
+    if depth > 6:  # seconds
+        found = infinite.kernel("cnn_gap", x[:2], arch_args=arguments)
+        np.testing.assert_allclose(found[0], values[4:6], rtol=1e-6)
+        return
+    function = infinite.KernelFunction("cnn_gap", x.shape[1:], arch_args=arguments, per_layer=True)
+    found = function(x[:1], x)
+    np.testing.assert_allclose(found.ntk[0, :2], values[4:6], rtol=1e-6)
+    parts = dict(found.parts)
+    assert len(parts) == depth
+    np.testing.assert_allclose(sum(parts.values()), found.ntk)
+    del parts["conv1"], parts["outputs"]
+    np.testing.assert_allclose(sum(parts.values())[0, :2], 9 * values[6:], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arch", "x", "width", "arguments"),
+    [("mlp", circle(), 16, {"depth": 3}), ("lenet", PICTURES, 16, {"pooling": "average"})],
+)
+def test_standard_parametrization_is_what_finite_kernels_approach(arch, x, width, arguments):
+    """The kernel of one output divided by the width, from gradients of networks as Keras has."""
+    expected = infinite.kernel(arch, x, arch_args=arguments, parametrization="standard")
+    found = []
+    for seed in range(12):
+        model = models.build(arch, width, 1, x.shape[1:], seed, **arguments)
+        # What biases do falls as 1 / width, from far above the rest, but behind the inputs.
+        models.freeze_biases(model)
+        for bias in [w for w in model.non_trainable_weights if w.name == "bias"][1:]:
+            bias.assign(0 * bias)
+        jacobian = dense_jacobian(model, x.astype("float32")).astype("float64")
+        found.append(jacobian @ jacobian.T / width)
+    error = np.std(found, axis=0, ddof=1) / np.sqrt(len(found))
+    assert error.max() < 0.1 * expected.max()
+    # The first layer's part falls as 1 / width too.
+    assert np.all(np.abs(np.mean(found, axis=0) - expected) < 4 * error + 0.02 * expected.max())
+    other = infinite.kernel(arch, x, arch_args=arguments | {"sigma_b": 0.0})
+    assert cosine(np.mean(found, axis=0), expected) > cosine(np.mean(found, axis=0), other)
+
+
+def cosine(a, b):
+    return np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def test_blocks_and_two_sets(rng):
+    x, z = rng.standard_normal((5, 6, 6, 2)), rng.standard_normal((4, 6, 6, 2))
+    function = infinite.KernelFunction("wrn", (6, 6, 2), memory_gib=1e-4)
+    assert function.block < 4
+    done = []
+    found = function(x, z, after_block=lambda *counts: done.append(counts))
+    assert done[-1] == (len(done), len(done))
+    whole = infinite.KernelFunction("wrn", (6, 6, 2))(np.concatenate([x, z]))
+    np.testing.assert_allclose(found.ntk, whole.ntk[:5, 5:], rtol=1e-12)
+    np.testing.assert_allclose(found.nngp, whole.nngp[:5, 5:], rtol=1e-12)
+    np.testing.assert_allclose(function(x).ntk, whole.ntk[:5, :5], rtol=1e-12)
+
+
+def test_float32_is_near():
+    exact = infinite.kernel("cnn_v", PICTURES)
+    near = infinite.kernel("cnn_v", PICTURES, precision="float32")
+    np.testing.assert_allclose(near, exact, rtol=1e-5)
+    assert not np.array_equal(near, exact)
+
+
+def of_layers(monkeypatch, build, shape=(6, 6, 2), **options):
+    """The kernel function of layers that are no architecture."""
+
+    def network(*_):
+        inputs = Input("inputs", (), shape[:2], shape[2], grows=False)
+        return build(NTKLimit(sigma_w=2**0.5, sigma_b=0.3), inputs)
+
+    monkeypatch.setattr(evaluate, "network", network)
+    return infinite.KernelFunction("lenet", shape, **options)
+
+
+def test_the_same_by_other_layers(monkeypatch, rng):
+    """Padding by a layer and by a convolution, a grid that fits and a pooling, a scale."""
+    x = rng.standard_normal((3, 6, 6, 2))
+
+    def one(layers, x):
+        x = layers.conv(x, 4, 3, padding=1, activation="relu", name="conv")
+        x = layers.conv(layers.average_pool(x, 2, name="pool"), 4, 1, name="conv2")
+        return layers.outputs(layers.flatten(x, name="flatten"), 1)
+
+    def other(layers, x):
+        x = layers.conv(layers.zero_padding(x, 1, name="zeros"), 4, 3, name="conv")
+        x = layers.scale(layers.activation(x, "relu", name="relu"), -2.0, name="scale")
+        x = layers.adaptive_average_pool(layers.scale(x, 0.5, name="back"), 3, name="pool")
+        x = layers.conv(x, 4, 1, name="conv2")
+        return layers.outputs(layers.flatten(x, name="flatten"), 1)
+
+    found = [of_layers(monkeypatch, build)(x) for build in (one, other)]
+    np.testing.assert_allclose(found[0].ntk, found[1].ntk, rtol=1e-12)
+    np.testing.assert_allclose(found[0].nngp, found[1].nngp, rtol=1e-12)
+
+
+def test_a_grid_that_does_not_fit(monkeypatch, rng):
+    """A linear network's kernel is that of explicit features."""
+    x = rng.standard_normal((3, 5, 4, 2))
+
+    def build(layers, x):
+        x = layers.adaptive_average_pool(x, 3, name="pool")
+        return layers.outputs(layers.flatten(x, name="flatten"), 1, use_bias=False)
+
+    features = models.pooling.AdaptiveAveragePooling2D(3)(x.astype("float32")).numpy()
+    features = features.reshape(3, -1)
+    expected = 2 * features @ features.T / features.shape[1]
+    found = of_layers(monkeypatch, build, (5, 4, 2))(x)
+    np.testing.assert_allclose(found.ntk, expected, rtol=1e-5, atol=1e-6)
+
+
+class Averaging(NTKLimit):
+    """Average pooling whose ReLU is estimated, as a max pooling of single positions."""
+
+    def average_pool(self, x, size, strides=None, *, name):
+        return super().average_pool(self.max_pool(x, 1, name=f"{name}_relu"), size, name=name)
+
+
+def estimates(function, x, seeds):
+    found = [function(x, seed=seed).ntk for seed in range(seeds)]
+    return np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / np.sqrt(seeds)
+
+
+def test_estimator_against_average_pooling(monkeypatch):
+    """The code behind max pooling, where the kernel is known, with an error of 1/sqrt(channels)."""
+    monkeypatch.setitem(evaluate.LIMITS, "ntk", Averaging)
+    spread = []
+    for channels in (32, 96):
+        function = infinite.KernelFunction(
+            "lenet", (16, 16, 1), "ntk", LENET.arguments, channels=(channels,)
+        )
+        assert function.estimated
+        mean, error = estimates(function, PICTURES, 6)
+        for pair, value in LENET.ntk.items():
+            assert abs(mean[pair] - value) < 3.5 * error[pair]
+        spread.append(np.linalg.norm(error))
+    assert 1.1 < spread[0] / spread[1] < 2.8  # 1.73, with infinitely many seeds
+
+
+def test_max_pooling_against_finite_networks():
+    """Values of gradients of finite networks, with their errors: 1,024 channels, 16 seeds."""
+    values = {(0, 0): 24.24, (0, 1): 16.83, (0, 2): 16.77, (1, 1): 26.32, (1, 2): 17.32}
+    function = infinite.KernelFunction("lenet", (16, 16, 1), channels=(256,))
+    mean, error = estimates(function, PICTURES, 8)
+    for pair, value in values.items():
+        assert abs(mean[pair] - value) < 3 * np.hypot(error[pair], 0.21)
+        assert error[pair] < 0.05 * value
+
+
+def test_constant_pictures_need_no_pooling():
+    x = np.ones((2, 16, 16, 1)) * np.array([1.0, -0.5])[:, None, None, None]
+    mean, error = estimates(infinite.KernelFunction("lenet", (16, 16, 1), channels=(64,)), x, 6)
+    exact = infinite.kernel("lenet", x, arch_args={"pooling": "average"})
+    assert np.all(np.abs(mean - exact) < 4 * error)
+    assert np.all(error < 0.1 * exact.max())
+
+
+@pytest.fixture(scope="module")
+def pooled():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((12, 16, 16, 1))
+    function = infinite.KernelFunction("lenet", (16, 16, 1), channels=(16, 32))
+    return function, x, function(x, seed=3)
+
+
+def test_max_pooling_is_positive_semidefinite(pooled):
+    _, _, found = pooled
+    for kernel in (found.ntk, found.nngp):
+        assert np.linalg.eigvalsh(kernel)[0] >= -1e-6 * np.trace(kernel)
+
+
+def test_max_pooling_of_a_pair_is_the_same_among_others(pooled):
+    function, x, found = pooled
+    order = np.random.default_rng(1).permutation(len(x))
+    again = function(x[order], seed=3).ntk
+    np.testing.assert_allclose(again, found.ntk[np.ix_(order, order)], rtol=1e-5)
+    pair = function(x[4:5], x[7:8], seed=3)
+    np.testing.assert_allclose(pair.ntk[0, 0], found.ntk[4, 7], rtol=1e-5)
+    np.testing.assert_allclose(pair.nngp[0, 0], found.nngp[4, 7], rtol=1e-5)
+    assert abs(function(x[4:5], x[7:8], seed=4).ntk[0, 0] / found.ntk[4, 7] - 1) > 1e-3
+
+
+def test_regression_takes_the_kernel(rng):
+    x, y = rng.standard_normal((6, 3)), rng.standard_normal((6, 2))
+    kernel = infinite.kernel("mlp", x)
+    solution = ntk.kernel_regression(kernel, y, np.zeros_like(y), precision="float64")
+    np.testing.assert_allclose(solution.fitted, y, atol=1e-8)
+
+
+def norm(layers, x):
+    return layers.norm(x, name="conv_norm")
+
+
+def pool_of_pool(layers, x):
+    x = layers.max_pool(layers.conv(x, 1, 3, name="conv"), 2, name="pool1")
+    return layers.max_pool(x, 2, name="pool2")
+
+
+def sum_of_itself(layers, x):
+    x = layers.conv(x, 1, 3, name="conv")
+    return layers.add(x, layers.scale(x, 2.0, name="scale"), name="sum")
+
+
+def tanh(layers, x):
+    return layers.conv(x, 1, 3, activation="tanh", name="conv")
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [(norm, "conv_norm"), (pool_of_pool, "pool2"), (sum_of_itself, "sum"), (tanh, "conv_act")],
+)
+def test_layers_without_a_kernel_are_named(monkeypatch, build, named):
+    with pytest.raises(infinite.NoKernelError, match=f"^layer {named}") as error:
+        of_layers(monkeypatch, build)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"arch": "resnet18", "arch_args": {"batch_norm": True}}, "layer conv_norm: batch norm"),
+        ({"arch": "mlp", "arch_args": {"activation": "tanh"}}, "layer dense1_activation: .*tanh"),
+        ({"arch": "lenet", "x": np.zeros((1, 8, 8, 1))}, "input_shape=.*does not fit"),
+        ({"arch": "lenet", "x": np.zeros((2, 7))}, "takes pictures"),
+        ({"arch": "mlp", "arch_args": {"gain": 2.0}}, "gain=2.0: the architecture mlp takes"),
+        ({"arch": "mlp", "x": np.zeros((0, 7))}, "at least one picture"),
+        ({"arch": "mlp", "x2": np.zeros((2, 7))}, "x2 of shape"),
+        ({"arch": "mlp", "kind": "nnk"}, "kind='nnk': must be"),
+        ({"arch": "mlp", "parametrization": "mup"}, "parametrization='mup': must be one of ntk"),
+        ({"arch": "mlp", "precision": "half"}, "precision='half': must be"),
+        ({"arch": "mlp", "channels": (4,)}, "channels=.* mlp has no max pooling"),
+        ({"arch": "lenet", "channels": (0,)}, "channels=.* at least 1"),
+        ({"arch": "lenet", "memory_gib": 1e-9}, "memory_gib=1e-09: the kernels of two pictures"),
+        ({"arch": "a.b:c"}, "arch='a.b:c': must be one of lenet"),
+    ],
+)
+def test_refusals(arguments, message):
+    given = {"x": np.zeros((2, 16, 16, 1))} | arguments
+    with pytest.raises(ValueError, match=message):
+        infinite.kernel(**given)
+
+
+def test_every_architecture_has_a_network():
+    for arch, parametrization in itertools.product(
+        ("lenet", "mlp", "vgg11", "resnet18", "cnn_v", "cnn_gap", "wrn", "alexnet"),
+        ("ntk", "standard"),
+    ):
+        side = 63 if arch == "alexnet" else 32
+        output = evaluate.network(arch, (side, side, 3), parametrization, {})
+        assert (output.name, output.positions) in (("outputs", 1), ("kappa", 1))

@@ -1,0 +1,42 @@
+"""The ridge by leave-one-out, against leaving out one example after the other."""
+
+import numpy as np
+import pytest
+
+from ntk_tf import ntk
+from ntk_tf.ntk.leave_one_out import leave_one_out
+
+
+def test_closed_form(rng):
+    features = rng.standard_normal((9, 5))
+    gram = features @ features.T
+    y = rng.standard_normal((9, 2)) + features[:, :2]
+    errors, shifts = [], [0.001, 0.1, 10.0]
+    for part in shifts:
+        shift, left_out = part * np.trace(gram) / 9, []
+        for i in range(9):
+            rest = np.delete(np.arange(9), i)
+            dual = np.linalg.solve(gram[np.ix_(rest, rest)] + shift * np.eye(8), y[rest])
+            left_out.append(y[i] - gram[i, rest] @ dual)
+        errors.append(np.mean(np.square(left_out)))
+    found = leave_one_out(gram, y, shifts)
+    best = int(np.argmin(errors))
+    assert found.error == pytest.approx(errors[best])
+    assert found.ridge * y.size / 2 == pytest.approx(shifts[best] * np.trace(gram) / 9)
+    same = ntk.kernel_regression(gram, y, np.zeros_like(y), found.ridge, "float64")
+    np.testing.assert_allclose(found.regression.dual, same.dual, rtol=1e-8)
+    np.testing.assert_allclose(found.regression.fitted, same.fitted, rtol=1e-8)
+    np.testing.assert_allclose(found.eigenvalues, np.linalg.eigvalsh(gram)[::-1], atol=1e-10)
+
+
+def test_noise_needs_a_larger_ridge(rng):
+    features = rng.standard_normal((40, 40))
+    gram, signal = features @ features.T, features[:, :1]
+    clean = leave_one_out(gram, signal)
+    noisy = leave_one_out(gram, signal + 5 * rng.standard_normal((40, 1)))
+    assert noisy.ridge > 10 * clean.ridge
+
+
+def test_shapes_must_fit():
+    with pytest.raises(ValueError, match="do not belong"):
+        leave_one_out(np.eye(3), np.zeros((2, 1)))
