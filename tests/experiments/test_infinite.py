@@ -11,7 +11,7 @@ from rich.console import Console
 from ntk_tf import data, ntk
 from ntk_tf.data import DataError, pipeline
 from ntk_tf.experiments import size
-from ntk_tf.experiments.infinite import tiles, worker
+from ntk_tf.experiments.infinite import processes, tiles, worker
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.ntk import infinite
 from ntk_tf.process.signals import Interrupted
@@ -145,7 +145,7 @@ def test_several_processes_compute_the_same(tmp_path, monkeypatch):
     sizes = {"train_examples": 520, "test_examples": 20, "keep_kernels": True}
     one = run(tmp_path / "one", **sizes)
     config, options = resolve(**(SETTINGS | sizes)), Options(tmp_path / "two", jobs=2)
-    usual = tiles._in_processes
+    usual = processes._in_processes
 
     def in_processes(config, options, shares, after):
         assert [len(share) for share in shares] == [3, 2]
@@ -153,7 +153,7 @@ def test_several_processes_compute_the_same(tmp_path, monkeypatch):
         for share in (shares[0], shares[1][1:]):
             worker.work(config, options, share, os.getppid())
 
-    monkeypatch.setattr(tiles, "_in_processes", in_processes)
+    monkeypatch.setattr(processes, "_in_processes", in_processes)
     two = carry_out(config, options)
     assert two["ntk"] == one["ntk"]
     found = arrays(tmp_path / "one/kernel.npz")
