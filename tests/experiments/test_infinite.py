@@ -1,6 +1,7 @@
 """The experiment at infinite width on the embedded data: files, resuming, processes, refusals."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console
 from ntk_tf import data, ntk
 from ntk_tf.data import DataError, pipeline
 from ntk_tf.experiments import size
-from ntk_tf.experiments.infinite import tiles
+from ntk_tf.experiments.infinite import processes, tiles, worker
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.ntk import infinite
 from ntk_tf.process.signals import Interrupted
@@ -21,6 +22,7 @@ SETTINGS = {
     "experiment": "infinite",
     "arch": "mlp",
     "dataset": "digits",
+    "image_size": 8,
     "train_examples": 60,
     "test_examples": 30,
 }
@@ -138,11 +140,21 @@ def test_a_damaged_tile_is_removed(tmp_path, monkeypatch):
     assert run(tmp_path / "run")["status"] == "completed"
 
 
-def test_several_processes_compute_the_same(tmp_path):
-    sizes = {"train_examples": 520, "test_examples": 20}
-    one = run(tmp_path / "one", keep_kernels=True, **sizes)
-    config = resolve(**(SETTINGS | sizes), keep_kernels=True)
-    two = carry_out(config, Options(tmp_path / "two", jobs=2))
+def test_several_processes_compute_the_same(tmp_path, monkeypatch):
+    """One tile by another process, and the others here."""
+    sizes = {"train_examples": 520, "test_examples": 20, "keep_kernels": True}
+    one = run(tmp_path / "one", **sizes)
+    config, options = resolve(**(SETTINGS | sizes)), Options(tmp_path / "two", jobs=2)
+    usual = processes._in_processes
+
+    def in_processes(config, options, shares, after):
+        assert [len(share) for share in shares] == [3, 2]
+        usual(config, options, [shares[1][:1]], after)
+        for share in (shares[0], shares[1][1:]):
+            worker.work(config, options, share, os.getppid())
+
+    monkeypatch.setattr(processes, "_in_processes", in_processes)
+    two = carry_out(config, options)
     assert two["ntk"] == one["ntk"]
     found = arrays(tmp_path / "one/kernel.npz")
     for name, kernel in arrays(tmp_path / "two/kernel.npz").items():

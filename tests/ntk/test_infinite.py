@@ -34,7 +34,7 @@ def test_gold(gold):
 @pytest.mark.parametrize(("channels", "side", "depth"), CNTK)
 def test_arora(channels, side, depth):
     x, values = sines(3, channels, side), np.array(CNTK[channels, side, depth])
-    arguments = {"depth": depth, "kappa": 1.0}
+    arguments = {"depth": depth}
     found = infinite.kernel("cnn_v", x, arch_args=arguments)
     pairs = [(0, 0), (0, 1), (0, 2), (1, 2)]
     np.testing.assert_allclose(entries(found, pairs), values[:4], rtol=1e-6)

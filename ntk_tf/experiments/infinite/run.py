@@ -17,7 +17,8 @@ from ntk_tf import ntk, runs
 from ntk_tf.data import DataError
 from ntk_tf.data.source import Split
 from ntk_tf.experiments.infinite import Infinite, figure
-from ntk_tf.experiments.infinite.tiles import KINDS, Work, carry_out, count_jobs, functions, save
+from ntk_tf.experiments.infinite.processes import carry_out
+from ntk_tf.experiments.infinite.tiles import KINDS, Work, count_jobs, functions, save
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.ntk.leave_one_out import leave_one_out
 from ntk_tf.process import signals, terminal

@@ -7,10 +7,8 @@ missing, and several processes leave what one would.
 import dataclasses
 import functools
 import itertools
-import multiprocessing
 import os
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ntk_tf import runs
-from ntk_tf.experiments.infinite import Infinite, worker
+from ntk_tf.experiments.infinite import Infinite
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.models import arguments as keywords
 from ntk_tf.ntk import BudgetError, infinite
@@ -34,8 +32,6 @@ KINDS = {
 }
 #: Pictures along a side of a tile: of exact kernels, and of estimated ones.
 _SIDE, _ESTIMATED_SIDE = 512, 256
-#: Seconds between looks at the other processes.
-_POLL = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,25 +204,6 @@ def count_jobs(options: Options) -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def carry_out(work: Work, config: Infinite, options: Options, after: Callable[[], None]) -> None:
-    """Compute all tiles that are missing.
-
-    Args:
-        work: the tiles.
-        config: the run's settings.
-        options: with the number of processes.
-        after: called every now and then; may raise `Interrupted`, and all processes end.
-    """
-    (options.workdir / "tiles").mkdir(exist_ok=True)
-    missing = work.missing()
-    jobs = min(count_jobs(options), len(missing))
-    if jobs > 1:
-        numbers = [work.tiles.index(tile) for tile in missing]
-        _in_processes(config, options, [numbers[i::jobs] for i in range(jobs)], after)
-    else:
-        compute(work, options, missing, after)
-
-
 def compute(work: Work, options: Options, tiles: Sequence[Tile], after: Callable[[], None]) -> None:
     """Compute some tiles, and call `after` every now and then.
 
@@ -237,34 +214,3 @@ def compute(work: Work, options: Options, tiles: Sequence[Tile], after: Callable
         found = work.compute(tile, after)
         runs.insist(functools.partial(work.write, tile, found), options.checkpoint_minutes)
         after()
-
-
-def _in_processes(
-    config: Infinite,
-    options: Options,
-    shares: Sequence[Sequence[int]],
-    after: Callable[[], None],
-) -> None:
-    """Let several processes compute tiles of some numbers each.
-
-    Raises:
-        RuntimeError: if one of them fails.
-    """
-    context = multiprocessing.get_context("spawn")
-    arguments = [(config, options, share, os.getpid()) for share in shares]
-    processes = [context.Process(target=worker.work, args=a, daemon=True) for a in arguments]
-    try:
-        for process in processes:
-            process.start()
-        while any(process.is_alive() for process in processes):
-            after()
-            time.sleep(_POLL)
-            if any(process.exitcode for process in processes):
-                break
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-    codes = [process.exitcode for process in processes]
-    if any(codes):
-        raise RuntimeError(f"processes that compute the kernels ended with exit codes {codes}")

@@ -15,8 +15,8 @@ from ntk_tf.ntk.contract import even_slices
 from ntk_tf.ntk.infinite import channels as random_channels
 from ntk_tf.ntk.infinite import nodes
 from ntk_tf.ntk.infinite.limits import LIMITS, NoKernelError
-from ntk_tf.ntk.infinite.nodes import WHOLE
-from ntk_tf.ntk.infinite.pairings import Each, Every, Pairing, Side
+from ntk_tf.ntk.infinite.nodes import WHOLE, Pairing
+from ntk_tf.ntk.infinite.pairings import Each, Every, Side
 from ntk_tf.ntk.plan import BudgetError
 
 #: Channels of the first and of all further layers, from which max poolings are estimated.

@@ -13,11 +13,11 @@ first axis, in ascending order, and two sets of pictures along the others.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from ntk_tf.ntk.infinite.pairings import Pairing
 from ntk_tf.ntk.infinite.windows import OUTSIDE
 
 #: As many terms are gathered one by one; beyond, all at once.
@@ -39,6 +39,25 @@ class Kernel:
     pairs: np.ndarray
     nngp: tf.Tensor
     ntk: dict[str, tf.Tensor]
+
+
+class Pairing(Protocol):
+    """How pictures are paired, see `pairings`; p and q are positions, a pair of each a row."""
+
+    ntk: bool
+
+    def inputs(self, p: np.ndarray, q: np.ndarray) -> tf.Tensor:
+        """Products of the inputs, summed over channels."""
+
+    def variances(
+        self, node: "Activation", kernel: "Kernel", p: np.ndarray, q: np.ndarray
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Variances before an activation, of shapes that broadcast."""
+
+    def maxima(
+        self, node: "MaxPool", p: np.ndarray, q: np.ndarray, rows: np.ndarray, parts: list
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """K behind a max pooling and parts of Theta, from those at `rows [pairs, k, k]`."""
 
 
 class Node:

@@ -1,13 +1,10 @@
 """How pictures are paired: each of one set with each of another, or each with itself."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-
-if TYPE_CHECKING:
-    from ntk_tf.ntk.infinite.nodes import Activation, Kernel, MaxPool
 
 
 class Maxima(NamedTuple):
@@ -36,25 +33,6 @@ class Side(NamedTuple):
     maxima: Mapping[str, Maxima]
 
 
-class Pairing(Protocol):
-    """What nodes ask of it; p and q are positions, a pair of each a row of the results."""
-
-    ntk: bool
-
-    def inputs(self, p: np.ndarray, q: np.ndarray) -> tf.Tensor:
-        """Products of the inputs, summed over channels."""
-
-    def variances(
-        self, node: "Activation", kernel: "Kernel", p: np.ndarray, q: np.ndarray
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Variances before an activation, of shapes that broadcast."""
-
-    def maxima(
-        self, node: "MaxPool", p: np.ndarray, q: np.ndarray, rows: np.ndarray, parts: list
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """K behind a max pooling and parts of Theta, from those at `rows [pairs, k, k]`."""
-
-
 class Each:
     """Each picture with itself: results `[pairs, n]`; there is no Theta."""
 
@@ -64,18 +42,18 @@ class Each:
         self.side = side
 
     def inputs(self, p, q):
-        """See `Pairing`."""
+        """See `nodes.Pairing`."""
         x = self.side.inputs
         return tf.reduce_sum(tf.gather(x, p) * tf.gather(x, q), -1)
 
     def variances(self, node, kernel, p, q):
-        """See `Pairing`."""
+        """See `nodes.Pairing`."""
         own = (np.searchsorted(kernel.pairs, i * (node.positions + 1)) for i in (p, q))
         a, b = (tf.gather(kernel.nngp, rows) for rows in own)
         return a, b
 
     def maxima(self, node, p, q, rows, parts):
-        """See `Pairing`."""
+        """See `nodes.Pairing`."""
         values = self.side.maxima[node.name].values
 
         def one(pair):
@@ -94,18 +72,18 @@ class Every:
         self.left, self.right = left, right
 
     def inputs(self, p, q):
-        """See `Pairing`."""
+        """See `nodes.Pairing`."""
         x, z = tf.gather(self.left.inputs, p), tf.gather(self.right.inputs, q)
         return tf.matmul(x, z, transpose_b=True)
 
     def variances(self, node, kernel, p, q):
-        """See `Pairing`."""
+        """See `nodes.Pairing`."""
         a = _rows(self.left.variances[node.name], p)
         b = _rows(self.right.variances[node.name], q)
         return a[:, :, None], b[:, None, :]
 
     def maxima(self, node, p, q, rows, parts):
-        """See `Pairing`.
+        """See `nodes.Pairing`.
 
         Of the pooling's derivative at a pair of windows only the probability counts with which
         place i of one is chosen together with place j of the other.

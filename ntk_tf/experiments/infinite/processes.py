@@ -1,0 +1,64 @@
+"""All missing tiles computed, here or by several processes on this machine."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from ntk_tf.experiments.infinite import Infinite, tiles, worker
+from ntk_tf.settings import Options
+
+#: Seconds between looks at the other processes.
+_POLL = 0.2
+
+
+def carry_out(
+    work: tiles.Work, config: Infinite, options: Options, after: Callable[[], None]
+) -> None:
+    """Compute all tiles that are missing.
+
+    Args:
+        work: the tiles.
+        config: the run's settings.
+        options: with the number of processes.
+        after: called every now and then; may raise `Interrupted`, and all processes end.
+    """
+    (options.workdir / "tiles").mkdir(exist_ok=True)
+    missing = work.missing()
+    jobs = min(tiles.count_jobs(options), len(missing))
+    if jobs > 1:
+        numbers = [work.tiles.index(tile) for tile in missing]
+        _in_processes(config, options, [numbers[i::jobs] for i in range(jobs)], after)
+    else:
+        tiles.compute(work, options, missing, after)
+
+
+def _in_processes(
+    config: Infinite,
+    options: Options,
+    shares: Sequence[Sequence[int]],
+    after: Callable[[], None],
+) -> None:
+    """Let several processes compute tiles of some numbers each.
+
+    Raises:
+        RuntimeError: if one of them fails.
+    """
+    context = multiprocessing.get_context("spawn")
+    arguments = [(config, options, share, os.getpid()) for share in shares]
+    processes = [context.Process(target=worker.work, args=a, daemon=True) for a in arguments]
+    try:
+        for process in processes:
+            process.start()
+        while any(process.is_alive() for process in processes):
+            after()
+            time.sleep(_POLL)
+            if any(process.exitcode for process in processes):
+                break
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    codes = [process.exitcode for process in processes]
+    if any(codes):
+        raise RuntimeError(f"processes that compute the kernels ended with exit codes {codes}")
