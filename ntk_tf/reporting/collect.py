@@ -152,7 +152,8 @@ def _run_directories(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             names.clear()
             continue
         seen.add(os.path.realpath(place))
-        inner = [n for n in names if n not in _INNER and not n.startswith(".")]
+        own = _INNER if "config.json" in files else ()
+        inner = [n for n in names if n not in own and not n.startswith(".")]
         names[:] = sorted(inner, key=_natural)
         if "config.json" in files:
             yield pathlib.Path(place)

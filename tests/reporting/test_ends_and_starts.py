@@ -45,7 +45,10 @@ def test_moments_of_linearization(tmp_path):
     for steps, test in ((0, 94), (100, 95), (1000, 97)):
         for seed in (0, 1):
             folder = fake(
-                *(tmp_path / "runs", 90, test + seed), pretrain_steps=steps, seed=seed, **settings
+                *(tmp_path / "runs/pretraining", 90, test + seed),
+                pretrain_steps=steps,
+                seed=seed,
+                **settings,
             )
             if steps:
                 fake(folder, 80, steps / 20, dataset="mnist", max_steps=steps, name="pretraining")
