@@ -25,8 +25,24 @@ from typing import Any
 from ntk_tf.process import signals, startup
 
 #: How the names of variables begin that are read by Python's start or while modules load.
-AT_IMPORT = ("PYTHON", "LD_", "MALLOC_", "LC_", "LANG", "OMP_", "OPENBLAS_", "MKL_", "GOTO_")
-AT_IMPORT += ("KERAS_", "MPL", "TF_CPP_", "TF_ENABLE_ONEDNN_OPTS", "TF_USE_LEGACY_KERAS")
+AT_IMPORT = tuple(
+    [
+        "PYTHON",
+        "LD_",
+        "MALLOC_",
+        "LC_",
+        "LANG",
+        "OMP_",
+        "OPENBLAS_",
+        "MKL_",
+        "GOTO_",
+        "KERAS_",
+        "MPL",
+        "TF_CPP_",
+        "TF_ENABLE_ONEDNN_OPTS",
+        "TF_USE_LEGACY_KERAS",
+    ]
+)
 
 
 class ColdError(Exception):
