@@ -111,6 +111,39 @@ def test_starts_without_tensorflow(module):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+#: A program to its end; it exits with 9 if it has imported TensorFlow.
+PROGRAM = """
+import importlib, sys
+try:
+    importlib.import_module(f"ntk_tf.{sys.argv[0]}").main()
+except SystemExit:
+    pass
+sys.exit(9 * ("tensorflow" in sys.modules or "keras" in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "main --help",
+        "main --widht=2",
+        "main --width=0",
+        "main --dataset=nothing",
+        "main --decay_toward=zero",
+        "sweep --help",
+        "sweep --widths=0",
+        "sweep --dataset=digits --emit_commands",
+        "report --help",
+        "report --runs_dir=/nowhere",
+    ],
+)
+def test_answers_without_tensorflow(line):
+    code = f"import sys; sys.argv = {line.split()!r}\n{PROGRAM}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or done.stderr.startswith("error: ")
+
+
 def test_no_cycles():
     graph = {module_name(path): set(imported(path)) for path in MODULES}
     done, path = set(), []

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ntk_tf import runs
+from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.process import signals, warm
 from ntk_tf.sweeps import process
 from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, INTERRUPTED, RUNNING, WAITING, Entry
@@ -102,7 +103,8 @@ class Runner:
         left = [entry for entry in self.entries if entry.status not in ENDED]
         if not warm.is_possible() or len(left) <= len(self.environments):
             return None
-        return warm.Server(environment, ["ntk_tf.cli", "ntk_tf.experiments.size"])
+        work = EXPERIMENTS[left[0].run.config.experiment].module
+        return warm.Server(environment, ["ntk_tf.cli", work])
 
     def _launch(self, entry: Entry, slot: int) -> None:
         entry.before = entry.fraction()
