@@ -59,13 +59,13 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Those settings' values by name, and facts of a user's data, ready for JSON."""
         values = {name: getattr(self, name) for name in self.read()}
-        content = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        content = {name: _plain(value) for name, value in values.items()}
         return content | ({"data": facts(self.card)} if is_own(self.card.name) else {})
 
     def added(self) -> dict[str, Any]:
         """What the config.json of an earlier version lacks, with the values it stands for."""
         return {
-            name: declaration.default_for(self)
+            name: _plain(declaration.default_for(self))
             for name, declaration in self.read().items()
             if declaration.since != "0.1"
         }
@@ -75,6 +75,11 @@ class Config:
         values = {name: getattr(self, name) for name in self.read()}
         usual = {name: d.default_for(self) for name, d in self.read().items()}
         return {name: value for name, value in values.items() if value != usual[name]}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def facts(card: Card) -> dict[str, Any]:
