@@ -41,8 +41,9 @@ def test_is_a_run_of_its_own(experiment, tmp_path):
     numbers = {k: v for k, v in trained.items() if isinstance(v, float) and k not in measured}
     assert numbers
     assert {name: result[name] for name in numbers} == numbers
-    start = carry_out(resolve(**settings), Options(tmp_path / "start"))
-    assert {name: start[name] for name in numbers} != numbers
+    if experiment == "rank":  # the quickest
+        start = carry_out(resolve(**settings), Options(tmp_path / "start"))
+        assert {name: start[name] for name in numbers} != numbers
 
 
 def test_goes_on_after_an_interruption(tmp_path, monkeypatch):
