@@ -45,7 +45,7 @@ def test_package_and_command_are_the_main_program():
         (cli.parse, "--epoch=3", "--epochs[?]"),
         (cli.parse, "--seeds=0,1", "one --seed; several: python -m ntk_tf.sweep --seeds"),
         (cli.parse, "--widths=1,2", "one --width; .* python -m ntk_tf.sweep --widths=1,2"),
-        (cli.parse, "--jobs=2", "no such flag"),
+        (cli.parse, "--jobs=2", "read only with --experiment=infinite"),
         (cli.parse, "sweep", "python -m ntk_tf.sweep"),
         (cli.parse, "lenet", "flags start with --"),
         (cli.parse_sweep, "--lr=0.1", "--learning_rates=A,B"),
@@ -82,7 +82,7 @@ def test_help_has_every_flag_once_by_what_reads_it(capsys):
         "this command",
         "settings of every experiment",
         *("--experiment=train", "--experiment=trajectory", "--experiment=rank"),
-        *("--experiment=converged", "--experiment=pretrained"),
+        *("--experiment=converged", "--experiment=infinite", "--experiment=pretrained"),
         "how and where to run",
     ]
     assert "--kernel_every" in sections["--experiment=trajectory"]
