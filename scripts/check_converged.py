@@ -20,7 +20,7 @@ import tensorflow as tf
 from ntk_tf.experiments import network
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.linearization import LinearizedModel
-from ntk_tf.linearization.solve import Ridge
+from ntk_tf.linearization.ridge import Ridge
 from ntk_tf.reporting.collect import read_config
 from ntk_tf.runs import checkpoint
 from ntk_tf.settings import options

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ntk_tf import models
+from ntk_tf import models, runs
 from ntk_tf.catalogue import architectures
-from ntk_tf.experiments import pretraining, trained_weights
+from ntk_tf.experiments import trained_weights
 from ntk_tf.linearization import CenteredModel, LazyLoss, LinearizedModel
 from ntk_tf.settings import Config, SettingError
 from ntk_tf.settings.groups import INVERSE_EPOCHS
@@ -35,7 +35,7 @@ def build(config: Any, workdir: pathlib.Path | None = None) -> tuple[keras.Model
     if config.from_run is not None:
         step = trained_weights.load(model, config, config.from_run)
     elif workdir and config.pretrain_steps:
-        step = trained_weights.load(model, config, pretraining.folder(workdir))
+        step = trained_weights.load(model, config, workdir / runs.PRETRAINING)
     if not config.train_biases:
         models.freeze_biases(model)
     return model, step

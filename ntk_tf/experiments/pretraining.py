@@ -8,11 +8,11 @@ own files and goes on after an interruption.
 
 import dataclasses
 import math
-import pathlib
 from typing import Any
 
 from rich.console import Console
 
+from ntk_tf import runs
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.resolving import resolve
@@ -26,11 +26,6 @@ _NOT_SHARED = {
 }
 #: What an experiment that trains by no SGD means by these is something else.
 _OF_SGD = {"weight_decay", "targets", "precision"}
-
-
-def folder(workdir: pathlib.Path) -> pathlib.Path:
-    """Where the training of a run directory is."""
-    return workdir / "pretraining"
 
 
 def settings(config: Any) -> Config:
@@ -74,5 +69,5 @@ def run(config: Any, options: Options, console: Console) -> None:
         SettingError: if the network cannot be trained so.
     """
     Inputs(config, options).open_workdir(Console(quiet=True))
-    place = dataclasses.replace(options, workdir=folder(options.workdir))
+    place = dataclasses.replace(options, workdir=options.workdir / runs.PRETRAINING)
     EXPERIMENTS["train"].run(settings(config), place, console)

@@ -18,7 +18,7 @@ from ntk_tf.experiments.resolving import from_json
 from ntk_tf.settings import Config, SettingError
 
 #: Folders of a run directory that hold no runs, or a part of its own.
-_INNER = ("checkpoint", "tensorboard", "pretraining")
+_INNER = ("checkpoint", "tensorboard", runs.PRETRAINING)
 
 
 @dataclasses.dataclass(frozen=True)

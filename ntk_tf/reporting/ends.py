@@ -5,7 +5,6 @@ weight decay's, the second what SGD on the linearization has not reached.
 """
 
 import pathlib
-import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from ntk_tf import plots
 from ntk_tf.plots import plt
 from ntk_tf.reporting.collect import Record
 from ntk_tf.reporting.grouping import Setting, Study, choose
-from ntk_tf.reporting.tables import Column, Table
+from ntk_tf.reporting.tables import Column, Table, mean_cells
 
 _MODELS = (("network", "network"), ("sgd", "by SGD"), ("converged", "converged"))
 COLUMNS = [
@@ -145,8 +144,7 @@ def _fits(setting: Setting, width: int, decay: float | None) -> bool:
 def _cells(key: str, values: dict[str, list[float]]) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for split, found in values.items():
-        cells[f"{key}_{split}"] = statistics.fmean(found)
-        cells[f"{key}_{split}_std"] = statistics.stdev(found) if len(found) > 1 else None
+        cells |= mean_cells(f"{key}_{split}", found)
     return cells
 
 

@@ -1,7 +1,6 @@
 """Linearizations of a network that has been trained for some updates (Fort et al. 2020)."""
 
 import pathlib
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from ntk_tf.plots import plt
 from ntk_tf.reporting.collect import Record
 from ntk_tf.reporting.grouping import Study
 from ntk_tf.reporting.paper import SPLITS
-from ntk_tf.reporting.tables import Column, Table
+from ntk_tf.reporting.tables import Column, Table, mean_cells
 
 _MODELS = (("linearized", "linearization"), ("network", "network there"))
 COLUMNS = [
@@ -96,8 +95,7 @@ def _row(width: int, updates: int, found: Sequence[Record]) -> dict[str, Any]:
     for key, results in (("linearized", [r.result for r in found]), ("network", networks)):
         for split in SPLITS if results else ():
             values = [100 * result[f"{split}_accuracy"] for result in results]
-            row[f"{key}_{split}"] = statistics.fmean(values)
-            row[f"{key}_{split}_std"] = statistics.stdev(values) if len(values) > 1 else None
+            row |= mean_cells(f"{key}_{split}", values)
     return row
 
 
@@ -107,4 +105,4 @@ def _network(record: Record) -> dict[str, Any]:
     Raises:
         RunDirectoryError: if it is not there.
     """
-    return runs.read_result(record.path / "pretraining")
+    return runs.read_result(record.path / runs.PRETRAINING)

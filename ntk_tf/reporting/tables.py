@@ -6,6 +6,7 @@ import html
 import io
 import pathlib
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,12 @@ class Column:
     key: str
     title: str
     kind: str = "text"
+
+
+def mean_cells(key: str, values: Sequence[float]) -> dict[str, float | None]:
+    """The cells of a column of kind `mean`: mean and standard deviation (n - 1) of some values."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {key: statistics.fmean(values), f"{key}_std": deviation}
 
 
 @dataclasses.dataclass(frozen=True)

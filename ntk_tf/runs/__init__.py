@@ -5,10 +5,11 @@
 - `result.json`: written last; its presence means that the run is finished
 - `tensorboard/`: event files, the rows of metrics.csv as scalars
 - `checkpoint/`: the newest complete states
+- `pretraining/`: the training before the run, if there was one: a run directory of its own
 - `.lock`: held by the process at work there
 """
 
-from ntk_tf.runs.directory import check_workdir, is_owned, open_workdir, own
+from ntk_tf.runs.directory import PRETRAINING, check_workdir, is_owned, open_workdir, own
 from ntk_tf.runs.files import (
     RunDirectoryError,
     WriteError,
@@ -26,6 +27,7 @@ from ntk_tf.runs.result import METRICS_COLUMNS, is_finished, number, read_result
 
 __all__ = [
     "METRICS_COLUMNS",
+    "PRETRAINING",
     "History",
     "RunDirectoryError",
     "WriteError",

@@ -12,6 +12,8 @@ from ntk_tf.runs.files import RunDirectoryError, read_json, write_json
 
 #: The file in a run directory that its owner holds locked.
 LOCK = ".lock"
+#: The folder in a run directory that holds the training before the run, a run of its own.
+PRETRAINING = "pretraining"
 #: Locks of the run directories that this process owns; they end with it, however it ends.
 _owned: dict[pathlib.Path, filelock.FileLock] = {}
 

@@ -83,17 +83,17 @@ def positions() -> Rule:
     return Rule(allowed, accepts, parse, "N[,N...]")
 
 
-def several(rule: Rule) -> Rule:
-    """A tuple of different values."""
+def several(rule: Rule, different: bool = True) -> Rule:
+    """A tuple of values, different ones if it is said."""
 
     def accepts(value: Any) -> bool:
-        each = isinstance(value, tuple) and all(map(rule.accepts, value))
-        return each and len(set(value)) == len(value) > 0
+        each = isinstance(value, tuple) and bool(value) and all(map(rule.accepts, value))
+        return each and (not different or len(set(value)) == len(value))
 
     def parse(given: str) -> tuple[Any, ...]:
         return tuple(rule.parse(part) for part in given.split(","))
 
-    allowed = f"different values separated by commas, each {rule.allowed}"
+    allowed = f"{'different ' * different}values separated by commas, each {rule.allowed}"
     return Rule(allowed, accepts, parse, f"{rule.placeholder}[,{rule.placeholder}...]")
 
 

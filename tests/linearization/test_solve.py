@@ -9,7 +9,8 @@ from references import dense_jacobian, flat
 
 from ntk_tf import models, ntk
 from ntk_tf.linearization import LinearizedModel, map_batches, solve, solve_each
-from ntk_tf.linearization.solve import ConjugateGradients, NotFiniteError, Ridge, preconditioner
+from ntk_tf.linearization.ridge import Ridge
+from ntk_tf.linearization.solve import ConjugateGradients, NotFiniteError, preconditioner
 
 K = keras.layers
 N, L = 24, 3

@@ -20,11 +20,11 @@ from ntk_tf.experiments.converged import Converged, figure
 from ntk_tf.experiments.converged.record import Record
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
+from ntk_tf.linearization.ridge import Ridge
 from ntk_tf.linearization.solve import (
     ConjugateGradients,
     NotFiniteError,
     Preconditioner,
-    Ridge,
     State,
     dot,
     preconditioner,

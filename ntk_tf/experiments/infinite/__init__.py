@@ -8,20 +8,7 @@ from typing import Any
 from ntk_tf.experiments.experiment import Experiment, accuracies
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
-from ntk_tf.settings.setting import TRUE_OR_FALSE, Rule, integer, one_of, optional, setting
-
-
-def _counts() -> Rule:
-    """Numbers of channels, separated by commas."""
-    one = integer(1)
-
-    def accepts(value: Any) -> bool:
-        return isinstance(value, tuple) and bool(value) and all(map(one.accepts, value))
-
-    def parse(text: str) -> tuple[int, ...]:
-        return tuple(map(int, text.split(",")))
-
-    return Rule("integers of at least 1 separated by commas", accepts, parse, "N[,N...]")
+from ntk_tf.settings.setting import TRUE_OR_FALSE, integer, one_of, optional, setting, several
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +17,7 @@ class Infinite(groups.ArchArgs, groups.TestSubset, groups.TrainSubset, groups.Da
 
     channels: tuple[int, ...] | None = setting(
         None,
-        optional(_counts()),
+        optional(several(integer(1), different=False)),
         "of the random layers from which max poolings' kernels are estimated, the last for all"
         " further ones (default: 256,1024)",
         since="0.2",
