@@ -24,6 +24,8 @@ COLUMNS = [
     *(Column(f"{key}_train", f"{title}, train", "mean") for key, title in _MODELS),
     Column("settings", "other settings"),
 ]
+#: What both experiments read and rows tell apart.
+_VARIED = {"experiment", "width", "seed", "weight_decay"}
 NOTE = (
     "Accuracies in percent: of the network, of its linearization trained by SGD, and of the"
     " linearization's minimizer at the weight decay of the row; mean and standard deviation over"
@@ -126,19 +128,23 @@ def _chosen(
     """
     seeds = {r.config.seed for r in study.records if r.config.width == width}
     for other in trained:
-        if (other.arch, other.dataset) == (study.arch, study.dataset):
-            fitting = [s for s in other.settings if _fits(s, width, decay)]
-            setting = choose(fitting)
-            if setting:
-                done = [record for record in setting.records if not record.diverged]
-                alike = [record for record in done if record.config.seed in seeds]
-                return _of_solutions([record.result for record in alike or done])
+        setting = choose([s for s in other.settings if _fits(s, study, width, decay)])
+        if setting:
+            done = [record for record in setting.records if not record.diverged]
+            alike = [record for record in done if record.config.seed in seeds]
+            return _of_solutions([record.result for record in alike or done])
     return {}
 
 
-def _fits(setting: Setting, width: int, decay: float | None) -> bool:
-    same = setting.width == width and setting.linearized == (decay is not None)
-    return same and (decay is None or setting.weight_decay == decay)
+def _fits(setting: Setting, study: Study, width: int, decay: float | None) -> bool:
+    """Whether a setting is the counterpart: alike in all that both experiments read."""
+    if setting.width != width or setting.linearized != (decay is not None):
+        return False
+    if decay is not None and setting.weight_decay != decay:
+        return False
+    ours, theirs = (of.records[0].config.to_dict() for of in (study, setting))
+    shared = (ours.keys() & theirs.keys()) - _VARIED
+    return all(ours[name] == theirs[name] for name in shared)
 
 
 def _cells(key: str, values: dict[str, list[float]]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ def test_gap_in_two_parts(tmp_path):
         fake(tmp_path / "runs", 93, sgd, dataset="mnist", seed=seed, linearized=True)
         fake(tmp_path / "runs", 96, end, dataset="mnist", seed=seed, experiment="converged")
     fake(tmp_path / "runs", 10, 10, dataset="mnist", seed=2)  # no end of this seed is known
+    other = {"dataset": "mnist", "width": 2, "arch_args": "kernel_size=3"}
+    fake(tmp_path / "runs", 77, 77, **other)  # another network has no part in it
     solutions = [
         {"weight_decay": decay, "train_accuracy": value, "test_accuracy": value / 2}
         for decay, value in ((5e-5, 0.9), (1e-8, 0.8))
