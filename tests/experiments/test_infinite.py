@@ -175,7 +175,12 @@ def test_dry_run_says_disk_and_time(tmp_path, capsys):
     ("error", "settings", "options", "message"),
     [
         (SettingError, {"train_examples": 0}, {}, "--train_examples=0: must be"),
-        (SettingError, {"channels": ()}, {}, "--channels=: must be integers"),
+        (
+            SettingError,
+            {"channels": ()},
+            {},
+            "--channels=: must be values separated by commas, each an integer",
+        ),
         (SettingError, {"channels": (8,)}, {}, "channels=.*mlp has no max pooling"),
         (SettingError, {"arch_args": "gamma=1"}, {}, "gamma=1: the architecture mlp takes"),
         (SettingError, {"arch_args": "activation=tanh"}, {}, "--arch=mlp: layer dense1_act"),

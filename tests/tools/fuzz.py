@@ -236,10 +236,8 @@ def readers(folder):
         entry.fraction()
 
     def weights_of_run():
-        rank_settings = resolve(
-            experiment="rank", dataset="digits", from_run=str(train), examples=8
-        )
-        trained_weights.load(models.build("lenet", 1, 10, (28, 28, 1)), rank_settings)
+        rank_settings = resolve(experiment="rank", dataset="digits", examples=8)
+        trained_weights.load(models.build("lenet", 1, 10, (28, 28, 1)), rank_settings, train)
 
     newest = max((train / "checkpoint").glob("*.npz"))
     found["config.json"] = (train / "config.json", _each(resume, report, weights_of_run))
