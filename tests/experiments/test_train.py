@@ -325,12 +325,12 @@ def test_run_of_an_earlier_version_goes_on(finished, tmp_path):
 
 
 def test_learns(tmp_path):
-    """All digits for 20 epochs: far better than chance, and the network ahead."""
+    """All digits for 12 epochs: far better than chance, and the network ahead."""
     results = {
         linearized: in_process(
             tmp_path / str(linearized),
             linearized=linearized,
-            epochs=20,
+            epochs=12,
             train_examples=1437,
             test_examples=360,
         )

@@ -15,7 +15,7 @@ from ntk_tf.process import warm
 
 pytestmark = pytest.mark.skipif(not warm.is_possible(), reason="warm starts are Linux's")
 
-FLAGS = ["--dataset=digits", "--train_examples=200", "--test_examples=50", "--epochs=2"]
+FLAGS = ["--dataset=digits", "--train_examples=64", "--test_examples=20", "--epochs=2"]
 LONG = [*crash_test.TRAIN, "--epochs=500"]
 
 
