@@ -25,8 +25,8 @@ run: install  ## the main job on embedded data: LeNet and its linearization
 	@$(RUN) --linearized
 	@$(BIN)/python -m ntk_tf.report --runs_dir=runs
 
-test: lint  ## lint, docstring lint, types and all tests
-	@$(BIN)/python -m pytest -n 2
+test: lint  ## lint, docstring lint, types and all tests; workers often wait for a process
+	@$(BIN)/python -m pytest -n 3
 
 lint: install
 	@$(BIN)/ruff check .
