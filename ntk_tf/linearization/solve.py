@@ -122,6 +122,8 @@ class State:
         norm: |r| at the start.
         passes: over the data.
         residuals: |zeta_i r| relative to |r| at the start `[s]`.
+        drifted: the residual where the recurrence was last found to be wrong.
+        exhausted: whether the precision holds no smaller residual.
     """
 
     u: tf.Tensor
@@ -137,6 +139,8 @@ class State:
     norm: float
     passes: int
     residuals: np.ndarray
+    drifted: float = math.inf
+    exhausted: bool = False
 
     @property
     def residual(self) -> float:
@@ -148,7 +152,9 @@ class ConjugateGradients:
     """Preconditioned conjugate gradients, step by step, for one or several weight decays.
 
     Of one, the residual is computed anew every `REFRESH` passes and before it is said to be small
-    enough; of several it follows from the recurrence, and `confirm` computes it at the end.
+    enough. Where it is not what the recurrence says, the method begins anew there, and where that
+    has happened before at hardly more, rounding allows no less. Of several it follows from the
+    recurrence, and `confirm` computes it at the end.
 
     Args:
         ridge: the regression.
@@ -207,12 +213,15 @@ class ConjugateGradients:
         outputs = state.outputs + (length * ratio)[:, None, None] * tangents
         r, zeta = state.r - tf.cast(length, state.r.dtype) * product, state.zeta * ratio
         passes, residual = state.passes + 1, _norm(r) / state.norm
+        restart = False
         if len(zeta) == 1 and (passes % REFRESH == 0 or residual <= self.tolerance):
             r, renewed = self.ridge.residual(u[0])
-            outputs, passes, residual = renewed[None], passes + 1, _norm(r) / state.norm
+            said, residual = residual, _norm(r) / state.norm
+            outputs, passes = renewed[None], passes + 1
+            restart = residual > 2 * said or said <= self.tolerance < residual
         z = self.precondition(r)
         rz = dot(r, z)
-        betas = rz / state.rz * ratio**2
+        betas = (0.0 if restart else rz / state.rz) * ratio**2
         return State(
             u=u,
             r=r,
@@ -227,6 +236,8 @@ class ConjugateGradients:
             norm=state.norm,
             passes=passes,
             residuals=zeta * _finite(residual, passes),
+            drifted=residual if restart else state.drifted,
+            exhausted=restart and residual > state.drifted / 2,
         )
 
     def _tangents(self, state: State, tangent: np.ndarray) -> np.ndarray:
@@ -314,7 +325,7 @@ def solve_each(
         centered: leave out f, so that T(u) = J u.
         gram: Theta `[m, L, m, L]` of the first m examples, from `ntk.gram(model, x[:m])`, for the
             preconditioner of one weight decay; None for none.
-        tolerance: stops at such residuals.
+        tolerance: stops at such residuals, or where the weights' precision holds no smaller ones.
         max_passes: stops at so many passes, or a few more that compute residuals anew.
         batch_size: examples a product.
         after_step: called with the state at the start and after each step; may raise to stop.
@@ -335,7 +346,7 @@ def solve_each(
     report = after_step or (lambda state: None)
     state = method.start()
     report(state)
-    while state.residual > tolerance and state.passes < max_passes:
+    while state.residual > tolerance and state.passes < max_passes and not state.exhausted:
         state = method.step(state)
         report(state)
     if len(weight_decays) > 1:

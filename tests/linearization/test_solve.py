@@ -76,6 +76,16 @@ def test_lenet_on_200_pictures_equals_kernel_regression(rng):
     assert np.abs(outputs[1] - map_batches(lambda part: model(part), unseen)).max() > 0.1
 
 
+def test_stops_where_the_precision_holds_no_smaller_residual(rng):
+    """In float32; going on from there would lose what has been reached."""
+    model, (x, y) = net(), data(rng)
+    found = solve(model, x.astype("float32"), y, 1e-3, tolerance=1e-12, max_passes=1000)
+    assert found.passes < 400
+    assert 1e-12 < found.residual < 1e-6
+    j, r = dense(model, x.astype("float32"), y)
+    np.testing.assert_allclose(flat(found.u), ridge_solution(j, r, N * L * 5e-4), atol=1e-3)
+
+
 def test_agrees_with_lsmr(rng, float64):
     model, (x, y), decay = net(), data(rng), 1e-2
     j, r = dense(model, x, y)

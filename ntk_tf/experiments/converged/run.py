@@ -29,7 +29,7 @@ from ntk_tf.linearization.solve import (
     dot,
     preconditioner,
 )
-from ntk_tf.process import signals
+from ntk_tf.process import signals, terminal
 from ntk_tf.runs import checkpoint
 from ntk_tf.runs.saving import SaveWhenDue
 from ntk_tf.settings import Options
@@ -37,7 +37,7 @@ from ntk_tf.training.state import fingerprint
 
 _VECTORS = ("u", "r", "p")
 _ARRAYS = ("outputs", "tangents", "zeta", "ratio", "betas", "residuals")
-_NUMBERS = ("length", "rz", "norm")
+_NUMBERS = ("length", "rz", "norm", "drifted", "exhausted")
 _META = {"fingerprint", "tables", "seconds", *_NUMBERS}
 #: GiB for the preconditioner's Gram besides itself. Not what is free, so that the order of its
 #: sums, and with it the last bit of every result, is the same in each process.
@@ -135,6 +135,9 @@ class _Converged:
                 save.after(state.passes, 60 * minutes)
         runs.insist(record.complete, minutes)
         runs.insist(lambda: self._save(state), minutes)
+        if state.exhausted:
+            residual = f"{self.ridge.dtype.name} holds no residual below {state.residual:.1e}"
+            terminal.say(console, f"{residual}; tolerance={config.tolerance:g} is not reached")
         with console.status("residuals"):
             return method.confirm(state) if config.weight_decays else state
 
@@ -142,7 +145,8 @@ class _Converged:
         config, change = self.config, self.history.table("metrics")[-1]["output_change"]
         settled = change is not None and change <= config.tolerance
         exact = state.residual <= config.tolerance
-        return state.residual == 0 or (exact and settled) or state.passes >= config.max_passes
+        over = state.exhausted or state.passes >= config.max_passes
+        return state.residual == 0 or (exact and settled) or over
 
     def _precondition(self, console: Console) -> Preconditioner | None:
         """The preconditioner, of an earlier process if that has left one."""
