@@ -2,7 +2,7 @@
 
 import pytest
 
-from ntk_tf.experiments.resolving import all_declarations, readers, resolve
+from ntk_tf.experiments.resolving import all_declarations, from_json, readers, resolve
 from ntk_tf.settings import Options, SettingError, flags_of, run_name
 
 
@@ -76,6 +76,19 @@ def test_run_names_tell_what_differs():
     assert run_name(resolve(width=60, linearized=True)) == "linlenet_x60_mnist_seed0"
     name = run_name(resolve(dataset="digits", seed=3, epochs=5, learning_rate=0.01))
     assert name == "lenet_x1_digits_seed3_epochs5_learning_rate0.01"
+
+
+def test_a_subset_is_drawn_only_of_so_many_pictures():
+    drawn = resolve(dataset="digits", train_examples=100, subset_seed=3)
+    assert run_name(drawn) == "lenet_x1_digits_seed0_train_examples100_subset_seed3"
+    assert drawn.to_dict()["subset_seed"] == 3
+    assert from_json(drawn.to_dict()) == drawn
+    assert "subset_seed" not in resolve().to_dict()
+    assert resolve(train_examples=100).added()["subset_seed"] is None
+    with pytest.raises(SettingError, match=r"^--subset_seed=3: read only with --train_examples$"):
+        resolve(subset_seed=3)
+    with pytest.raises(SettingError, match=r"^--subset_seed=-1: must be an integer"):
+        resolve(train_examples=100, subset_seed=-1)
 
 
 def test_only_a_linearization_reads_what_its_decay_pulls_to():

@@ -77,6 +77,7 @@ def load(
     train_examples: int | None = None,
     test_examples: int | None = None,
     normalization: str = "standard",
+    subset_seed: int | None = None,
     **choice,
 ) -> Source:
     """Read a dataset into memory.
@@ -89,6 +90,8 @@ def load(
         test_examples: keep only the first so many test pictures; None keeps all.
         normalization: `standard`, by mean and standard deviation of each channel of the whole
             training set; `half`, (x - 1/2) / (1/2); or `unit`, x in [0, 1].
+        subset_seed: draw the training pictures at random with this seed, so that a larger
+            `train_examples` adds to those of a smaller one; None takes the first.
         **choice: the other attributes of `Origin`.
 
     Returns:
@@ -106,9 +109,8 @@ def load(
         available = len(getattr(source, split))
         if count is not None and count > available:
             raise DataError(f"{split}_examples={count}: {name} has {available} {split} pictures")
-    return dataclasses.replace(
-        source, train=source.train.first(train_examples), test=source.test.first(test_examples)
-    )
+    train, test = source.train.subset(train_examples, subset_seed), source.test.first(test_examples)
+    return dataclasses.replace(source, train=train, test=test)
 
 
 def _module(name: str) -> ModuleType:

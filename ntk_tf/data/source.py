@@ -59,6 +59,14 @@ class Split:
         """The first `count` pictures, or all for None."""
         return self if count is None else Split(self.images[:count], self.labels[:count])
 
+    def subset(self, count: int | None, seed: int | None) -> "Split":
+        """The first `count` pictures of a random order, or of this one for no seed."""
+        if seed is None:
+            return self.first(count)
+        # This generator's numbers are promised to be the same in every version of NumPy.
+        order = np.random.RandomState(seed).permutation(len(self))
+        return self.take(order[:count])
+
     def take(self, positions: "np.ndarray | slice") -> "Split":
         """The pictures at some positions."""
         positions = np.arange(len(self))[positions]

@@ -58,6 +58,7 @@ class Inputs:
             getattr(config, "train_examples", None),
             getattr(config, "test_examples", None),
             normalization=config.normalization,
+            subset_seed=getattr(config, "subset_seed", None),
             **_choice(config),
         )
         if source.train.encoded:

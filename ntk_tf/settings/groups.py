@@ -51,6 +51,7 @@ XAVIER = Condition(
     "--initialization=xavier_normal",
     lambda c: STANDARD.holds(c) and c.initialization == "xavier_normal",
 )
+SUBSET = Condition("--train_examples", lambda c: c.train_examples is not None)
 LAZY = Condition("--centered and --nolinearized", lambda c: c.centered and not c.linearized)
 #: A scaled network's outputs h, rounded at their 24th binary digit, are multiplied by alpha.
 FLOAT32_ALPHA = 1e3
@@ -288,10 +289,19 @@ class MaxSteps(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSubset(Config):
-    """How many of the training pictures."""
+    """How many of the training pictures, and which."""
 
     train_examples: int | None = setting(
         None, optional(integer(1)), "use only the first so many training pictures (default: all)"
+    )
+    subset_seed: int | None = setting(
+        None,
+        optional(integer(0, 2**32 - 1)),
+        "draw these pictures at random; more of them with the same seed include them (default: the"
+        " first)",
+        when=SUBSET,
+        since="0.2",
+        plural="subset_seeds",
     )
 
 

@@ -115,6 +115,23 @@ def test_first_examples_and_too_many():
         data.load("digits", train_examples=1438)
 
 
+def test_random_subsets_are_nested_and_keep_their_labels():
+    whole = data.load("digits").train
+    places = {image.tobytes(): i for i, image in enumerate(whole.images)}
+
+    def drawn(count, seed):
+        found = data.load("digits", train_examples=count, subset_seed=seed).train
+        positions = [places[image.tobytes()] for image in found.images]
+        np.testing.assert_array_equal(found.labels, whole.labels[positions])
+        return positions
+
+    few, many = drawn(300, 1), drawn(700, 1)
+    assert many[:300] == few
+    assert len(set(many)) == 700
+    assert 600 < np.mean(many) < 840  # of 0 to 1436
+    assert 30 < len(set(few) & set(drawn(300, 2))) < 100  # 300^2 / 1437 = 63
+
+
 def test_mnist_from_its_original_files(mnist_files, mnist_data_dir):
     """Read through TFDS, picture by picture the same as the raw files hold, in another order."""
     assert data.find("mnist", data_dir=mnist_data_dir) == "prepared"
