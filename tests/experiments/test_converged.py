@@ -54,6 +54,8 @@ def test_interrupted_anywhere_ends_the_same(tmp_path, monkeypatch):
     assert written["passes"] == int(row["pass"])
     assert written["test_accuracy"] == float(row["test_accuracy"])
     assert not (tmp_path / "whole/checkpoint/preconditioner.npz").exists()
+    assert written["seconds_in"].keys() == {"start", "preconditioner", "passes"}
+    assert 0 < sum(written["seconds_in"].values()) <= written["seconds"] + 0.01
 
 
 def test_cross_entropy_is_refused():

@@ -5,6 +5,8 @@ SGD; how well it does on training and test pictures is recorded after every step
 goes on after any step as if it had not been interrupted.
 """
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -38,7 +40,7 @@ from ntk_tf.training.state import fingerprint
 _VECTORS = ("u", "r", "p")
 _ARRAYS = ("outputs", "tangents", "zeta", "ratio", "betas", "residuals")
 _NUMBERS = ("length", "rz", "norm", "drifted", "exhausted")
-_META = {"fingerprint", "tables", "seconds", *_NUMBERS}
+_META = {"fingerprint", "tables", "seconds", "seconds_in", *_NUMBERS}
 #: GiB for the preconditioner's Gram besides itself. Not what is free, so that the order of its
 #: sums, and with it the last bit of every result, is the same in each process.
 _GRAM_GIB = 1.0
@@ -52,10 +54,13 @@ def run(config: Converged, options: Options, console: Console) -> dict[str, Any]
             or gradients are not finite.
         RunDirectoryError: if an earlier process had other weights.
     """
+    began = time.monotonic()
     inputs = Inputs(config, options)
     model, step = network.build(config, options.workdir)
     inputs.open_workdir(console)
     solver = _Converged(config, options, inputs, model)
+    solver.history.started = began
+    solver.history.add("start", time.monotonic() - began)
     try:
         state = solver.solve(console)
     except (ntk.BudgetError, NotFiniteError) as error:
@@ -129,9 +134,9 @@ class _Converged:
 
         with signals.deferred(), record:
             method = ConjugateGradients(self.ridge, self._precondition(console), config.tolerance)
-            state = self.restored or recorded(method.start())
+            state = self.restored or recorded(self._timed(method.start))
             while not self._done(state):
-                state = recorded(method.step(state))
+                state = recorded(self._timed(method.step, state))
                 save.after(state.passes, 60 * minutes)
         runs.insist(record.complete, minutes)
         runs.insist(lambda: self._save(state), minutes)
@@ -139,7 +144,12 @@ class _Converged:
             residual = f"{self.ridge.dtype.name} holds no residual below {state.residual:.1e}"
             terminal.say(console, f"{residual}; tolerance={config.tolerance:g} is not reached")
         with console.status("residuals"):
-            return method.confirm(state) if config.weight_decays else state
+            return self._timed(method.confirm, state) if config.weight_decays else state
+
+    def _timed(self, work: Callable[..., State], *given: State) -> State:
+        """What passes over the data lead to."""
+        with self.history.timed("passes"):
+            return work(*given)
 
     def _done(self, state: State) -> bool:
         config, change = self.config, self.history.table("metrics")[-1]["output_change"]
@@ -158,7 +168,7 @@ class _Converged:
             kept = runs.read_arrays(self.preconditioner_path)
             return Preconditioner(self.ridge, x, kept["basis"], kept["damping"], batch)
         gib = 8 * (len(x) * self.config.num_classes) ** 2 / 2**30 + _GRAM_GIB
-        with console.status("preconditioner"):
+        with console.status("preconditioner"), self.history.timed("preconditioner"):
             gram = ntk.gram(
                 self.model,
                 x,
@@ -223,7 +233,7 @@ class _Converged:
             "passes": state.passes,
             "parameters": self.ridge.size,
             "seed": config.seed,
-            "seconds": round(self.history.elapsed(), 3),
+            **self.history.times(),
             **runs.provenance(),
         }
 
@@ -233,6 +243,7 @@ class _Converged:
         meta = {name: getattr(state, name) for name in _NUMBERS} | {
             "tables": self.history.tables,
             "seconds": self.history.elapsed(),
+            "seconds_in": self.history.parts,
             "fingerprint": self.fingerprint,
         }
         checkpoint.save(self.checkpoints, checkpoint.Checkpoint(state.passes, arrays, meta))
@@ -242,11 +253,12 @@ class _Converged:
         found = checkpoint.restore(self.checkpoints, _META, self.fingerprint)
         if found is None:
             return None
-        self.history = runs.History(found.meta["tables"], found.meta["seconds"])
+        meta = found.meta
+        self.history = runs.History(meta["tables"], meta["seconds"], meta["seconds_in"])
         arrays: dict[str, Any] = {name: found.arrays[name] for name in _ARRAYS}
         self.tested = arrays["outputs"][:, len(self.train) :]
         vectors = {name: tf.constant(found.arrays[name]) for name in _VECTORS}
-        numbers = {name: found.meta[name] for name in _NUMBERS}
+        numbers = {name: meta[name] for name in _NUMBERS}
         return State(passes=found.step, **vectors, **arrays, **numbers)
 
 
