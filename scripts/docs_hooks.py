@@ -1,7 +1,8 @@
 """What `make docs` adds to the pages: formulas as MathML, tables and figures made from `results/`.
 
 A line `<!-- results: FOLDER/FILE.md -->` in a page becomes that file of the report on
-`results/FOLDER`; figures are at `figures/FOLDER/...`. Nothing is loaded from other hosts.
+`results/FOLDER`, or on all of it for `results`; figures are at `figures/FOLDER/...`, and the whole
+report's page at `report/`. Nothing is loaded from other hosts.
 """
 
 import collections
@@ -22,7 +23,10 @@ from ntk_tf.reporting import collect, grouping, studies, tables, write
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
-FOLDERS = ("figure2", "figure3", "figure4", "figure5", "kernel_movement")
+FOLDERS = (
+    *("figure2", "figure3", "figure4", "figure5", "kernel_movement"),
+    "moment_of_linearization",
+)
 #: Pictures that were drawn when the runs' trajectories were still there.
 PICTURES = ("figure2/trajectories.png", "kernel_movement/trajectories.png")
 
@@ -35,6 +39,7 @@ def on_pre_build(config):
     reports = pathlib.Path(tempfile.mkdtemp(prefix="ntk_tf_docs"))
     for name in FOLDERS:
         write.write(RESULTS / name, reports / name)
+    write.write(RESULTS, reports / "results")
     trained = [
         r for name in ("figure3", "figure4") for r in collect.read(RESULTS / name).of("train")
     ]
@@ -50,6 +55,7 @@ def on_files(files, config):
         if path.suffix in (".svg", ".csv")
     }
     found |= {f"figures/{name}": RESULTS / name for name in PICTURES}
+    found["report/index.html"] = reports / "results" / "index.html"
     for name, path in found.items():
         files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
@@ -117,5 +123,6 @@ def _mathml(found):
 
 
 def on_post_build(config):
-    """Remove the reports."""
+    """Add what the report's page links to, and remove the reports."""
+    shutil.copytree(reports / "results", f"{config.site_dir}/report", dirs_exist_ok=True)
     shutil.rmtree(reports)
