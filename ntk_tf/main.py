@@ -5,8 +5,9 @@ import sys
 from rich.console import Console
 
 from ntk_tf import cli, runs
+from ntk_tf.catalogue import architectures
 from ntk_tf.data import DataError
-from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.experiments import EXPERIMENTS, place, size
 from ntk_tf.process import memory, signals, startup
 from ntk_tf.process.terminal import say
 from ntk_tf.settings import SettingError
@@ -47,19 +48,19 @@ def _main() -> int:
 
 
 def _carry_out(command: cli.Command, console: Console) -> int:
-    """Run, now with TensorFlow."""
+    """Run or describe, with TensorFlow after all that can be refused without it."""
     config, options = command.config, command.options
-    startup.import_tensorflow(config.small)
-    from ntk_tf.experiments import inputs, size
-
     try:
-        place = inputs.find(config, options)
-        if command.prepare_data:
-            inputs.prepare(config, options)
+        found = place.find(config, options)
+        if command.dry_run:
+            size.describe(config, options, found, console)
+            return 0
+        if command.prepare_data or not architectures.is_own(config.arch):
             size.estimate(config)  # refuses a network that does not take the data
+        startup.import_tensorflow(config.small)
+        if command.prepare_data:
+            place.prepare(config, options)
             say(console, f"{config.dataset} is at hand")
-        elif command.dry_run:
-            size.describe(config, options, place, console)
         else:
             EXPERIMENTS[config.experiment].run(config, options, console)
             _describe(command, console)

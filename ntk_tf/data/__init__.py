@@ -17,6 +17,7 @@ __all__ = [
     "Source",
     "Split",
     "card",
+    "check_counts",
     "find",
     "load",
     "prepare",
@@ -104,13 +105,34 @@ def load(
 
     source = _module(name).load(Origin(data_dir, manual_dir, name=name, **choice))
     source = normalized(source, normalization)
-    wanted = {"train": train_examples, "test": test_examples}
-    for split, count in wanted.items():
-        available = len(getattr(source, split))
-        if count is not None and count > available:
-            raise DataError(f"{split}_examples={count}: {name} has {available} {split} pictures")
+    check_counts(name, len(source.train), len(source.test), train_examples, test_examples)
     train, test = source.train.subset(train_examples, subset_seed), source.test.first(test_examples)
     return dataclasses.replace(source, train=train, test=test)
+
+
+def check_counts(
+    name: str,
+    train: int,
+    test: int,
+    train_examples: int | None = None,
+    test_examples: int | None = None,
+) -> None:
+    """Refuse to take more pictures than there are.
+
+    Args:
+        name: of the dataset.
+        train: number of training pictures; 0 where it is not known.
+        test: number of test pictures, likewise.
+        train_examples: how many are wanted; None for all.
+        test_examples: likewise.
+
+    Raises:
+        DataError: if there are fewer.
+    """
+    wanted = {"train": (train_examples, train), "test": (test_examples, test)}
+    for split, (count, available) in wanted.items():
+        if count and available and count > available:
+            raise DataError(f"{split}_examples={count}: {name} has {available} {split} pictures")
 
 
 def _module(name: str) -> ModuleType:

@@ -13,15 +13,8 @@ from concurrent import futures
 import numpy as np
 import tensorflow as tf
 
+from ntk_tf.data.counts import square_side
 from ntk_tf.data.source import DataError, Source, Split
-
-#: Side before the central crop by side after it: 256 / 224.
-CONTEXT = 8 / 7
-
-
-def square_side(image_size: int) -> int:
-    """Side of the square that the crop to `image_size` is taken from."""
-    return round(CONTEXT * image_size)
 
 
 def decode(file: tf.Tensor, side: int) -> tf.Tensor:

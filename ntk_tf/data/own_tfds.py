@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ntk_tf.catalogue.datasets import Card
-from ntk_tf.data import normalization, tfds_files
+from ntk_tf.data import counts, normalization, tfds_files
 from ntk_tf.data.source import DataError, Origin, Source, Split
 
 #: Where photographs have no size of their own, a card has that which LeNet sees.
@@ -160,7 +160,7 @@ def _read(name: str, builder, split: str, image_size: int | None) -> Split:
     image, label = _keys(builder)
     shape = builder.info.features[image].shape
     if image_size is not None:
-        side = decode.square_side(image_size)
+        side = counts.square_side(image_size)
         shape = (side, side, shape[-1])
 
     def pictured(row):

@@ -5,20 +5,14 @@ the middle of an epoch exactly where it was, and two models with one seed see th
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from ntk_tf.data import augment, decode
+from ntk_tf.data import augment, counts, decode
 from ntk_tf.data.source import DataError, Source, Split
 
-#: Training inputs that take no more bytes than this are made once and kept, as float32.
-KEPT_BYTES = 2**30
-#: Pictures a batch in passes that only evaluate, and bytes that their inputs may take.
-EVALUATION_BATCH = 256
-EVALUATION_BYTES = 2**25
 #: Targets of the outputs for the other classes, and for the picture's.
 ONE_HOT = (0.0, 1.0)
 
@@ -63,7 +57,7 @@ class Preprocessing:
         With a key, int64 `[2]`, the pictures are augmented as it determines.
         """
         if images.dtype == tf.string:
-            images = decode.decode_batch(images, decode.square_side(self.size[0]))
+            images = decode.decode_batch(images, counts.square_side(self.size[0]))
         pixels = self._sized(images, key)
         if self.padding:
             border = [self.padding, self.padding]
@@ -142,16 +136,6 @@ def _insist_on_vectors(image_size: int | None, padding: int, augmentation: str) 
             raise DataError(f"{argument}={value}: must be {allowed} for vectors")
 
 
-def evaluation_batch_size(input_shape: tuple[int, ...]) -> int:
-    """So many pictures of this shape that a batch of them stays small."""
-    return max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (4 * math.prod(input_shape))))
-
-
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Number of batches in an epoch, the last of which may be smaller."""
-    return -(-examples // batch_size)
-
-
 def augmentation_key(seed: int, step: tf.Tensor | int) -> tf.Tensor:
     """What determines the augmentation of an update's batch: int64 `[2]`, never an epoch's key."""
     return tf.stack([tf.constant(seed + 2**32, tf.int64), tf.cast(step, tf.int64)])
@@ -188,7 +172,7 @@ def training_batches(
         A dataset of `(x [B, h, w, c] or [B, d], y [B, L])`, float32.
     """
     examples = len(split)
-    first_epoch, offset = divmod(start_step, steps_per_epoch(examples, batch_size))
+    first_epoch, offset = divmod(start_step, counts.steps_per_epoch(examples, batch_size))
     static = examples % batch_size == 0
 
     def batches_of(epoch):
@@ -196,7 +180,7 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=static)
 
     indices = tf.data.Dataset.counter(start=first_epoch).flat_map(batches_of).skip(offset)
-    kept = kept_bytes(examples, preprocess.shape, preprocess.augmentation)
+    kept = counts.kept_bytes(examples, preprocess.shape, preprocess.augmentation)
     if kept and not split.encoded:
         inputs = Split(_inputs(split, preprocess), split.labels)
         return _fetch(
@@ -209,21 +193,9 @@ def training_batches(
     return _fetch(indices.enumerate(start_step), split, see, num_classes, targets)
 
 
-def kept_bytes(examples: int, shape: tuple[int, ...], augmentation: str) -> int:
-    """Bytes of training inputs that are made once and kept; 0 where every batch is made anew.
-
-    Args:
-        examples: training pictures; not JPEG files, whose batches are always made anew.
-        shape: (height, width, channels) of an input, or (d,) of a vector.
-        augmentation: see `Preprocessing`.
-    """
-    size = 4 * examples * math.prod(shape)
-    return size if augmentation == "none" and size <= KEPT_BYTES else 0
-
-
 def _inputs(split: Split, preprocess: Preprocessing) -> np.ndarray:
     """All of the network's inputs, float32 `[n, h, w, c]` or `[n, d]`."""
-    size = evaluation_batch_size(preprocess.shape)
+    size = counts.evaluation_batch_size(preprocess.shape)
     inputs = np.empty((len(split), *preprocess.shape), np.float32)
     for start in range(0, len(split), size):
         chunk = slice(start, start + size)

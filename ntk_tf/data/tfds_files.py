@@ -59,19 +59,42 @@ def find(published: Published, origin: Origin) -> str:
     Raises:
         DataError: if it can come from nowhere.
     """
+    if published.files:  # its folder tells, and TFDS need not be imported
+        folder = data_dir(origin) / published.dataset
+        return prepared_in(folder) or _elsewhere(published, folder, origin.manual_dir)
     return _place(published, published.builder(origin), origin.manual_dir)
+
+
+def data_dir(origin: Origin) -> pathlib.Path:
+    """Where TFDS keeps prepared datasets, its own default included."""
+    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return pathlib.Path(origin.data_dir or default).expanduser()
+
+
+def prepared_in(folder: pathlib.Path) -> str:
+    """`prepared` if a folder holds a version of a dataset, otherwise empty."""
+    return "prepared" if any(folder.glob("*/dataset_info.json")) else ""
 
 
 def _place(published: Published, builder, manual_dir: str | None) -> str:
     if builder.is_prepared():
         return "prepared"
+    return _elsewhere(published, builder.data_dir, manual_dir)
+
+
+def _elsewhere(published: Published, folder: pathlib.Path | str, manual_dir: str | None) -> str:
+    """Where a dataset comes from that is not prepared in a folder.
+
+    Raises:
+        DataError: if it can come from nowhere.
+    """
     if manual_dir is not None:
         _check_folder(published, pathlib.Path(manual_dir))
         return "manual_dir"
     if not _reachable(published.host):
         by_hand = f"put {', '.join(published.files)} into a folder and name it with manual_dir"
         raise DataError(
-            f"dataset={published.dataset}: not prepared in {builder.data_dir}, and there is"
+            f"dataset={published.dataset}: not prepared in {folder}, and there is"
             f" no network to download it;"
             f" {by_hand if published.files else 'prepare it where there is one'},"
             " or use dataset=digits, which needs no files"
@@ -272,7 +295,7 @@ def opened(dataset: str, origin: Origin, builder: Callable[[], Any]) -> Any:
     except tfds.core.DatasetNotFoundError as error:
         raise DataError(f"dataset={dataset}: TFDS knows no such dataset{_like(name)}") from error
     except Exception as error:
-        folder = pathlib.Path(origin.data_dir or "~/tensorflow_datasets").expanduser() / name
+        folder = data_dir(origin) / name
         if not folder.exists():
             raise DataError(f"dataset={dataset}: {_one_line(error)}") from error
         raise DataError(

@@ -21,11 +21,12 @@ class Experiment:
         name: on the command line.
         settings: what it reads.
         module: with `run(config, options, console) -> result`, which carries it out in
-            `options.workdir`, and `memory(config) -> (parameters, bytes)`, which it needs besides
-            the pictures.
+            `options.workdir`.
         summary: its result in words, from the content and the path of result.json.
+        memory: parameters, and bytes that it needs besides the pictures, of its settings.
         files: patterns of what it writes besides what every run has.
         figure: module with `draw(run_dirs, output_dir)`, for several widths; empty if it has none.
+        more: whether the module has `more(config, options)`, what a dry run says besides.
         keeps_inputs: whether the training pictures are kept in memory as inputs.
     """
 
@@ -33,8 +34,10 @@ class Experiment:
     settings: type[Config]
     module: str
     summary: Callable[[Mapping[str, Any], pathlib.Path], str]
+    memory: Callable[[Any], tuple[int, float]]
     files: tuple[str, ...] = ()
     figure: str = ""
+    more: bool = False
     keeps_inputs: bool = False
 
     def run(self, config: Config, options: Options, console: Console) -> dict[str, Any]:

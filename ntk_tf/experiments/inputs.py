@@ -1,35 +1,16 @@
-"""Where settings meet the data: found, read, and turned into what the network sees."""
+"""Where settings meet the data: read, and turned into what the network sees."""
 
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
 from ntk_tf import data, runs
-from ntk_tf.data import pipeline
+from ntk_tf.data import counts, pipeline
 from ntk_tf.data.source import Source, Split
-from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.experiments import EXPERIMENTS, place
 from ntk_tf.process import devices
 from ntk_tf.process.terminal import say
 from ntk_tf.settings import Config, Options
-
-
-def find(config: Config, options: Options) -> str:
-    """Say where a run's data would come from; see `data.find`."""
-    return data.find(config.dataset, options.data_dir, options.manual_dir, **_choice(config))
-
-
-def prepare(config: Config, options: Options) -> None:
-    """See that a run's data is on this machine; see `data.prepare`."""
-    data.prepare(config.dataset, options.data_dir, options.manual_dir, **_choice(config))
-
-
-def _choice(config: Config) -> dict[str, object]:
-    """Which pictures of the dataset are wanted."""
-    return {
-        "synsets": config.synsets,
-        "skip_corrupt_images": config.skip_corrupt_images,
-        "image_size": config.image_size,
-    }
 
 
 class Inputs:
@@ -55,11 +36,10 @@ class Inputs:
             config.dataset,
             options.data_dir,
             options.manual_dir,
-            getattr(config, "train_examples", None),
-            getattr(config, "test_examples", None),
             normalization=config.normalization,
             subset_seed=getattr(config, "subset_seed", None),
-            **_choice(config),
+            **place.counts(config),
+            **place.choice(config),
         )
         if source.train.encoded:
             from ntk_tf.data import decode
@@ -102,12 +82,12 @@ class Inputs:
     @property
     def steps_per_epoch(self) -> int:
         """Number of training batches in an epoch."""
-        return pipeline.steps_per_epoch(len(self.source.train), self.config.batch_size)
+        return counts.steps_per_epoch(len(self.source.train), self.config.batch_size)
 
     @property
     def evaluation_batch(self) -> int:
         """Pictures a batch in passes that only evaluate."""
-        return pipeline.evaluation_batch_size(self.config.input_shape)
+        return counts.evaluation_batch_size(self.config.input_shape)
 
     def evaluation_batches(self, split: Split, size: int | None = None) -> tf.data.Dataset:
         """Every picture of a split once: `(x [b, ...], y [b, L])`."""

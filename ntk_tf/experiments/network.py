@@ -1,6 +1,5 @@
 """Where settings meet the network: built, with the weights of a run, linearized, compiled."""
 
-import contextlib
 import pathlib
 from typing import Any
 
@@ -9,9 +8,9 @@ import tensorflow as tf
 
 from ntk_tf import models, runs
 from ntk_tf.catalogue import architectures
-from ntk_tf.experiments import trained_weights
+from ntk_tf.experiments import architecture, trained_weights
 from ntk_tf.linearization import CenteredModel, LazyLoss, LinearizedModel
-from ntk_tf.settings import Config, SettingError
+from ntk_tf.settings import Config
 from ntk_tf.settings.groups import INVERSE_EPOCHS
 from ntk_tf.training import TorchSGD, inverse_schedule, step_schedule
 from ntk_tf.training.metrics import FirstNonFinite, loss_function
@@ -31,7 +30,7 @@ def build(config: Any, workdir: pathlib.Path | None = None) -> tuple[keras.Model
         SettingError: if the architecture cannot be built for these pictures.
         DataError: if `from_run` holds no weights for it.
     """
-    model, step = _build(config), 0
+    model, step = architecture.build(config), 0
     if config.from_run is not None:
         step = trained_weights.load(model, config, config.from_run)
     elif workdir and config.pretrain_steps:
@@ -41,44 +40,12 @@ def build(config: Any, workdir: pathlib.Path | None = None) -> tuple[keras.Model
     return model, step
 
 
-def outline(config: Any) -> keras.Model:
-    """The same network, for its shapes; one of ours without values, see `models.shapes_only`.
-
-    Raises:
-        SettingError: if the architecture cannot be built for these pictures.
-    """
-    own = architectures.is_own(config.arch)  # what it does may need values
-    with contextlib.nullcontext() if own else models.shapes_only():
-        model = _build(config)
-        if not config.train_biases:
-            models.freeze_biases(model)
-    return model
-
-
-def _build(config: Any) -> keras.Model:
-    try:
-        return models.build(
-            config.arch,
-            config.width,
-            config.num_classes,
-            config.input_shape,
-            config.seed,
-            config.parametrization,
-            **config.layer_arguments,
-            **config.arguments,
-        )
-    except models.ArchitectureError as error:
-        text = str(error).replace(repr(config.arch), config.arch)
-        said = "--" if text.startswith("arch=") else f"--arch_args={config.arch_args}: "
-        raise SettingError(said + text) from error
-
-
 def in_float64(model: keras.Model, config: Any) -> keras.Model:
     """The same network with the same weights, computing in float64."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     try:
-        precise = _build(config)
+        precise = architecture.build(config)
     finally:
         keras.config.set_dtype_policy(before)
     for variable, source in zip(precise.variables, model.variables, strict=True):

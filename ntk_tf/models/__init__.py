@@ -1,17 +1,15 @@
-"""Architectures as Keras models, each with a width factor: the package's and the user's own."""
+"""Architectures as Keras models, each with a width factor: the package's and the user's own.
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
+Importing this imports no TensorFlow; what needs it is imported when it is first used.
+"""
 
-import keras
+from typing import TYPE_CHECKING, Any
 
-from ntk_tf import private
-from ntk_tf.catalogue import architectures
-from ntk_tf.models import built_in, own
-from ntk_tf.models.arguments import ArchitectureError
-from ntk_tf.models.built_in import resolve
-from ntk_tf.models.pooling import MaxPooling2D
+from ntk_tf.models.arguments import ArchitectureError, resolve
+
+if TYPE_CHECKING:
+    from ntk_tf.models.building import build, freeze_biases, shapes_only
+    from ntk_tf.models.pooling import MaxPooling2D
 
 __all__ = [
     "ArchitectureError",
@@ -23,75 +21,14 @@ __all__ = [
 ]
 
 
-def build(
-    arch: str,
-    width: float,
-    num_classes: int,
-    input_shape: tuple[int, ...],
-    seed: int = 0,
-    parametrization: str = "standard",
-    **arguments: Any,
-) -> keras.Model:
-    """Build a network at its initialization.
-
-    Args:
-        arch: a key of `catalogue.architectures.ARCHITECTURES`, or `PACKAGE.MODULE:FUNCTION` of the
-            user's own; see `models.own`.
-        width: width factor k > 0: every convolution's channels and every hidden dense layer's units
-            are k times those at width 1, rounded, at least 1. The output layer keeps `num_classes`.
-        num_classes: number of outputs, L.
-        input_shape: (height, width, channels) of a picture, or (d,) of a vector where the
-            architecture takes such.
-        seed: fixes the weights, drawn as PyTorch does by default, U(-1/sqrt(fan_in),
-            1/sqrt(fan_in)), where the architecture's source does not say otherwise.
-        parametrization: a key of `built_in.LAYERS`; an architecture of the user's has its own.
-        **arguments: keyword arguments of the architecture's function, and of the parametrization.
-
-    Returns:
-        A model that maps `[b, *input_shape]` to `[b, L]`, without a final activation; a functional
-        one if the architecture is the package's.
+def __getattr__(name: str) -> Any:
+    """What of this package is imported when it is first used.
 
     Raises:
-        ValueError: for an unknown architecture or parametrization, or a width that is not positive.
-        ArchitectureError: a ValueError, for an argument that the architecture does not take, or
-            where it cannot be built.
+        AttributeError: for another name.
     """
-    architectures.find(arch)
-    if not width > 0:
-        raise ValueError(f"width={width}: must be above 0")
-    if architectures.is_own(arch):
-        if parametrization != "standard":
-            raise ValueError(
-                f"parametrization={parametrization!r}: must be 'standard' for {arch!r}, which has"
-                " its own"
-            )
-        return own.build(arch, width, num_classes, input_shape, seed, arguments)
-    return built_in.build(arch, width, num_classes, input_shape, seed, parametrization, arguments)
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ntk_tf.models import building, pooling
 
-
-def freeze_biases(model: keras.Model) -> None:
-    """Leave all biases as they are: not trainable, and in no linearization made afterwards.
-
-    Biases are the weights whose names end in `bias`, at every depth, as Keras calls all of its own
-    but the shifts of normalizations. Keras does not save this with a model.
-
-    Args:
-        model: a built network.
-    """
-    for weight in model.trainable_weights:
-        if weight.name.endswith("bias"):
-            weight.trainable = False
-
-
-@contextlib.contextmanager
-def shapes_only() -> Iterator[None]:
-    """Models built inside have layers and shapes, but no values: they take no memory or time.
-
-    Keras defers initialization inside a stateless scope to the scope's end; here it never happens.
-
-    Yields:
-        Nothing.
-    """
-    with keras.StatelessScope():
-        yield
-        private.forget_uninitialized_variables()
+    return getattr(pooling if name == "MaxPooling2D" else building, name)

@@ -1,9 +1,17 @@
 """Keyword arguments of an architecture's function, and what to say where something is wrong."""
 
+import functools
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from ntk_tf.catalogue import architectures
+
+
+class UnknownActivationError(Exception):
+    """An activation that a set of layers without Keras cannot tell to be one of Keras'."""
 
 
 class ArchitectureError(ValueError):
@@ -52,6 +60,76 @@ def check(arch: str, arguments: Mapping[str, Any], allowed: Iterable[str]) -> No
             raise ArchitectureError(
                 f"{name}={arguments[name]!r}: the architecture {arch} takes {takes}"
             )
+
+
+def resolve(
+    arch: str, layers: Callable[..., Any], arguments: Mapping[str, Any]
+) -> tuple[dict[str, Any], Callable[..., Any]]:
+    """Divide arguments between an architecture and its set of layers.
+
+    What the set takes by keyword only, such as sigma_w, and the arguments do not name, is in the
+    architecture's row of the catalogue.
+
+    Args:
+        arch: a key of `catalogue.architectures.ARCHITECTURES`.
+        layers: makes the set; see `models.standard`.
+        arguments: of the architecture and of the set, by name.
+
+    Returns:
+        Keyword arguments for the set's constructor, and what maps a set, inputs and a number of
+        classes to outputs.
+
+    Raises:
+        ValueError: for an unknown architecture.
+        ArchitectureError: for an argument that neither takes.
+    """
+    if arch not in architectures.ARCHITECTURES:
+        names = ", ".join(architectures.ARCHITECTURES)
+        raise ValueError(f"arch={arch!r}: must be one of {names}")
+    row = architectures.ARCHITECTURES[arch]
+    module, _, name = row.function.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    its, sets = keyword_only(function), keyword_only(layers)
+    check(arch, arguments, its + sets)
+    for_set = {name: arguments.get(name, getattr(row, name)) for name in sets}
+    return for_set, functools.partial(function, **{k: arguments[k] for k in its if k in arguments})
+
+
+def apply(
+    arch: str,
+    layers: Callable[..., Any],
+    inputs: Any,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    arguments: Mapping[str, Any],
+) -> Any:
+    """The outputs of an architecture in a set of layers.
+
+    Args:
+        arch: a key of `catalogue.architectures.ARCHITECTURES`.
+        layers: makes the set, of keyword arguments.
+        inputs: what flows into the set's first layer.
+        input_shape: (height, width, channels) of a picture, or (d,) of a vector.
+        num_classes: L.
+        arguments: see `resolve`.
+
+    Raises:
+        ValueError: for an unknown architecture.
+        ArchitectureError: for an argument that nothing takes, or where it cannot be built.
+    """
+    for_set, function = resolve(arch, layers, arguments)
+    if len(input_shape) != 3 and not architectures.ARCHITECTURES[arch].takes_vectors:
+        raise ArchitectureError(
+            f"arch={arch!r}: takes pictures (height, width, channels), not {input_shape}"
+        )
+    try:
+        return function(layers(**for_set), inputs, num_classes)
+    except (TypeError, ValueError) as error:  # for too small a picture among others
+        given = [f"{name}={value!r}" for name, value in arguments.items()]
+        raise ArchitectureError(
+            f"arch={arch!r}: cannot be built for input_shape={input_shape}"
+            f"{' with ' * bool(given)}{', '.join(given)} ({one_line(error)})"
+        ) from error
 
 
 def one_line(error: BaseException) -> str:

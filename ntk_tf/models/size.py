@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from ntk_tf import private
+from ntk_tf.models.shapes import Counts
 
 
 class Call(NamedTuple):
@@ -28,6 +29,13 @@ class Call(NamedTuple):
     layer: keras.Layer
     inputs: object
     outputs: object
+
+
+def count(model: keras.Model, input_shape: tuple[int, ...]) -> Counts:
+    """How large a model is, for inputs of a shape."""
+    return Counts(
+        parameters(model), activations(model, input_shape), layer_flops(model, input_shape)
+    )
 
 
 def parameters(model: keras.Model) -> int:
@@ -72,17 +80,7 @@ def layer_flops(model: keras.Model, input_shape: tuple[int, ...] | None = None) 
 def step_flops(
     model: keras.Model, linearized: bool, input_shape: tuple[int, ...] | None = None
 ) -> int:
-    """Floating-point operations that a training step needs for one example.
-
-    With F_i those of layer i, a step of the network takes
-
-        2 F_1 + 3 sum_{i > 1} F_i        forward, gradient in weights, gradient in inputs
-
-    and one of its linearization also the Jacobian-vector product W dx + dW x of each layer,
-
-        F_1 + 2 sum_{i > 1} F_i
-
-    The gradient in the network's own input is not needed, and the input's tangent dx is 0.
+    """Floating-point operations that a training step needs for one example; see `Counts`.
 
     Args:
         model: the network f, also where its linearization is trained; see `layer_flops`.
@@ -92,8 +90,7 @@ def step_flops(
     Returns:
         The number for one example; that of a batch is so many times as large.
     """
-    first, *others = layer_flops(model, input_shape) or [0]
-    return (3 * first + 5 * sum(others)) if linearized else (2 * first + 3 * sum(others))
+    return Counts(flops=layer_flops(model, input_shape)).step_flops(linearized)
 
 
 def calls(model: keras.Model, input_shape: tuple[int, ...]) -> list[Call]:

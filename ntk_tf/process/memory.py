@@ -48,6 +48,8 @@ def is_out_of_memory(error: Exception) -> bool:
     """
     if isinstance(error, MemoryError):
         return True
+    if "tensorflow" not in sys.modules:
+        return False
     import tensorflow as tf
 
     text = str(error)

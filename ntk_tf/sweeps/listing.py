@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ntk_tf import runs
-from ntk_tf.process import startup
+from ntk_tf.experiments.size import estimate, run_seconds
 from ntk_tf.process.terminal import Name, say
 from ntk_tf.sweeps import devices
 from ntk_tf.sweeps.display import duration
@@ -20,7 +20,7 @@ def commands(runs: Sequence[Run]) -> list[str]:
 
 
 def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> None:
-    """List every run with its parameters, memory and estimated time; imports TensorFlow.
+    """List every run with its parameters, memory and estimated time.
 
     Args:
         sweep: the sweep.
@@ -28,9 +28,6 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
         gpus: what they may use.
         console: where to print.
     """
-    startup.import_tensorflow()
-    from ntk_tf.experiments.size import estimate, run_seconds
-
     table = Table("run", "parameters", "memory", "time", "", box=None, pad_edge=False)
     for column in table.columns[1:4]:
         column.justify = "right"

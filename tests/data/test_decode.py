@@ -8,7 +8,7 @@ import snake_files
 import tensorflow as tf
 from PIL import Image
 
-from ntk_tf.data import augment, decode, pipeline
+from ntk_tf.data import augment, counts, decode, pipeline
 from ntk_tf.data.source import Source, Split
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,8 +51,8 @@ def test_square_is_that_of_torchvision_and_pil(rng, size, mode):
 
 
 def test_imagenet_sizes():
-    assert decode.square_side(224) == 256
-    assert decode.square_side(32) == 37
+    assert counts.square_side(224) == 256
+    assert counts.square_side(32) == 37
 
 
 def test_network_sees_the_normalized_central_crop(source):
@@ -139,5 +139,5 @@ def test_arrays_are_augmented_too(rng):
 
 
 def test_evaluation_batches_stay_small():
-    assert pipeline.evaluation_batch_size((28, 28, 1)) == 256
-    assert 32 <= pipeline.evaluation_batch_size((224, 224, 3)) <= 64
+    assert counts.evaluation_batch_size((28, 28, 1)) == 256
+    assert 32 <= counts.evaluation_batch_size((224, 224, 3)) <= 64

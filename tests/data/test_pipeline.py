@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ntk_tf import data
-from ntk_tf.data import pipeline
+from ntk_tf.data import counts, pipeline
 from ntk_tf.data.source import Split
 
 
@@ -58,10 +58,10 @@ def test_inputs_kept_or_made_anew_are_the_same(size, monkeypatch, rng):
     split = Split(rng.integers(0, 256, (11, 8, 8, 1), dtype=np.uint8), np.arange(11) % 3)
     preprocess = pipeline.Preprocessing((0.2,), (0.4,), (size, size), 2, 3)
     kept = pipeline.training_batches(split, preprocess, 3, 4, seed=0)
-    assert pipeline.kept_bytes(11, preprocess.shape, "none") == 4 * 11 * (size + 4) ** 2 * 3
-    assert pipeline.kept_bytes(11, preprocess.shape, "flip_crop") == 0
-    monkeypatch.setattr(pipeline, "KEPT_BYTES", 1000)
-    assert pipeline.kept_bytes(11, preprocess.shape, "none") == 0
+    assert counts.kept_bytes(11, preprocess.shape, "none") == 4 * 11 * (size + 4) ** 2 * 3
+    assert counts.kept_bytes(11, preprocess.shape, "flip_crop") == 0
+    monkeypatch.setattr(counts, "KEPT_BYTES", 1000)
+    assert counts.kept_bytes(11, preprocess.shape, "none") == 0
     anew = pipeline.training_batches(split, preprocess, 3, 4, seed=0)
     for (x, y), (x2, y2) in zip(kept.take(6), anew.take(6), strict=True):
         np.testing.assert_allclose(x, x2, atol=1e-6)

@@ -9,7 +9,7 @@ from helpers import carry_out
 
 from ntk_tf import cli
 from ntk_tf.catalogue.datasets import SNAKE_SYNSETS
-from ntk_tf.data import DataError, decode
+from ntk_tf.data import DataError, counts
 from ntk_tf.experiments.pretrained import run as pretrained
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.settings import Options, SettingError
@@ -106,4 +106,4 @@ def test_bad_flags(flags, message):
 def test_input_is_torchvisions():
     settings = resolve(experiment="pretrained", weights="a.pth")
     assert settings.input_shape == (224, 224, 3)
-    assert decode.square_side(settings.image_size) == 256
+    assert counts.square_side(settings.image_size) == 256

@@ -30,15 +30,20 @@ def find(origin: Origin) -> str:
     Raises:
         DataError: if it can come from nowhere.
     """
-    return _place(_builder(origin), origin)
+    name = files.choice_name(origin.synsets, origin.skip_corrupt_images)
+    folder = tfds_files.data_dir(origin) / "imagenet_snakes" / name
+    return tfds_files.prepared_in(folder) or _elsewhere(folder, origin)
 
 
-def _place(builder: ImagenetSnakes, origin: Origin) -> str:
-    if builder.is_prepared():
-        return "prepared"
+def _elsewhere(folder: pathlib.Path | str, origin: Origin) -> str:
+    """Where the data comes from that is not prepared in a folder.
+
+    Raises:
+        DataError: if it can come from nowhere.
+    """
     if origin.manual_dir is None:
         raise DataError(
-            f"dataset=imagenet_snakes: not prepared in {builder.data_dir}, and it cannot be"
+            f"dataset=imagenet_snakes: not prepared in {folder}, and it cannot be"
             f" downloaded; name with manual_dir a folder that holds {files.LAYOUT}"
         )
     for split in files.SPLITS:
@@ -59,7 +64,8 @@ def prepare(origin: Origin) -> ImagenetSnakes:
         DataError: if the data cannot be found or prepared.
     """
     builder = _builder(origin)
-    _place(builder, origin)
+    if not builder.is_prepared():
+        _elsewhere(builder.data_dir, origin)
     return tfds_files.prepared(builder, "imagenet_snakes", origin.manual_dir)
 
 

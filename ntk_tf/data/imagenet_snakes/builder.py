@@ -7,7 +7,6 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -40,8 +39,6 @@ _INSTRUCTIONS = f"""
 The folder must hold {files.LAYOUT}. Access to the archives is granted on https://image-net.org.
 """
 
-#: Name of the default choice of classes.
-DEFAULT = f"first_{files.CLASSES}_of_{files.PICTURES}"
 #: Of the files that cannot be decoded, an error names so many.
 NAMED = 5
 
@@ -70,9 +67,9 @@ def config_for(synsets: tuple[str, ...] | None = None, skip_corrupt: bool = Fals
         A configuration to be passed as `tfds.load("imagenet_snakes", builder_kwargs={"config":
         config})`.
     """
-    name = "-".join(synsets) if synsets else DEFAULT
+    name = files.choice_name(synsets)
     return SnakesConfig(
-        name=name + "-skip_corrupt" * skip_corrupt,
+        name=files.choice_name(synsets, skip_corrupt),
         description=f"classes: {name.replace('-', ', ')}",
         synsets=synsets,
         skip_corrupt=skip_corrupt,
@@ -165,6 +162,8 @@ def rgb_jpeg(content: bytes) -> bytes | None:
     Returns:
         A JPEG file that TensorFlow decodes to three channels; None if it cannot be decoded.
     """
+    import tensorflow as tf
+
     try:
         with Image.open(io.BytesIO(content)) as picture:
             if picture.format != "JPEG":

@@ -28,6 +28,9 @@ LAYOUT = (
 #: The default classes: the first so many that have exactly so many training pictures.
 CLASSES, PICTURES = 10, 1300
 
+#: Name of that choice.
+DEFAULT = f"first_{CLASSES}_of_{PICTURES}"
+
 _SYNSET_ARCHIVE = re.compile(r"(?:.*/)?(n\d{8})\.tar", re.IGNORECASE)
 _VALIDATION_PICTURE = re.compile(r"(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
 _SYNSET = re.compile(r"n\d{8}(\.tar)?", re.IGNORECASE)
@@ -47,6 +50,16 @@ class Picture:
     name: str
     synset: str
     read: Callable[[], bytes]
+
+
+def choice_name(synsets: tuple[str, ...] | None = None, skip_corrupt: bool = False) -> str:
+    """Name of a choice of classes, and of the folder that TFDS prepares it in.
+
+    Args:
+        synsets: the classes; None for the default ones.
+        skip_corrupt: whether pictures that cannot be decoded are left out.
+    """
+    return ("-".join(synsets) if synsets else DEFAULT) + "-skip_corrupt" * skip_corrupt
 
 
 def locate(manual_dir: pathlib.Path, split: str) -> pathlib.Path:

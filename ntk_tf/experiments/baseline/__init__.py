@@ -1,7 +1,9 @@
 """`--experiment=baseline`: logistic regression on the pixels that the networks see."""
 
 import dataclasses
+import math
 
+from ntk_tf.experiments import costs
 from ntk_tf.experiments.experiment import Experiment, accuracies
 from ntk_tf.settings import groups
 
@@ -11,4 +13,11 @@ class Baseline(groups.MaxSteps, groups.TestSubset, groups.TrainSubset, groups.Da
     """The settings of a logistic regression."""
 
 
-EXPERIMENT = Experiment("baseline", Baseline, "ntk_tf.experiments.baseline.run", accuracies)
+def memory(config: Baseline) -> tuple[int, float]:
+    """Parameters of a logistic regression, and bytes of its inputs, twice while it is fitted."""
+    features = math.prod(config.input_shape)
+    train, _ = costs.examples(config)
+    return (features + 1) * config.num_classes, costs.FLOAT * 2 * features * train
+
+
+EXPERIMENT = Experiment("baseline", Baseline, "ntk_tf.experiments.baseline.run", accuracies, memory)

@@ -3,7 +3,6 @@
 Multinomial, by L-BFGS, with scikit-learn's usual L2 penalty (C = 1).
 """
 
-import math
 import time
 import warnings
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 from rich.console import Console
 
 from ntk_tf import runs
-from ntk_tf.experiments import size
 from ntk_tf.experiments.baseline import Baseline
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.settings import Options
@@ -49,13 +47,6 @@ def run(config: Baseline, options: Options, console: Console) -> dict[str, Any]:
     path = options.workdir / "result.json"
     runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)
     return result
-
-
-def memory(config: Baseline) -> tuple[int, float]:
-    """Parameters of a logistic regression, and bytes of its inputs, twice while it is fitted."""
-    features = math.prod(config.input_shape)
-    examples = config.train_examples or config.card.train
-    return (features + 1) * config.num_classes, size.FLOAT * 2 * features * examples
 
 
 def _version() -> str:

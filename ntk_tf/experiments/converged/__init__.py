@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ntk_tf.catalogue import paper
+from ntk_tf.data import counts
+from ntk_tf.experiments import architecture, costs
 from ntk_tf.experiments.experiment import Experiment, accuracies
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
@@ -74,6 +76,10 @@ class Converged(
         """The weight decays, in the order given."""
         return self.weight_decays or (self.weight_decay,)
 
+    def few(self, available: int) -> int:
+        """Pictures of the preconditioner, of so many."""
+        return min(self.preconditioner_examples, available)
+
 
 def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     """The accuracies in words, and how exact the solution is."""
@@ -83,10 +89,25 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     return f"{accuracies(result, path)}  {text}".strip()
 
 
+def memory(config: Converged) -> tuple[int, float]:
+    """Parameters, and bytes of vectors, a batch's activations, the Gram and its eigenvectors.
+
+    In float32 numbers a weight: w0, the residual, a product and its successor, a gradient and its
+    flat copy, two factors of an inner product in float64, and for each weight decay a solution, a
+    direction and their successors.
+    """
+    sizes = architecture.counts(config)
+    batch = counts.evaluation_batch_size(config.input_shape)
+    rows = config.few(costs.examples(config)[0]) * config.num_classes
+    numbers = (10 + 4 * len(config.decays)) * sizes.parameters + 3 * sizes.activations * batch
+    return sizes.parameters, costs.FLOAT * numbers + 3 * 8 * rows**2
+
+
 EXPERIMENT = Experiment(
     "converged",
     Converged,
     "ntk_tf.experiments.converged.run",
     summary,
+    memory,
     files=("weight_decays.*",),
 )

@@ -15,9 +15,9 @@ import tensorflow as tf
 from rich.console import Console
 
 from ntk_tf import ntk, runs
-from ntk_tf.data import DataError, pipeline
+from ntk_tf.data import DataError
 from ntk_tf.data.source import Split
-from ntk_tf.experiments import network, size
+from ntk_tf.experiments import network
 from ntk_tf.experiments.converged import Converged, figure
 from ntk_tf.experiments.converged.record import Record
 from ntk_tf.experiments.inputs import Inputs
@@ -75,26 +75,6 @@ def run(config: Converged, options: Options, console: Console) -> dict[str, Any]
     runs.insist(finish, options.checkpoint_minutes)
     solver.preconditioner_path.unlink(missing_ok=True)
     return result
-
-
-def memory(config: Converged) -> tuple[int, float]:
-    """Parameters, and bytes of vectors, a batch's activations, the Gram and its eigenvectors.
-
-    In float32 numbers a weight: w0, the residual, a product and its successor, a gradient and its
-    flat copy, two factors of an inner product in float64, and for each weight decay a solution, a
-    direction and their successors.
-    """
-    parameters, activations = size.of_network(config)
-    batch = pipeline.evaluation_batch_size(config.input_shape)
-    rows = _few(config, config.train_examples or config.card.train) * config.num_classes
-    return parameters, size.FLOAT * (
-        (10 + 4 * len(config.decays)) * parameters + 3 * activations * batch
-    ) + 3 * 8 * rows**2
-
-
-def _few(config: Converged, available: int) -> int:
-    """Pictures of the preconditioner."""
-    return min(config.preconditioner_examples, available)
 
 
 class _Converged:
@@ -160,7 +140,7 @@ class _Converged:
 
     def _precondition(self, console: Console) -> Preconditioner | None:
         """The preconditioner, of an earlier process if that has left one."""
-        few = self.train.first(_few(self.config, len(self.train)))
+        few = self.train.first(self.config.few(len(self.train)))
         if not len(few):
             return None
         x, batch = self.inputs.arrays(few), self.inputs.evaluation_batch

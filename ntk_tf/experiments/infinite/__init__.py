@@ -1,10 +1,12 @@
 """`--experiment=infinite`: kernels of the infinitely wide network, and regression with them."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ntk_tf.experiments import costs
 from ntk_tf.experiments.experiment import Experiment, accuracies
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
@@ -53,10 +55,20 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     return f"{accuracies(result, path)}  {text}".strip()
 
 
+def memory(config: Infinite) -> tuple[int, float]:
+    """No parameters; bytes of the inputs, of a kernel's draws and of what solves with it."""
+    train, test = costs.examples(config)
+    seeds = config.kernel_seeds
+    inputs = 4 * (train + test) * math.prod(config.input_shape)
+    return 0, inputs + 8.0 * train * ((seeds + 1) * (train + test) + 3 * train)
+
+
 EXPERIMENT = Experiment(
     "infinite",
     Infinite,
     "ntk_tf.experiments.infinite.run",
     summary,
+    memory,
     files=("infinite.json", "kernel.npz", "spectrum.npz", "spectra.*", "tiles/*"),
+    more=True,
 )

@@ -16,7 +16,8 @@ from rich.console import Console
 from ntk_tf import ntk, runs
 from ntk_tf.data import DataError
 from ntk_tf.data.source import Split
-from ntk_tf.experiments.infinite import Infinite, figure
+from ntk_tf.experiments import costs
+from ntk_tf.experiments.infinite import Infinite, figure, memory
 from ntk_tf.experiments.infinite.processes import carry_out
 from ntk_tf.experiments.infinite.tiles import KINDS, Work, count_jobs, functions, save
 from ntk_tf.experiments.inputs import Inputs
@@ -67,14 +68,6 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
     return complete
 
 
-def memory(config: Infinite) -> tuple[int, float]:
-    """No parameters; bytes of the inputs, of a kernel's draws and of what solves with it."""
-    train, test = _examples(config)
-    seeds = config.kernel_seeds
-    inputs = 4 * (train + test) * float(np.prod(config.input_shape))
-    return 0, inputs + 8.0 * train * ((seeds + 1) * (train + test) + 3 * train)
-
-
 def more(config: Infinite, options: Options) -> dict[str, str]:
     """What a dry run says besides: the disk that tiles take, and the time, from a small block.
 
@@ -82,7 +75,7 @@ def more(config: Infinite, options: Options) -> dict[str, str]:
         DataError: if the memory is too small.
         SettingError: if the architecture has no kernels at infinite width.
     """
-    train, test = _examples(config)
+    train, test = costs.examples(config)
     try:
         _check_memory(config, options)
         found = functions(config, options)
@@ -109,11 +102,6 @@ def _timed(call: Callable[[], Any]) -> float:
     return time.monotonic() - started
 
 
-def _examples(config: Infinite) -> tuple[int, int]:
-    card = config.card
-    return config.train_examples or card.train, config.test_examples or card.test
-
-
 def _check_memory(config: Infinite, options: Options) -> None:
     """Refuse a budget that does not hold the result.
 
@@ -122,7 +110,7 @@ def _check_memory(config: Infinite, options: Options) -> None:
     """
     _, needed = memory(config)
     if options.memory_gib is not None and needed > options.memory_gib * 2**30:
-        train, test = _examples(config)
+        train, test = costs.examples(config)
         raise ntk.BudgetError(
             f"memory_gib={options.memory_gib:g}: the kernels of {train} training and {test} test"
             f" pictures alone take {needed / 2**30:.2f} GiB"

@@ -5,11 +5,16 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ntk_tf.data import counts
+from ntk_tf.experiments import costs
 from ntk_tf.experiments.experiment import Experiment, accuracies
+from ntk_tf.models import shapes
 from ntk_tf.runs import number
 from ntk_tf.settings import SettingError, groups
 from ntk_tf.settings.setting import one_of, setting, text
 
+#: Classes of ILSVRC 2012.
+OUTPUTS = 1000
 FORMATS = (".pth", ".safetensors", ".npz")
 _FILE = text(
     f"a file that ends in {', '.join(FORMATS)}", lambda value: value.endswith(FORMATS), "FILE"
@@ -47,4 +52,13 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     return accuracies(result, path) + text_among
 
 
-EXPERIMENT = Experiment("pretrained", Pretrained, "ntk_tf.experiments.pretrained.run", summary)
+def memory(config: Pretrained) -> tuple[int, float]:
+    """Parameters of torchvision's AlexNet, and bytes of them in the file's and Keras' layout."""
+    sizes = shapes.count(config.arch, 1, OUTPUTS, config.input_shape)
+    kept = sizes.activations * counts.evaluation_batch_size(config.input_shape)
+    return sizes.parameters, costs.FLOAT * (2 * sizes.parameters + kept)
+
+
+EXPERIMENT = Experiment(
+    "pretrained", Pretrained, "ntk_tf.experiments.pretrained.run", summary, memory
+)

@@ -11,15 +11,12 @@ from rich.console import Console
 from ntk_tf import models, runs
 from ntk_tf.catalogue.datasets import SNAKE_SYNSETS
 from ntk_tf.data import DataError
-from ntk_tf.data.pipeline import evaluation_batch_size
-from ntk_tf.experiments import size
 from ntk_tf.experiments.inputs import Inputs
-from ntk_tf.experiments.pretrained import Pretrained, torch_weights
-from ntk_tf.models.size import activations
+from ntk_tf.experiments.pretrained import OUTPUTS, Pretrained, torch_weights
 from ntk_tf.settings import Options
 
-#: Classes of ILSVRC 2012, and the position of the first snake among them.
-OUTPUTS, FIRST_SNAKE = 1000, 52
+#: Position of the first snake among the classes of ILSVRC 2012.
+FIRST_SNAKE = 52
 #: Channels of AlexNet's first convolution at width 1.
 CHANNELS = 64
 
@@ -85,14 +82,6 @@ def network(path: pathlib.Path, input_shape: tuple[int, ...]) -> keras.Model:
     model = models.build("alexnet", width, OUTPUTS, input_shape)
     torch_weights.assign(model, layers, path)
     return model
-
-
-def memory(config: Pretrained) -> tuple[int, float]:
-    """Parameters of torchvision's AlexNet, and bytes of them in the file's and Keras' layout."""
-    with models.shapes_only():
-        model = models.build(config.arch, 1, OUTPUTS, config.input_shape)
-    kept = activations(model) * evaluation_batch_size(config.input_shape)
-    return model.count_params(), size.FLOAT * (2 * model.count_params() + kept)
 
 
 def accuracies(

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ntk_tf.experiments import architecture, costs
 from ntk_tf.experiments.experiment import Experiment, accuracies
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
@@ -58,11 +59,19 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     return (text + accuracies(result, path)).rstrip()
 
 
+def memory(config: Rank) -> tuple[int, float]:
+    """Parameters, and bytes of these and of the Gram and a copy; the rest adapts to the memory."""
+    parameters = architecture.counts(config).parameters
+    rows = config.examples * config.num_classes
+    return parameters, costs.FLOAT * parameters + 2 * 8 * rows**2
+
+
 EXPERIMENT = Experiment(
     "rank",
     Rank,
     "ntk_tf.experiments.rank.run",
     summary,
+    memory,
     files=("rank.json", "spectrum.npz", "spectra.*", "effective_rank.*"),
     figure="ntk_tf.experiments.rank.figure",
 )

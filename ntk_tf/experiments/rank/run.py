@@ -18,7 +18,7 @@ from rich.console import Console
 
 from ntk_tf import ntk, runs
 from ntk_tf.data import DataError
-from ntk_tf.experiments import network, size
+from ntk_tf.experiments import network
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.rank import Rank, figure
@@ -70,13 +70,6 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
     runs.insist(finish, options.checkpoint_minutes)
     shutil.rmtree(options.workdir / "checkpoint", ignore_errors=True)
     return complete
-
-
-def memory(config: Rank) -> tuple[int, float]:
-    """Parameters, and bytes of these and of the Gram and a copy; the rest adapts to the memory."""
-    parameters, _ = size.of_network(config)
-    rows = config.examples * config.num_classes
-    return parameters, size.FLOAT * parameters + 2 * 8 * rows**2
 
 
 class _Rank:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from ntk_tf.experiments import costs
 from ntk_tf.experiments.experiment import Experiment, accuracies
 from ntk_tf.settings import groups
 from ntk_tf.settings.setting import TRUE_OR_FALSE, setting
@@ -29,6 +30,14 @@ class Train(
     )
 
 
+def memory(config: Train) -> tuple[int, float]:
+    """Parameters, and bytes; see `costs.training_memory`."""
+    buffers, copies = (5, 3) if config.linearized else (4, 2)
+    if config.centered and not config.linearized:  # w0, and f(w0, x)
+        buffers, copies = buffers + 1, copies + 1
+    return costs.training_memory(config, buffers, copies)
+
+
 EXPERIMENT = Experiment(
-    "train", Train, "ntk_tf.experiments.train.run", accuracies, keeps_inputs=True
+    "train", Train, "ntk_tf.experiments.train.run", accuracies, memory, keeps_inputs=True
 )

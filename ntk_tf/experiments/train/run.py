@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ntk_tf import runs
 from ntk_tf.data.source import Split
-from ntk_tf.experiments import network, size
+from ntk_tf.experiments import network
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.train import Train
@@ -52,14 +52,6 @@ def run(config: Train, options: Options, console: Console) -> dict[str, Any]:
     path = options.workdir / "result.json"
     runs.insist(lambda: runs.write_json(path, result), options.checkpoint_minutes)
     return result
-
-
-def memory(config: Train) -> tuple[int, float]:
-    """Parameters, and bytes; see `size.training_memory`."""
-    buffers, copies = (5, 3) if config.linearized else (4, 2)
-    if config.centered and not config.linearized:  # w0, and f(w0, x)
-        buffers, copies = buffers + 1, copies + 1
-    return size.training_memory(config, buffers, copies)
 
 
 def _profiled(steps: int | None, start: int, total: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ntk_tf.experiments import costs
 from ntk_tf.experiments.experiment import Experiment
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
@@ -52,11 +53,17 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     return "" if distance is None else f"relative distance {distance:.3f}"
 
 
+def memory(config: Trajectory) -> tuple[int, float]:
+    """Parameters, and bytes of both models; see `costs.training_memory`."""
+    return costs.training_memory(config, 8, 5)
+
+
 EXPERIMENT = Experiment(
     "trajectory",
     Trajectory,
     "ntk_tf.experiments.trajectory.run",
     summary,
+    memory,
     files=("trajectories.*", "trajectory.json", "kernel.csv", "distances.*"),
     figure="ntk_tf.experiments.trajectory.figure",
     keeps_inputs=True,

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ntk_tf import runs
 from ntk_tf.data import DataError
-from ntk_tf.experiments import network, size
+from ntk_tf.experiments import network
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.trajectory import Trajectory, figure
@@ -54,11 +54,6 @@ def run(config: Trajectory, options: Options, console: Console) -> dict[str, Any
 
     runs.insist(finish, options.checkpoint_minutes)
     return result
-
-
-def memory(config: Trajectory) -> tuple[int, float]:
-    """Parameters, and bytes of both models; see `size.training_memory`."""
-    return size.training_memory(config, 8, 5)
 
 
 def choose_examples(labels: np.ndarray, examples: tuple[int, ...] | int) -> np.ndarray:
