@@ -172,7 +172,7 @@ def draw_epochs(study: Study, chosen: Sequence[Setting], path: pathlib.Path) -> 
     if not rows:
         return False
     names = {False: "network", True: "linearization"}
-    name, of = _shaded(study)
+    shaded, of = _shaded(study)
     colours = plots.shades([of(setting) for setting in study.settings])
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharey=True, layout="constrained")
@@ -194,7 +194,7 @@ def draw_epochs(study: Study, chosen: Sequence[Setting], path: pathlib.Path) -> 
             for model in models
         ]
         handles += [
-            plt.Line2D([], [], color=colour, label=f"{name} {alpha_text(value)}")
+            plt.Line2D([], [], color=colour, label=f"{shaded} {alpha_text(value)}")
             for value, colour in colours.items()
         ]
         if len(chosen) < len(study.settings):

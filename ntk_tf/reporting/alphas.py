@@ -2,16 +2,16 @@
 
 import math
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
-from matplotlib.container import ErrorbarContainer
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from ntk_tf import plots
 from ntk_tf.plots import plt
 from ntk_tf.reporting.accuracies import LOOKS
-from ntk_tf.reporting.paper import LIMIT, NETWORK, SPLITS, alpha_text
+from ntk_tf.reporting.grouping import Setting
+from ntk_tf.reporting.paper import LIMIT, NETWORK, SPLITS, Model, alpha_text
 from ntk_tf.reporting.studies import Point
 from ntk_tf.reporting.tables import Column, Table
 
@@ -30,6 +30,9 @@ NOTE = (
     " alpha (f(w, x) - f(w0, x)), of its limit for large alpha, the centered linearization, and of"
     " the network as it is. The learning rate of each is the one with the best mean test accuracy."
 )
+#: Of the largest alpha, between which the limit is drawn.
+_BEYOND = (4.0, 100.0)
+_HOLLOW: dict[str, Any] = {"markerfacecolor": "white", "markersize": 7, "linestyle": "none"}
 
 
 def of_alpha(shown: Iterable[Point]) -> list[Point]:
@@ -61,7 +64,7 @@ def table(name: str, points: Sequence[Point]) -> Table:
 def draw(points: Sequence[Point], path: pathlib.Path) -> None:
     """Draw test and train accuracy against alpha, a panel a width.
 
-    The dashed line at the right is the centered linearization, and the hollow marker at alpha = 1
+    The dashed line at infinity is the centered linearization, and the hollow marker at alpha = 1
     the network that is not centered; a cross at the lower edge marks an alpha some of whose runs
     diverged.
 
@@ -80,66 +83,84 @@ def draw(points: Sequence[Point], path: pathlib.Path) -> None:
             if len(widths) > 1:
                 axis.set_title(f"width factor {width}")
         axes[0][0].set_ylabel("accuracy in percent")
-        handles = {label: h for axis in axes[0] for h, label in _handles(axis)}
-        figure.legend(handles.values(), handles, loc="outside lower center", ncols=2)
+        handles = _legend({p.curve.model for p in points if p.chosen}, any(map(_failed, points)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
         plots.save(figure, path)
 
 
-def _handles(axis: plt.Axes) -> Iterable[tuple[Any, str]]:
-    return zip(*axis.get_legend_handles_labels(), strict=True)
+def _failed(point: Point) -> bool:
+    return _is_scaled(point) and bool(point.diverged)
+
+
+def _legend(models: Container[Model], diverged: bool) -> list[plt.Line2D]:
+    handles = [
+        plt.Line2D([], [], color=colour, marker=marker, markersize=4, label=split)
+        for split, (colour, marker) in zip(SPLITS, LOOKS, strict=False)
+    ]
+    if LIMIT in models:
+        style = {"color": "0.3", **plots.LINEARIZATION}
+        handles.append(plt.Line2D([], [], label="centered linearization", **style))
+    if NETWORK in models:
+        style = {"color": "0.3", "marker": "o", **_HOLLOW}
+        handles.append(plt.Line2D([], [], label="network, not centered", **style))
+    if diverged:
+        style = {"color": "0.4", "marker": "x", "linestyle": "none"}
+        handles.append(plt.Line2D([], [], label="runs diverged", **style))
+    return handles
 
 
 def _draw_width(axis: plt.Axes, points: Sequence[Point]) -> None:
     scaled = sorted(filter(_is_scaled, points), key=lambda p: p.curve.model.alpha)
     alphas = [point.curve.model.alpha for point in scaled]
-    right = alphas[-1] * 3, alphas[-1] * 100
-    for split, look in zip(SPLITS, LOOKS, strict=False):
-        done = [point for point in scaled if point.chosen]
-        _draw_values(axis, [p.curve.model.alpha for p in done], done, split, look)
+    for split, (colour, marker) in zip(SPLITS, LOOKS, strict=False):
+        _draw_scaled(axis, scaled, split, color=colour, marker=marker)
         for point in points:
             if point.chosen and point.curve.model == LIMIT:
-                _draw_limit(axis, point, split, look, right)
+                _draw_limit(axis, point.chosen, split, alphas[-1], colour)
             if point.chosen and point.curve.model == NETWORK:
-                style = {"markerfacecolor": "white", "markersize": 7, "linestyle": "none"}
-                label = f"{split}, network not centered"
-                y = point.chosen.mean(split)
-                axis.plot(1, y, look[1], color=look[0], label=label, **style)
-    crosses = [p.curve.model.alpha for p in scaled if p.diverged]
-    if crosses:
-        style = {"transform": axis.get_xaxis_transform(), "clip_on": False, "color": "0.4"}
-        heights = [0.02] * len(crosses)
-        axis.plot(crosses, heights, "x", label="some runs diverged", **style)
-    _scale(axis, alphas, right)
+                axis.plot(1, point.chosen.mean(split), marker, color=colour, **_HOLLOW)
+    place = axis.get_xaxis_transform()  # alphas across, fractions of the axis up
+    for point in filter(_failed, points):
+        alpha = point.curve.model.alpha
+        axis.plot(alpha, 0.02, "x", color="0.4", transform=place, clip_on=False)
+    with_limit = any(p.chosen and p.curve.model == LIMIT for p in points)
+    _scale(axis, alphas[0], alphas[-1], with_limit)
 
 
-def _draw_values(
-    axis: plt.Axes,
-    alphas: Sequence[float],
-    points: Sequence[Point],
-    split: str,
-    look: tuple[str, str],
-) -> ErrorbarContainer:
-    means = [point.chosen.mean(split) for point in points if point.chosen]
-    stds = [point.chosen.std(split) or 0 for point in points if point.chosen]
-    style = {"markersize": 4, "capsize": 3, "linewidth": 1.2, **plots.NETWORK}
-    return axis.errorbar(alphas, means, stds, color=look[0], marker=look[1], label=split, **style)
+def _draw_scaled(axis: plt.Axes, scaled: Sequence[Point], split: str, **look: str) -> None:
+    found = [
+        (point.curve.model.alpha, point.chosen.mean(split), point.chosen.std(split) or 0)
+        for point in scaled
+        if point.chosen
+    ]
+    if found:
+        alphas, means, deviations = zip(*found, strict=True)
+        style = {"markersize": 4, "capsize": 3, "linewidth": 1.2, **plots.NETWORK, **look}
+        axis.errorbar(alphas, means, deviations, **style)
 
 
-def _draw_limit(
-    axis: plt.Axes, point: Point, split: str, look: tuple[str, str], right: tuple[float, float]
-) -> None:
-    """A line from beyond the largest alpha to the edge, with its standard deviation behind."""
-    mean, std = point.chosen.mean(split), point.chosen.std(split) or 0
-    label = f"{split}, centered linearization"
-    axis.plot(right, [mean, mean], color=look[0], label=label, **plots.LINEARIZATION)
-    axis.fill_between(right, mean - std, mean + std, color=look[0], alpha=0.2, linewidth=0)
+def _draw_limit(axis: plt.Axes, setting: Setting, split: str, largest: float, colour: str) -> None:
+    """A line beyond the largest alpha, with its standard deviation behind."""
+    mean, deviation = setting.mean(split), setting.std(split) or 0
+    if mean is not None:
+        place = [factor * largest for factor in _BEYOND]
+        axis.plot(place, [mean, mean], color=colour, **plots.LINEARIZATION)
+        low, high = mean - deviation, mean + deviation
+        axis.fill_between(place, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _scale(axis: plt.Axes, alphas: Sequence[float], right: tuple[float, float]) -> None:
+def _scale(axis: plt.Axes, smallest: float, largest: float, with_limit: bool) -> None:
+    """Powers of ten, every second one where there are many, and infinity."""
+    first, last = math.ceil(math.log10(smallest)), math.floor(math.log10(largest))
+    powers = range(first, last + 1, 1 if last - first < 6 else 2)
+    ticks = [10.0**power for power in powers]
+    labels = [f"$10^{{{power}}}$" for power in powers]
+    if with_limit:
+        ticks.append(largest * math.prod(_BEYOND) ** 0.5)
+        labels.append(r"$\infty$")
     axis.set_xscale("log")
-    decades = math.log10(right[1] / alphas[0])
-    axis.xaxis.set_major_locator(LogLocator(10 ** max(1, round(decades / 8))))
+    axis.set_xlim(smallest / 2, largest * (_BEYOND[1] if with_limit else 2))
+    axis.set_xticks(ticks, labels)
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_xlim(alphas[0] / 2, right[1])
     axis.set_xlabel("alpha")
     axis.grid(alpha=0.25, linewidth=0.6)

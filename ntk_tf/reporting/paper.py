@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.resources
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -56,8 +57,11 @@ LIMIT = Model(linearized=True, centered=True)
 
 
 def alpha_text(alpha: float) -> str:
-    """An alpha as people write it: 1e7."""
-    return f"{alpha:g}".replace("e+0", "e").replace("e-0", "e-")
+    """An alpha as people write it: 0.1, 100, 1e3, 2.5e7, ∞."""
+    if not 1e3 <= alpha < math.inf:
+        return f"{alpha:g}".replace("inf", "∞")
+    power = math.floor(math.log10(alpha))
+    return f"{alpha / 10**power:g}e{power}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,13 +64,18 @@ def _rows(entry: Mapping[str, Any], studies: Sequence[Study]) -> Iterator[dict[s
 def _by_size(
     entry: Mapping[str, Any], studies: Sequence[Study]
 ) -> dict[tuple[str | None, int], Study]:
-    """The study that is closest to the source's settings, by arguments and width."""
+    """The study closest to the source's settings, by arguments and width; of equals the largest."""
     found: dict[tuple[str | None, int], Study] = {}
     of_system = [s for s in studies if (s.arch, s.dataset) == (entry["arch"], entry["dataset"])]
-    for study in sorted(of_system, key=lambda s: len(_deviations(s, entry))):
+    for study in sorted(of_system, key=lambda s: (len(_deviations(s, entry)), -_pictures(s))):
         for width in {setting.width for setting in study.settings}:
             found.setdefault((study.differences.get("arch_args"), width), study)
     return dict(sorted(found.items(), key=lambda item: (item[0][1], item[0][0] or "")))
+
+
+def _pictures(study: Study) -> int:
+    config = study.records[0].config
+    return config.train_examples or config.card.train
 
 
 def _deviations(study: Study | None, entry: Mapping[str, Any]) -> list[str]:

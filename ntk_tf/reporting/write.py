@@ -93,8 +93,7 @@ def _study_section(
     shown = studies.points(study, study.curves(figure.curves if figure else ()))
     chosen = [point.chosen for point in shown if point.chosen]
     place = output_dir / "figures"
-    accuracies.draw_widths(shown, place / name)
-    figures = [Figure(place / name, "Accuracy against the width factor")]
+    figures = []
     tables = [
         studies.settings_table(f"{name}_all_settings", study, chosen),
         studies.runs_table(f"{name}_all_runs", study, link),
@@ -103,8 +102,11 @@ def _study_section(
     if scaled:
         path = place / f"{name}_alphas"
         alphas.draw(scaled, path)
-        figures.insert(0, Figure(path, "Accuracy against alpha"))
+        figures.append(Figure(path, "Accuracy against alpha"))
         tables.insert(0, alphas.table(path.name, scaled))
+    if not scaled or len({point.width for point in shown}) > 1:
+        accuracies.draw_widths(shown, place / name)
+        figures.append(Figure(place / name, "Accuracy against the width factor"))
     if accuracies.draw_epochs(study, chosen, place / f"{name}_epochs"):
         figures.append(Figure(place / f"{name}_epochs", "Accuracy after each epoch, of every run"))
     return Section(
