@@ -19,7 +19,7 @@ from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
-from ntk_tf.reporting import collect, grouping, studies, tables, write
+from ntk_tf.reporting import collect, grouping, table1, tables, write
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -44,7 +44,7 @@ def on_pre_build(config):
         r for name in ("figure3", "figure4") for r in collect.read(RESULTS / name).of("train")
     ]
     (reports / "figure2" / "distances.md").write_text(_distances(RESULTS / "figure2"))
-    (reports / "table1.md").write_text(studies.table1(grouping.studies(trained)).markdown())
+    (reports / "table1.md").write_text(table1.table(grouping.studies(trained)).markdown())
 
 
 def on_files(files, config):

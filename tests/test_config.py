@@ -125,7 +125,8 @@ def test_a_large_alpha_is_in_float64():
     lazy = resolve(centered=True, alpha=1e7)
     assert (lazy.precision, lazy.decay_toward) == ("float64", "initialization")
     assert run_name(lazy) == "lenet_x1_mnist_seed0_centeredTrue_alpha10000000.0"
-    assert resolve(centered=True, alpha=10, precision="float32").precision == "float32"
+    precisions = [resolve(centered=True, alpha=alpha).precision for alpha in (10, 1000, 1001)]
+    assert precisions == ["float32", "float32", "float64"]
     with pytest.raises(SettingError, match=r"^--precision=tf32: must be float64 with --alpha=1001"):
         resolve(centered=True, alpha=1001, precision="tf32")
     for settings in ({}, {"centered": True, "linearized": True}):

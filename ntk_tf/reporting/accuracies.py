@@ -1,7 +1,8 @@
 """Figures of accuracies: against the width, and side by side."""
 
+import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
@@ -9,23 +10,26 @@ from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 from ntk_tf import plots, runs
 from ntk_tf.plots import plt
 from ntk_tf.reporting.grouping import Setting, Study
-from ntk_tf.reporting.paper import SPLITS, Curve
+from ntk_tf.reporting.paper import SPLITS, Curve, Model, alpha_text
 from ntk_tf.reporting.studies import Point
 from ntk_tf.reporting.tables import Table
 
 #: A colour and a marker for each curve.
-LOOKS = tuple(zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7"), "os^D", strict=True))
+LOOKS = tuple(zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"), "os^Dv", strict=True))
 
 
 def draw_widths(shown: Sequence[Point], path: pathlib.Path) -> None:
     """Draw accuracy against width: filled markers are ours, hollow ones the paper's.
 
-    A cross at the lower edge marks a width some of whose runs diverged.
+    A cross at the lower edge marks a width some of whose runs diverged. Of several alphas the
+    largest is drawn; `alphas` shows the others.
 
     Args:
         shown: the points of all curves.
         path: of the files, without ending.
     """
+    largest = max(point.curve.model.alpha for point in shown)
+    shown = [point for point in shown if _against_width(point.curve.model, largest)]
     curves = list({point.curve.key: point.curve for point in shown}.values())
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharey=True, layout="constrained")
@@ -39,6 +43,10 @@ def draw_widths(shown: Sequence[Point], path: pathlib.Path) -> None:
         _mark_divergence(axes, shown, curves)
         _draw_legend(figure, curves, shown)
         plots.save(figure, path)
+
+
+def _against_width(model: Model, largest_alpha: float) -> bool:
+    return model.linearized or not model.centered or model.alpha == largest_alpha
 
 
 def _draw_curve(
@@ -60,7 +68,7 @@ def _draw_curve(
             markersize=4,
             capsize=3,
             linewidth=1.2,
-            **plots.line_style(curve.linearized),
+            **plots.line_style(curve.model.linearized),
         )
 
 
@@ -96,7 +104,7 @@ def _draw_legend(figure: plt.Figure, curves: Sequence[Curve], shown: Sequence[Po
             marker=marker,
             markersize=4,
             label=curve.title,
-            **plots.line_style(curve.linearized),
+            **plots.line_style(curve.model.linearized),
         )
         for curve, (colour, marker) in zip(curves, LOOKS, strict=False)
     ]
@@ -141,7 +149,7 @@ def draw_bars(table: Table, path: pathlib.Path) -> None:
 
 
 EPOCH_COLUMNS = (
-    *("run", "model", "width", "learning_rate", "weight_decay", "seed"),
+    *("run", "model", "centered", "alpha", "width", "learning_rate", "weight_decay", "seed"),
     *("epoch", "running_train_accuracy", "test_accuracy"),
 )
 
@@ -164,11 +172,12 @@ def draw_epochs(study: Study, chosen: Sequence[Setting], path: pathlib.Path) -> 
     if not rows:
         return False
     names = {False: "network", True: "linearization"}
-    colours = plots.shades([setting.width for setting in study.settings])
+    shaded, of = _shaded(study)
+    colours = plots.shades([of(setting) for setting in study.settings])
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharey=True, layout="constrained")
         for setting in study.settings:
-            style = {"color": colours[setting.width]} | plots.line_style(setting.linearized)
+            style = {"color": colours[of(setting)]} | plots.line_style(setting.model.linearized)
             style |= {"alpha": 1.0} if setting in chosen else {"alpha": 0.35}
             for record in setting.records:
                 _draw_run(axes, record.epochs(), style)
@@ -179,14 +188,14 @@ def draw_epochs(study: Study, chosen: Sequence[Setting], path: pathlib.Path) -> 
             axis.grid(alpha=0.25, linewidth=0.6)
         axes[0].set_ylabel("accuracy in percent")
         axes[0].set_ylim(_bottom(study), None)
-        models = dict.fromkeys(setting.linearized for setting in study.settings)
+        models = dict.fromkeys(setting.model.linearized for setting in study.settings)
         handles = [
             plt.Line2D([], [], color="0.3", label=names[model], **plots.line_style(model))
             for model in models
         ]
         handles += [
-            plt.Line2D([], [], color=colour, label=f"width factor {width}")
-            for width, colour in colours.items()
+            plt.Line2D([], [], color=colour, label=f"{shaded} {alpha_text(value)}")
+            for value, colour in colours.items()
         ]
         if len(chosen) < len(study.settings):
             handles.append(plt.Line2D([], [], color="0.3", alpha=0.35, label="not chosen"))
@@ -196,10 +205,21 @@ def draw_epochs(study: Study, chosen: Sequence[Setting], path: pathlib.Path) -> 
     return True
 
 
+def _shaded(study: Study) -> tuple[str, Callable[[Setting], float]]:
+    """What colours tell: the width; or of one width the alpha, infinite for a linearization."""
+    widths = {setting.width for setting in study.settings}
+    alphas = {setting.model.alpha for setting in study.settings}
+    if len(widths) == 1 and len(alphas) > 1:
+        return "alpha", lambda s: math.inf if s.model.linearized else s.model.alpha
+    return "width factor", lambda setting: setting.width
+
+
 def _epoch_rows(setting: Setting) -> list[dict[str, Any]]:
     """The epochs of a setting's runs as rows of `EPOCH_COLUMNS`."""
     about = {
-        "model": "linearization" if setting.linearized else "network",
+        "model": "linearization" if setting.model.linearized else "network",
+        "centered": setting.model.centered,
+        "alpha": setting.model.alpha,
         "width": setting.width,
         "learning_rate": setting.learning_rate,
         "weight_decay": setting.weight_decay,

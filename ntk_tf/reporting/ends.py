@@ -138,7 +138,8 @@ def _chosen(
 
 def _fits(setting: Setting, study: Study, width: int, decay: float | None) -> bool:
     """Whether a setting is the counterpart: alike in all that both experiments read."""
-    if setting.width != width or setting.linearized != (decay is not None):
+    model = setting.model
+    if setting.width != width or model.linearized != (decay is not None) or model.alpha != 1:
         return False
     if decay is not None and setting.weight_decay != decay:
         return False

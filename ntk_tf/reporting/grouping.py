@@ -10,12 +10,16 @@ from typing import Any
 from ntk_tf.catalogue import architectures, datasets
 from ntk_tf.reporting import paper
 from ntk_tf.reporting.collect import Record
+from ntk_tf.reporting.paper import LINEARIZATION, NETWORK, Curve, Model
 from ntk_tf.settings import Config
 
 #: What a study's title tells anyway.
 _NAMED = ("experiment", "arch", "dataset")
 #: What may differ between the runs of one study: the rest makes another study.
-_WITHIN = ("width", "linearized", "seed", "learning_rate", "weight_decay")
+_WITHIN = (
+    *("width", "linearized", "centered", "alpha"),
+    *("seed", "learning_rate", "weight_decay"),
+)
 #: The same for an experiment other than training, where a learning rate is not chosen.
 _WITHIN_OTHERS = ("width", "seed")
 #: And for converged linearizations, of which each weight decay is shown.
@@ -27,17 +31,19 @@ class Setting:
     """Runs that differ in nothing but their seed.
 
     Attributes:
+        model: what was trained.
         width: width factor.
-        linearized: whether it is the linearization.
         learning_rate: at the start.
         weight_decay: coupled.
+        precision: of its numbers.
         records: one a seed.
     """
 
+    model: Model
     width: int
-    linearized: bool
     learning_rate: float
     weight_decay: float
+    precision: str
     records: tuple[Record, ...]
 
     @property
@@ -70,12 +76,18 @@ def settings(records: Iterable[Record]) -> list[Setting]:
     groups: dict[tuple, list[Record]] = {}
     for record in records:
         c = record.config
-        key = (c.linearized, c.width, -float(c.learning_rate), -float(c.weight_decay))
+        rate, decay = float(c.learning_rate), float(c.weight_decay)
+        key = (model_of(c), c.width, -rate, -decay, c.precision)
         groups.setdefault(key, []).append(record)
     return [
-        Setting(width, linearized, -rate, -decay, tuple(groups[linearized, width, rate, decay]))
-        for linearized, width, rate, decay in sorted(groups)
+        Setting(model, width, -rate, -decay, precision, tuple(found))
+        for (model, width, rate, decay, precision), found in sorted(groups.items())
     ]
+
+
+def model_of(config: Config) -> Model:
+    """What a training run trains."""
+    return Model(config.linearized, config.centered, float(config.alpha))
 
 
 def choose(candidates: Sequence[Setting]) -> Setting | None:
@@ -136,6 +148,16 @@ class Study:
     def settings(self) -> list[Setting]:
         """What was trained."""
         return settings(self.records)
+
+    def curves(self, known: Sequence[Curve] = ()) -> tuple[Curve, ...]:
+        """Curves of the network, its linearization and all else that was trained.
+
+        Args:
+            known: the paper's; they come first, and their models have no other curve.
+        """
+        trained = {NETWORK, LINEARIZATION} | {setting.model for setting in self.settings}
+        others = sorted(trained - {curve.model for curve in known})
+        return (*known, *paper.plain_curves(self.model_title, others))
 
     def common(self) -> dict[str, Any]:
         """The settings that all its runs share, and the versions that they ran with."""
@@ -198,6 +220,8 @@ def differences(config: Config) -> dict[str, Any]:
     within = _WITHIN if config.experiment == "train" else _WITHIN_OTHERS
     if config.experiment == "converged":
         within += _WITHIN_CONVERGED
+    if config.experiment == "train" and config.centered:
+        within += ("precision",)  # float64 is what a large alpha needs
     return {k: v for k, v in config.changed().items() if k not in _NAMED + within}
 
 

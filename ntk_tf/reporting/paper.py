@@ -4,25 +4,17 @@ import dataclasses
 import functools
 import importlib.resources
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ntk_tf.catalogue import architectures, datasets
 
 SPLITS = ("test", "train")
-#: Architectures of others that the paper's Table 1 quotes.
-_QUOTED = {
-    "vgg11": "VGG-11",
-    "resnet18": "ResNet-18",
-    "cnn_v_21": "CNN-V, 21 layers",
-    "cnn_gap_21": "CNN-GAP, 21 layers",
-}
 
 
 def arch_name(arch: str) -> str:
     """An architecture's name for readers."""
-    if arch in _QUOTED:
-        return _QUOTED[arch]
     return architectures.ARCHITECTURES[arch].title if arch in architectures.ARCHITECTURES else arch
 
 
@@ -38,6 +30,40 @@ def numbers() -> Mapping[str, Any]:
     return json.loads(text)
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Model:
+    """What is trained of an architecture.
+
+    Attributes:
+        linearized: whether it is the linearization.
+        centered: whether its outputs start at 0.
+        alpha: that these are multiplied by in the loss.
+    """
+
+    linearized: bool = False
+    centered: bool = False
+    alpha: float = 1.0
+
+    def title(self, name: str) -> str:
+        """It for readers, by the architecture's name."""
+        if self.linearized:
+            return f"linearized {name}" + ", centered" * self.centered
+        return f"{name}, alpha {alpha_text(self.alpha)}" if self.centered else name
+
+
+NETWORK, LINEARIZATION = Model(), Model(linearized=True)
+#: The limit of centered networks for a large alpha.
+LIMIT = Model(linearized=True, centered=True)
+
+
+def alpha_text(alpha: float) -> str:
+    """An alpha as people write it: 0.1, 100, 1e3, 2.5e7, ∞."""
+    if not 1e3 <= alpha < math.inf:
+        return f"{alpha:g}".replace("inf", "∞")
+    power = math.floor(math.log10(alpha))
+    return f"{alpha / 10**power:g}e{power}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Curve:
     """Accuracies of one model against the width.
@@ -45,14 +71,14 @@ class Curve:
     Attributes:
         key: names it in tables.
         title: names it for readers.
-        linearized: whether it is the linearization's.
+        model: whose they are.
         learning_rate: the only one that it shows; None if the best of all is chosen.
         paper: the paper's accuracies in percent, by split and width; empty where it has none.
     """
 
     key: str
     title: str
-    linearized: bool
+    model: Model
     learning_rate: float | None = None
     paper: Mapping[str, Mapping[int, float]] = dataclasses.field(default_factory=dict)
 
@@ -85,7 +111,8 @@ def _curve(figure: str, key: str, title: str, learning_rate: float | None = None
     paper = {
         split: dict(zip(content["widths"], content[key][split], strict=True)) for split in SPLITS
     }
-    return Curve(key, title, key != "standard", learning_rate, paper)
+    model = NETWORK if key == "standard" else LINEARIZATION
+    return Curve(key, title, model, learning_rate, paper)
 
 
 @functools.cache
@@ -112,12 +139,9 @@ def figures() -> tuple[Figure, ...]:
     return tuple(found)
 
 
-def plain_curves(name: str) -> tuple[Curve, ...]:
-    """The two models of an architecture for readers, without the paper's values."""
-    return (
-        Curve("standard", name, linearized=False),
-        Curve("linearized", f"linearized {name}", linearized=True),
-    )
+def plain_curves(name: str, models: Iterable[Model]) -> tuple[Curve, ...]:
+    """Models of an architecture for readers, without the paper's values."""
+    return tuple(Curve(str(model), model.title(name), model) for model in models)
 
 
 #: Figures that show something else than accuracies: the experiment, and what it was done with.

@@ -7,7 +7,6 @@ from typing import Any
 from ntk_tf import plots, runs
 from ntk_tf.plots import plt
 from ntk_tf.reporting.collect import Record
-from ntk_tf.reporting.grouping import Study
 from ntk_tf.reporting.paper import SPLITS
 from ntk_tf.reporting.tables import Column, Table, mean_cells
 
@@ -73,14 +72,14 @@ def draw(table: Table, path: pathlib.Path) -> None:
         plots.save(figure, path)
 
 
-def with_start(study: Study, trained: Sequence[Record]) -> list[Record]:
-    """A study's runs, and those of the same settings that linearize at the initialization."""
+def with_start(started: Record, trained: Sequence[Record]) -> list[Record]:
+    """The runs with a run's settings, whether they linearize at the initialization or later."""
 
     def settings(record: Record) -> dict[str, Any]:
         without = ("pretrain_steps", "width", "seed")
         return {k: v for k, v in record.config.to_dict().items() if k not in without}
 
-    wanted = settings(study.records[0])
+    wanted = settings(started)
     return [r for r in trained if r.config.linearized and settings(r) == wanted]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ntk_tf.reporting import paper
 from ntk_tf.reporting.collect import Record
 from ntk_tf.reporting.grouping import Setting, Study, choose
-from ntk_tf.reporting.paper import SPLITS, Curve
+from ntk_tf.reporting.paper import NETWORK, SPLITS, Curve
 from ntk_tf.reporting.tables import Column, Table
 
 CHOICE = (
@@ -121,6 +121,8 @@ def points(study: Study | None, curves: Sequence[Curve]) -> list[Point]:
             continue  # neither we nor the paper have it
         for width in sorted(widths | curve.widths()):
             candidates = [s for s in settings if _belongs(s, curve) and s.width == width]
+            if curve.model.centered and not candidates:
+                continue  # a sweep over alpha is of few widths
             diverged = tuple(s for s in candidates if s.diverged)
             found.append(Point(curve, width, choose(candidates), diverged))
     return found
@@ -128,7 +130,7 @@ def points(study: Study | None, curves: Sequence[Curve]) -> list[Point]:
 
 def _belongs(setting: Setting, curve: Curve) -> bool:
     right_rate = curve.learning_rate in (None, setting.learning_rate)
-    return setting.linearized == curve.linearized and right_rate
+    return setting.model == curve.model and right_rate
 
 
 def width_table(name: str, title: str, shown: Sequence[Point]) -> Table:
@@ -149,13 +151,18 @@ def settings_table(name: str, study: Study, chosen: Sequence[Setting]) -> Table:
         Column("train", "train", "mean"),
         Column("status", "status"),
     ]
-    names = {curve.linearized: curve.title for curve in paper.plain_curves(study.model_title)}
+    if len({setting.precision for setting in study.settings}) > 1:
+        columns.insert(2, Column("precision", "precision"))
     rows = []
     for setting in study.settings:
         status = "chosen" if setting in chosen else ""
         if setting.diverged:
             status = f"diverged ({setting.diverged} of {len(setting.records)})"
-        row = {"model": names[setting.linearized], "width": setting.width}
+        row = {
+            "model": setting.model.title(study.model_title),
+            "width": setting.width,
+            "precision": setting.precision,
+        }
         style = "diverged" if setting.diverged else status
         rows.append(row | chosen_cells(setting) | {"status": status, "style": style})
     return Table(name, "Every setting that was run", columns, rows)
@@ -186,12 +193,11 @@ def runs_table(name: str, study: Study, link: Callable[[Record], str]) -> Table:
         Column("best_epoch", "in epoch", "value"),
         Column("status", "status"),
     ]
-    names = {curve.linearized: curve.title for curve in paper.plain_curves(study.model_title)}
     rows = []
     for setting in study.settings:
         for record in setting.records:
             row = {"run": record.name, "id": record.name, "href": link(record)}
-            row["model"] = names[setting.linearized]
+            row["model"] = setting.model.title(study.model_title)
             row |= {key: getattr(record.config, key) for key in _RUN_CELLS}
             rows.append(row | _outcome(record))
     return Table(name, "Every run", columns, rows, "Accuracies in percent.")
@@ -231,46 +237,6 @@ def closest(
     return None
 
 
-def table1(studies: Sequence[Study]) -> Table:
-    """Table 1: test accuracies of networks and linearizations."""
-    columns = [
-        Column("arch", "architecture"),
-        Column("width", "width", "value"),
-        Column("dataset", "dataset"),
-    ]
-    for side, title in (("standard", "network"), ("linearized", "linearized")):
-        columns += [
-            Column(side, title, "mean"),
-            Column(f"paper_{side}", f"paper's {title}", "percent"),
-            Column(f"{side}_difference", "difference", "difference"),
-        ]
-    rows = [_table1_row(entry, studies) for entry in paper.numbers()["table1_test_accuracy"]]
-    note = CHOICE.replace("Accuracies", "Test accuracies") + (
-        " The rows without a network of ours are the paper's quotations of Chizat et al. (2019) and"
-        " Arora et al. (2019)."
-    )
-    columns.append(Column("remark", "remark"))
-    return Table("table1_test_accuracy", "Table 1", columns, rows, note)
-
-
-def _table1_row(entry: Mapping[str, Any], studies: Sequence[Study]) -> dict[str, Any]:
-    study = closest(studies, entry["arch"], entry["dataset"])
-    row: dict[str, Any] = {
-        "arch": paper.arch_name(entry["arch"]),
-        "width": entry.get("width"),
-        "dataset": paper.dataset_name(entry["dataset"]),
-        "remark": entry.get("note") or (study.note if study else ""),
-    }
-    for linearized, side in ((False, "standard"), (True, "linearized")):
-        settings = study.settings if study else ()
-        at_width = [s for s in settings if s.width == entry.get("width")]
-        chosen = choose([s for s in at_width if s.linearized == linearized])
-        if chosen:
-            row |= {side: chosen.mean("test"), f"{side}_std": chosen.std("test")}
-        row |= compare(row, side, entry[side])
-    return row
-
-
 FIGURE1 = "figure1_alexnet_losses"
 _LOSSES = {"cross_entropy": "AlexNet, cross-entropy", "l2": "AlexNet, L2"}
 
@@ -282,7 +248,7 @@ def figure1(studies: Sequence[Study], pretrained: Sequence[Record]) -> Table:
     for loss, title in _LOSSES.items():
         study = closest(studies, "alexnet", "imagenet_snakes", loss)
         settings = study.settings if study else ()
-        candidates = [s for s in settings if s.width == 1 and not s.linearized]
+        candidates = [s for s in settings if s.width == 1 and s.model == NETWORK]
         row = {"model": title} | chosen_cells(choose(candidates))
         for split in SPLITS:
             row |= compare(row, split, theirs[loss][split])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from ntk_tf import runs
 from ntk_tf.experiments import EXPERIMENTS
-from ntk_tf.reporting import collect, grouping, measured, page, paper, studies
+from ntk_tf.reporting import collect, grouping, measured, page, paper, studies, table1
 from ntk_tf.reporting.collect import Found, Record
 from ntk_tf.reporting.grouping import Study
 from ntk_tf.reporting.page import Figure, Section
@@ -42,9 +42,9 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
             if experiment != "train":
                 sections += _measured_sections(experiment, found, trained, output_dir, link)
         empty = _sections_without_runs(trained, sections)
-        table1 = Section("Table 1", studies.table1(trained))
-        filled = any(row.keys() & {"standard", "linearized"} for row in table1.table.rows)
-        (sections if filled else empty).append(table1)
+        first = Section("Table 1", table1.table(trained))
+        filled = any(row.keys() & {"standard", "linearized"} for row in first.table.rows)
+        (sections if filled else empty).append(first)
         for section in [*sections, *empty]:
             for table in (section.table, *section.more):
                 table.write(output_dir / "tables")
@@ -84,18 +84,29 @@ def _study_section(
     study: Study, output_dir: pathlib.Path, link: Callable[[Record], str]
 ) -> Section:
     """Accuracies against the width and by epoch: tables, figures, all settings, all runs."""
-    from ntk_tf.reporting import accuracies  # matplotlib takes its time
+    from ntk_tf.reporting import accuracies, alphas  # matplotlib takes its time
 
     figure = _figure_of(study)
     title = f"{figure.title}: {study.title}" if figure else study.title
     name = figure.key if figure else f"{study.arch}_{study.data_title}"
     name = _file_name(name + _variant(study))
-    curves = figure.curves if figure else paper.plain_curves(study.model_title)
-    shown = studies.points(study, curves)
+    shown = studies.points(study, study.curves(figure.curves if figure else ()))
     chosen = [point.chosen for point in shown if point.chosen]
     place = output_dir / "figures"
-    accuracies.draw_widths(shown, place / name)
-    figures = [Figure(place / name, "Accuracy against the width factor")]
+    figures = []
+    tables = [
+        studies.settings_table(f"{name}_all_settings", study, chosen),
+        studies.runs_table(f"{name}_all_runs", study, link),
+    ]
+    scaled = alphas.of_alpha(shown)
+    if scaled:
+        path = place / f"{name}_alphas"
+        alphas.draw(scaled, path)
+        figures.append(Figure(path, "Accuracy against alpha"))
+        tables.insert(0, alphas.table(path.name, scaled))
+    if not scaled or len({point.width for point in shown}) > 1:
+        accuracies.draw_widths(shown, place / name)
+        figures.append(Figure(place / name, "Accuracy against the width factor"))
     if accuracies.draw_epochs(study, chosen, place / f"{name}_epochs"):
         figures.append(Figure(place / f"{name}_epochs", "Accuracy after each epoch, of every run"))
     return Section(
@@ -103,10 +114,7 @@ def _study_section(
         studies.width_table(name, title, shown),
         figures,
         study.note,
-        [
-            studies.settings_table(f"{name}_all_settings", study, chosen),
-            studies.runs_table(f"{name}_all_runs", study, link),
-        ],
+        tables,
         {"": study.common()},
     )
 
@@ -132,8 +140,9 @@ def _start_sections(
     from ntk_tf.reporting import starts  # matplotlib takes its time
 
     sections, seen = [], []
-    for study in grouping.studies(started):
-        records = starts.with_start(study, found.of("train"))
+    together = ((study, record) for study in grouping.studies(started) for record in study.records)
+    for study, record in together:
+        records = starts.with_start(record, found.of("train"))
         if records in seen:
             continue
         seen.append(records)

@@ -372,7 +372,7 @@ class DecayToward(Config):
 
 
 def _precision(config: Any) -> str:
-    return "float64" if getattr(config, "alpha", 1.0) > 1 else "float32"
+    return "float64" if getattr(config, "alpha", 1.0) > FLOAT32_ALPHA else "float32"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -383,7 +383,8 @@ class Precision(Config):
         _precision,
         one_of("float32", "tf32", "float64"),
         "tf32 rounds the factors of matrix products to 10 bits on NVIDIA GPUs and is faster;"
-        " float64 is for all of the network (default: float32, and float64 for an alpha above 1)",
+        " float64 is for all of the network (default: float32, and float64, which it needs, for an"
+        f" alpha above {FLOAT32_ALPHA:g})",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ntk_tf import settings
 from ntk_tf.catalogue.datasets import Card
-from ntk_tf.experiments.resolving import resolve
+from ntk_tf.experiments.resolving import all_declarations, resolve
 from ntk_tf.settings import Config, Options, SettingError
 
 #: The axes that vary slowest and fastest; the others lie between, in the order of declaration.
@@ -77,6 +77,9 @@ def combine(
 ) -> tuple[Run, ...]:
     """The runs of a grid.
 
+    A point that does not read the setting of an axis, as a linearization does not read `alpha`, is
+    one run for all its values.
+
     Args:
         common: settings that all runs share.
         axes: the values of each setting that varies.
@@ -90,13 +93,44 @@ def combine(
         SettingError: if settings are not valid together, or two runs would be the same.
     """
     runs: dict[str, Run] = {}
-    between = [name for name in axes if name not in _OUTERMOST + _INNERMOST]
-    names = [name for name in (*_OUTERMOST, *between, *_INNERMOST) if name in axes]
-    for point in itertools.product(*(axes[name] for name in names)):
-        config = resolve(card_of, **common, **dict(zip(names, point, strict=True)))
+    for point in _points(common, axes, card_of):
+        config = resolve(card_of, **common, **point)
         name = settings.run_name(config)
         if name in runs:
             raise SettingError(f"--experiment={config.experiment}: the grid holds {name} twice")
         place = dataclasses.replace(options, workdir=options.workdir / name)
         runs[name] = Run(config, place)
     return tuple(runs.values())
+
+
+def _points(
+    common: Mapping[str, Any],
+    axes: Mapping[str, Sequence[Any]],
+    card_of: Callable[[str], Card] | None,
+) -> list[dict[str, Any]]:
+    """The grid's points, each without the settings that it does not read but another point does."""
+    between = [name for name in axes if name not in _OUTERMOST + _INNERMOST]
+    names = [name for name in (*_OUTERMOST, *between, *_INNERMOST) if name in axes]
+    products = itertools.product(*(axes[name] for name in names))
+    points = [dict(zip(names, values, strict=True)) for values in products]
+    conditional = {name for name in names if all_declarations()[name].when}
+    if not conditional:
+        return points
+    unread = [_unread(common, point, conditional, card_of) for point in points]
+    by_none = set.intersection(*unread)  # an error, which names what would read it
+    found: dict[str, dict[str, Any]] = {}
+    for point, dropped in zip(points, unread, strict=True):
+        kept = {name: v for name, v in point.items() if name not in dropped - by_none}
+        found.setdefault(str(kept), kept)
+    return list(found.values())
+
+
+def _unread(
+    common: Mapping[str, Any],
+    point: Mapping[str, Any],
+    conditional: set[str],
+    card_of: Callable[[str], Card] | None,
+) -> set[str]:
+    """Which of some settings a point does not read."""
+    plain = {name: value for name, value in point.items() if name not in conditional}
+    return conditional - resolve(card_of, **common, **plain).read().keys()

@@ -217,6 +217,7 @@ def test_decay_of_a_linearization(experiment, toward, rng):
 def test_centered_network_has_the_update_of_its_formulas(toward, rng):
     """Two updates of loss(alpha h) / alpha^2 with decay, by dense Jacobians."""
     settings = {"centered": True, "alpha": 4.0, "weight_decay": 0.05, "decay_toward": toward}
+    settings |= {"precision": "float64"}
     config = resolve(dataset="digits", learning_rate=0.125, **settings)
     model = network.compiled(config, 1, False)
     x = rng.standard_normal((2, 28, 28, 1)).astype("float32")

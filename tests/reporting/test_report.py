@@ -94,11 +94,11 @@ def test_papers_numbers_give_figure_1(papers_report):
 def test_missing_cells_are_visibly_empty(papers_report):
     tables = papers_report / "tables"
     assert (
-        "| VGG-11 | 6 | CIFAR-10 | — | 89.7 | — | — | 61.7 |"
+        "| VGG-11 | 8 | CIFAR-10 | — | 89.7 | — | — | 61.7 |"
         in (tables / "table1_test_accuracy.md").read_text()
     )
     latex = (tables / "table1_test_accuracy.tex").read_text()
-    assert "VGG-11 & 6 & CIFAR-10 & -- & 89.7 & -- & -- & 61.7 & --" in latex
+    assert "VGG-11 & 8 & CIFAR-10 & -- & 89.7 & -- & -- & 61.7 & --" in latex
     body = latex.split(r"\midrule")[1].split(r"\bottomrule")[0]
     assert {line.count("&") for line in body.strip().splitlines()} == {9}
 

@@ -72,6 +72,25 @@ def test_both_models_by_default():
     assert len({run.options.workdir for run in found.runs}) == 4
 
 
+def test_an_axis_is_of_the_runs_that_read_it():
+    """A linearization has no alpha, and is one run beside those of all alphas."""
+    found = sweep("--dataset=digits", "--centered", "--alphas=.1,1e7", "--seeds=0,1").runs
+    of = [(r.config.linearized, r.config.alpha, r.config.precision) for r in found]
+    assert of == [
+        *[(False, 0.1, "float32")] * 2,
+        *[(False, 1e7, "float64")] * 2,
+        *[(True, 1.0, "float32")] * 2,
+    ]
+    assert [run.config.seed for run in found] == [0, 1] * 3
+    found = sweep("--dataset=digits", "--pretrain_steps=0,5").runs
+    assert [(r.config.linearized, r.config.pretrain_steps) for r in found] == [
+        *[(False, 0), (True, 0), (True, 5)]
+    ]
+    for unread in (["--alphas=.1,10"], ["--centered", "--models=linearized", "--alphas=.1,10"]):
+        with pytest.raises(SettingError, match="--alpha=0.1: read only with --centered and"):
+            sweep("--dataset=digits", *unread)
+
+
 def test_single_values_reach_every_run():
     found = sweep("--models=linearized", "--widths=1,2", "--decay_toward=zero", "--notrain_biases")
     assert {run.config.decay_toward for run in found.runs} == {"zero"}
