@@ -99,7 +99,7 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
         say(
             console,
             f"warning: this needs about {_gib(size.memory)} of memory and the machine has"
-            f" {_gib(size.available)}; a smaller --batch_size or --width needs less",
+            f" {_gib(size.available)}; what helps: {_helps(config)}",
         )
 
 
@@ -120,21 +120,30 @@ def out_of_memory(config: Config, options: Options, error: Exception) -> str:
     if gpus:
         peak = tf.config.experimental.get_memory_info(gpus[0].name)["peak"]
         place = f"{_gib(peak)} of the GPU's memory were in use; {place}"
+    asked = " ".join(re.sub(r"\{\{.*?\}\}", "", str(error)).split())[:100] or "MemoryError"
+    return (
+        f"out of memory: the run needs about {_gib(size.memory)} and {place} ({asked}); what helps:"
+        f" {_helps(config)}; with the same settings it goes on from its"
+        " last checkpoint where there is more memory"
+    )
+
+
+def _helps(config: Config) -> str:
+    """What makes a run need less memory, in words."""
     helps = [
         f"a smaller --{name} than {getattr(config, name)}"
         for name in ("batch_size", "width", "examples")
-        if hasattr(config, name) and (name != "examples" or not hasattr(config, "batch_size"))
+        if hasattr(config, name)
+        and (name != "examples" or not hasattr(config, "batch_size"))
+        and getattr(config, name) > 1
     ]
+    if getattr(config, "outputs", None) == "full":
+        helps.append("--outputs=trace")
     if getattr(config, "precision", None) == "float64":
         helps.append("--precision=float32")
     if config.card.photographs and not datasets.is_own(config.dataset):
         helps.append("--nocache_decoded")
-    asked = " ".join(re.sub(r"\{\{.*?\}\}", "", str(error)).split())[:100] or "MemoryError"
-    return (
-        f"out of memory: the run needs about {_gib(size.memory)} and {place} ({asked}); what helps:"
-        f" {', '.join(helps) or 'a machine with more'}; with the same settings it goes on from its"
-        " last checkpoint where there is more memory"
-    )
+    return ", ".join(helps) or "a machine with more"
 
 
 def _gib(size: int) -> str:

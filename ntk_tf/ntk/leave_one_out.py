@@ -21,7 +21,7 @@ class Choice:
         regression: the solution.
         ridge: weight decay; see `kernel_regression`.
         error: mean squared error of the left-out.
-        eigenvalues: of the kernel, `[n]`, descending.
+        eigenvalues: of the kernel, `[rows]`, descending.
     """
 
     regression: Regression
@@ -36,10 +36,12 @@ def leave_one_out(
     """Kernel regression with the ridge that is best for examples left out.
 
     With G = Theta + s I and alpha = G^-1 y, the error at example i of the regression on all others
-    is alpha_i / (G^-1)_ii (Rifkin and Lippert 2007, "Notes on regularized least squares").
+    is alpha_i / (G^-1)_ii (Rifkin and Lippert 2007, "Notes on regularized least squares"). Of a
+    kernel of all outputs an example has L rows, which are left out together, and (G^-1)_ii is
+    their block `[L, L]`.
 
     Args:
-        gram: Theta `[n, n]`, float64.
+        gram: Theta `[n, n]`, or `[n, L, n, L]` or `[n L, n L]` for all outputs; float64.
         targets: y `[n, L]`.
         relative_shifts: shifts s to try, as parts of Theta's mean on the diagonal.
 
@@ -50,23 +52,26 @@ def leave_one_out(
     Raises:
         ValueError: if the targets do not belong to the kernel.
     """
-    matrix = square(gram)
-    if len(matrix) != len(targets):
+    matrix, n = square(gram), len(targets)
+    if len(matrix) not in (n, targets.size):
         raise ValueError(f"targets {targets.shape} do not belong to a kernel {matrix.shape}")
     values, vectors = scipy.linalg.eigh(matrix)
-    rotated = vectors.T @ targets
+    rotated = vectors.T @ targets.reshape(len(matrix), -1)
     shifts = [part * float(np.trace(matrix)) / len(matrix) for part in relative_shifts]
-    errors = [_error(values + shift, vectors, rotated) for shift in shifts]
+    errors = [_error(values + shift, vectors, rotated, n) for shift in shifts]
     best = int(np.argmin(errors))
     alpha = vectors @ (rotated / (values + shifts[best])[:, None])
-    regression = Regression(alpha, matrix @ alpha)
+    fitted = (matrix @ alpha).reshape(targets.shape)
+    regression = Regression(alpha.reshape(targets.shape), fitted)
     return Choice(regression, 2 * shifts[best] / targets.size, errors[best], values[::-1])
 
 
-def _error(values: np.ndarray, vectors: np.ndarray, rotated: np.ndarray) -> float:
+def _error(values: np.ndarray, vectors: np.ndarray, rotated: np.ndarray, n: int) -> float:
     """Mean squared error of the left-out; infinite if the shift does not reach above 0."""
     if values[0] <= 0:
         return float("inf")
     alpha = vectors @ (rotated / values[:, None])
-    diagonal = (vectors**2) @ (1 / values)
-    return float(np.mean((alpha / diagonal[:, None]) ** 2))
+    blocks = vectors.reshape(n, -1, len(values))
+    inverse = (blocks / values) @ blocks.transpose(0, 2, 1)
+    errors = np.linalg.solve(inverse, alpha.reshape(n, blocks.shape[1], -1))
+    return float(np.mean(errors**2))

@@ -1,16 +1,21 @@
 """The rank experiment for real on the embedded data: files, resuming, regression, refusals."""
 
 import csv
+import io
 import json
 
+import keras
 import numpy as np
 import pytest
 from helpers import carry_out, in_process, main
+from keras import layers
 from references import dense_jacobian
+from rich.console import Console
 
 from ntk_tf import data, models, ntk
 from ntk_tf.data import DataError, pipeline
 from ntk_tf.experiments import trained_weights
+from ntk_tf.experiments.rank import regression
 from ntk_tf.experiments.rank import run as rank
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.runs import RunDirectoryError
@@ -105,8 +110,8 @@ def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     usual, steps = rank._Rank._save, []
 
-    def save_then_stop(self):
-        usual(self)
+    def save_then_stop(self, *where):
+        usual(self, *where)
         steps.append(self.step.done)
         if self.step.done == 3:
             raise KeyboardInterrupt
@@ -115,7 +120,7 @@ def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(workdir, minutes=0.0)
     assert steps == [1, 2, 3]
-    monkeypatch.setattr(rank._Rank, "_save", lambda self: steps.append(self.step.done))
+    monkeypatch.setattr(rank._Rank, "_save", lambda self, *_: steps.append(self.step.done))
     with monkeypatch.context() as context:
         context.setattr(rank.ntk.plan, "_BLOCK_ROWS", 40)  # as another version might
         with pytest.raises(RunDirectoryError, match="divided into 5 steps, not 3"):
@@ -129,6 +134,97 @@ def test_precision_float64_changes_nothing_but_rounding(finished, tmp_path):
     result = run(tmp_path / "run", precision="float64")
     assert result["effective_rank"] == pytest.approx(finished[1]["effective_rank"], rel=1e-6)
     assert result["effective_rank"] != finished[1]["effective_rank"]
+
+
+def theta(outputs, rows, columns):
+    """The kernel of a kind from Jacobians `[n L, p]`, as a matrix."""
+    full = (rows @ columns.T).reshape(len(rows) // 10, 10, -1, 10)
+    if outputs == "full":
+        return full.reshape(len(rows), -1)
+    if isinstance(outputs, int):
+        return full[:, outputs, :, outputs]
+    return np.einsum("iljl->ij" if outputs == "trace" else "iljm->ij", full) / 10
+
+
+@pytest.mark.parametrize("outputs", ["trace", 3])
+def test_spectrum_of_other_kernels(outputs, tmp_path, monkeypatch):
+    seen = pictures(monkeypatch)
+    result = run(tmp_path / "run", outputs=outputs)
+    rows = jacobian(seen[0][0])
+    truth = np.sqrt(np.linalg.eigvalsh(theta(outputs, rows, rows))[::-1])
+    np.testing.assert_allclose(singular_values(tmp_path / "run"), truth, rtol=1e-4)
+    assert (result["rows"], result["outputs"]) == (8, 10)
+
+
+@pytest.mark.parametrize("outputs", ["full", "trace", "sum", 1])
+def test_predictions_are_those_of_the_explicit_kernel(outputs, rng, float64, monkeypatch):
+    monkeypatch.setattr(regression, "_TEST_ROWS", 3)
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh"), layers.Dense(10)])
+    x, test = rng.standard_normal((6, 3)), rng.standard_normal((8, 3))
+    targets, labels = rng.standard_normal((6, 10)), np.arange(8)
+    problem = regression.Problem(x, labels[:6], targets, test, labels, outputs, "float64", 1.0)
+    rows, others = dense_jacobian(model, x), dense_jacobian(model, test)
+    gram, cross = theta(outputs, rows, rows), theta(outputs, others, rows)
+    fits = regression.fit(gram, problem)
+    best, plain = problem.predict(model, fits.duals)
+    shift = fits.ridge * targets.size / 2 * np.eye(len(gram))
+    y = targets.reshape(len(gram), -1)
+    truth = (cross @ np.linalg.solve(gram + shift, y)).reshape(8, 10)
+    np.testing.assert_allclose(best, truth, atol=1e-6 * np.abs(truth).max())
+    truth = (cross @ np.linalg.pinv(gram, 1e-12, hermitian=True) @ y).reshape(8, 10)
+    np.testing.assert_allclose(plain, truth, atol=1e-6 * np.abs(truth).max())
+    row = regression.of_kernel(fits, [best, plain], problem, 5)
+    right = np.mean(truth.argmax(axis=1) == labels)
+    assert row["test_accuracy_without_ridge"] == pytest.approx(right)
+
+
+def test_kernels_before_and_after_training(trained, tmp_path, monkeypatch):
+    seen = pictures(monkeypatch)
+    settings = {"kernel_regression": True, "test_examples": 30, "outputs": "trace"}
+    start = run(tmp_path / "start", **settings)
+    result = run(tmp_path / "run", from_run=str(trained), **settings)
+    before, after, network = result["accuracies"]
+    assert before == start["accuracies"][0]
+    assert (before["of"], before["updates"]) == ("kernel", 0)
+    assert (after["of"], after["updates"]) == ("kernel", 7)
+    assert (network["of"], network["updates"]) == ("network", 7)
+    for value, first in zip(seen[1][1], seen[0][1], strict=True):
+        np.testing.assert_array_equal(value, first)
+    model = models.build("lenet", 1, 10, (16, 16, 1))
+    for w, value in zip(model.trainable_weights, seen[2][1], strict=True):
+        assert np.abs(w - value).max() > 0
+        w.assign(value)
+    source = data.load("digits", train_examples=8, test_examples=30)
+    test = pipeline.preprocessing(source, 16, 0, 1)(source.test.images)
+    right = np.mean(np.argmax(model(test), axis=1) == source.test.labels)
+    assert network["test_accuracy"] == pytest.approx(right)
+    table = Console(width=80, file=io.StringIO())
+    table.print(regression.show(result["accuracies"]))
+    assert "network after 7 updates" in table.file.getvalue()
+    assert f"{100 * before['test_accuracy_without_ridge']:.1f}" in table.file.getvalue()
+
+
+def test_goes_on_with_the_kernel_before_training(trained, tmp_path, monkeypatch):
+    settings = {"kernel_regression": True, "outputs": "trace", "from_run": str(trained)}
+    settings["test_examples"] = 20
+    run(tmp_path / "whole", **settings)
+    usual, done = rank._Rank._save, []
+
+    def save_then_stop(self, *where):
+        usual(self, *where)
+        done.append((where[0].name, self.step.done))
+        if done[-1][1] == 2 and done.count(done[-1]) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rank._Rank, "_save", save_then_stop)
+    for place in ("start", "checkpoint"):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", minutes=0.0, **settings)
+        assert done[-1] == (place, 2)
+    monkeypatch.setattr(rank._Rank, "_at_start", None)  # is not computed again
+    run(tmp_path / "run", minutes=0.0, **settings)
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
+    assert not (tmp_path / "run/checkpoint").exists()
 
 
 @pytest.mark.parametrize("ridge", [0.0, 1e-3])
@@ -210,6 +306,11 @@ def test_refuses_too_many_pictures_and_too_little_memory(tmp_path):
         ),
         ("--experiment=rank --memory_gib=0", "--memory_gib=0: must be a finite number above 0"),
         ("--experiment=rank --epochs=3", "--epochs=3: --experiment=rank does not read it"),
+        (
+            "--experiment=rank --outputs=diagonal",
+            "--outputs=diagonal: must be full, trace, sum, or",
+        ),
+        ("--experiment=rank --outputs=10", "--outputs=10: the outputs for mnist are 0 to 9"),
         ("--experiment=rank --precision=tf32", "must be one of float32, float64"),
         ("--precision=half", "--precision=half: must be one of float32, tf32, float64"),
     ],

@@ -29,6 +29,23 @@ def test_closed_form(rng):
     np.testing.assert_allclose(found.eigenvalues, np.linalg.eigvalsh(gram)[::-1], atol=1e-10)
 
 
+def test_all_rows_of_an_example_are_left_out(rng):
+    features = rng.standard_normal((7, 2, 9))
+    gram = np.einsum("ilp,jmp->iljm", features, features)
+    y = rng.standard_normal((7, 2))
+    shift, left_out = 0.3 * np.einsum("ilil->", gram) / 14, []
+    for i in range(7):
+        rest = np.delete(np.arange(7), i)
+        matrix = gram[rest][:, :, rest].reshape(12, 12) + shift * np.eye(12)
+        dual = np.linalg.solve(matrix, y[rest].ravel())
+        left_out.append(y[i] - gram[i][:, rest].reshape(2, 12) @ dual)
+    found = leave_one_out(gram, y, [0.3])
+    assert found.error == pytest.approx(np.mean(np.square(left_out)))
+    same = ntk.kernel_regression(gram, y, np.zeros_like(y), found.ridge, "float64")
+    np.testing.assert_allclose(found.regression.dual, same.dual, rtol=1e-8)
+    np.testing.assert_allclose(found.regression.fitted, same.fitted, rtol=1e-8)
+
+
 def test_noise_needs_a_larger_ridge(rng):
     features = rng.standard_normal((40, 40))
     gram, signal = features @ features.T, features[:, :1]

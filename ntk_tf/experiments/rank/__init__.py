@@ -8,10 +8,11 @@ from typing import Any
 from ntk_tf.experiments import architecture, costs
 from ntk_tf.experiments.experiment import Experiment, accuracies
 from ntk_tf.runs import number
-from ntk_tf.settings import groups
+from ntk_tf.settings import SettingError, groups
 from ntk_tf.settings.setting import (
     TRUE_OR_FALSE,
     Condition,
+    Rule,
     integer,
     one_of,
     optional,
@@ -22,6 +23,17 @@ from ntk_tf.settings.setting import (
 _REGRESSION = Condition("--kernel_regression", lambda config: config.kernel_regression)
 
 
+def _outputs() -> Rule:
+    """A kind of kernel that has one spectrum, or an output's number."""
+    words, numbers = one_of("full", "trace", "sum"), integer(0)
+    return Rule(
+        "full, trace, sum, or the number of an output, from 0",
+        lambda value: words.accepts(value) or numbers.accepts(value),
+        lambda given: given if given.isalpha() else int(given),
+        f"{words.placeholder}|N",
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rank(groups.Network, groups.Targets, groups.Data):
     """The settings of a spectrum."""
@@ -29,18 +41,29 @@ class Rank(groups.Network, groups.Targets, groups.Data):
     examples: int = setting(
         600, integer(1), "first so many training pictures; Figure 5 takes 600 (default: 600)"
     )
+    outputs: str | int = setting(
+        "full",
+        _outputs(),
+        "what is kept of the kernel: full, of all outputs with each other; trace, the mean over"
+        " outputs; sum, of their sum / sqrt(L); N, of output N alone, from 0 (default: full)",
+        since="0.2",
+    )
     precision: str = setting(
         "float32",
         one_of("float32", "float64"),
         "of the Gram's products, and for float64 of the network too (default: float32)",
     )
     kernel_regression: bool = setting(
-        False, TRUE_OR_FALSE, "also solve the regression with the kernel (default: off)"
+        False,
+        TRUE_OR_FALSE,
+        "also solve the regression with the kernel, and with that at the initialization too for"
+        " trained weights (default: off)",
     )
     ridge: float = setting(
         0.0,
         real("of at least 0", lambda value: value >= 0),
-        "weight decay of the kernel regression (default: 0)",
+        "weight decay of the linearization that train_accuracy and test_accuracy are of (default:"
+        " 0)",
         when=_REGRESSION,
     )
     test_examples: int | None = setting(
@@ -49,6 +72,24 @@ class Rank(groups.Network, groups.Targets, groups.Data):
         "use only the first so many test pictures (default: all)",
         when=_REGRESSION,
     )
+
+    @property
+    def rows(self) -> int:
+        """Rows of the kernel."""
+        return self.examples * (self.num_classes if self.outputs == "full" else 1)
+
+    def check(self, given: dict[str, Any]) -> None:
+        """Refuse an output that there is not.
+
+        Raises:
+            SettingError: naming the flag, its value and what is allowed.
+        """
+        super().check(given)
+        if isinstance(self.outputs, int) and self.outputs >= self.num_classes:
+            raise SettingError(
+                f"--outputs={self.outputs}: the outputs for {self.dataset} are 0 to"
+                f" {self.num_classes - 1}"
+            )
 
 
 def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
@@ -60,10 +101,14 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
 
 
 def memory(config: Rank) -> tuple[int, float]:
-    """Parameters, and bytes of these and of the Gram and a copy; the rest adapts to the memory."""
+    """Parameters, and bytes of these and of what the Gram and its factorizations take at least.
+
+    A regression holds the Gram, a copy, eigenvectors, and products with these. The rest adapts to
+    the memory.
+    """
     parameters = architecture.counts(config).parameters
-    rows = config.examples * config.num_classes
-    return parameters, costs.FLOAT * parameters + 2 * 8 * rows**2
+    grams = 5 if config.kernel_regression else 1.25
+    return parameters, costs.FLOAT * parameters + grams * 8 * config.rows**2
 
 
 EXPERIMENT = Experiment(

@@ -2,12 +2,15 @@
 
 A is the matrix `[n L, p]` of the gradients of all L outputs at n training pictures in all p
 weights; it is never held, only its Gram A A^T, the neural tangent kernel (Figure 5 of Samarin et
-al. 2020). On request the regression with that kernel tells where training the linearization on
-these pictures ends.
+al. 2020), or what is asked for of it. On request the regression with that kernel tells where
+training the linearization on these pictures ends, and what the kernel alone knows of them, for a
+trained network beside the kernel at its initialization.
 """
 
 import collections
+import dataclasses
 import math
+import pathlib
 import shutil
 import time
 from typing import Any
@@ -21,8 +24,9 @@ from ntk_tf.data import DataError
 from ntk_tf.experiments import network
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
-from ntk_tf.experiments.rank import Rank, figure
-from ntk_tf.linearization import LinearizedModel, map_batches
+from ntk_tf.experiments.rank import Rank, figure, regression
+from ntk_tf.linearization import map_batches
+from ntk_tf.ntk.regression import Regression
 from ntk_tf.process import signals, terminal
 from ntk_tf.process.memory import free_memory, peak_memory
 from ntk_tf.runs import checkpoint
@@ -46,12 +50,10 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
         raise DataError(
             f"examples={config.examples}: {config.dataset} has {available} training pictures"
         )
-    model, step = network.build(config, options.workdir)
-    if config.precision == "float64":
-        model = network.in_float64(model, config)
+    model, step = _network(config, options.workdir)
     inputs.open_workdir(console)
     try:
-        result = _Rank(config, options, inputs, model, console).run()
+        result = _Rank(config, options, inputs, (model, step), console).run()
     except ntk.BudgetError as error:
         raise DataError(str(error)) from error
     except ntk.PartialError as error:
@@ -69,40 +71,60 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
 
     runs.insist(finish, options.checkpoint_minutes)
     shutil.rmtree(options.workdir / "checkpoint", ignore_errors=True)
+    if "accuracies" in result:
+        console.print(regression.show(result["accuracies"]))
     return complete
+
+
+def _network(config: Rank, workdir: pathlib.Path) -> tuple[keras.Model, int]:
+    """The network in its precision, and the number of updates that its weights have seen."""
+    model, step = network.build(config, workdir)
+    if config.precision == "float64":
+        model = network.in_float64(model, config)
+    return model, step
 
 
 class _Rank:
     """One run: its network and pictures, what has been done, and the clock."""
 
     def __init__(
-        self, config: Rank, options: Options, inputs: Inputs, model: keras.Model, console: Console
+        self,
+        config: Rank,
+        options: Options,
+        inputs: Inputs,
+        start: tuple[keras.Model, int],
+        console: Console,
     ):
         self.config, self.options, self.inputs = config, options, inputs
-        self.model, self.console = model, console
+        (self.model, self.updates), self.console = start, console
         self.checkpoints = options.workdir / "checkpoint"
         self.memory_gib = options.memory_gib or free_memory() / 2
         self.stages: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
         self.history = runs.History()
-        self.fingerprint = fingerprint(model.variables)
+        self.accuracies: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, Any]:
         """Compute everything; the content of rank.json."""
         config, outputs = self.config, self.config.num_classes
         x = self._arrays(self.inputs.source.train.first(config.examples))
-        gram = self._gram(x)
-        regression = self._regression(gram, x) if config.kernel_regression else {}
+        problem = self._problem(x) if config.kernel_regression else None
+        partial = self._restore(self.model, self.checkpoints)
+        if problem and self.updates and not self.accuracies:
+            self.accuracies = [self._at_start(problem)]
+        gram = self._gram(self.model, x, self.checkpoints, partial)
+        regressed = self._regressions(gram, problem) if problem else None
         started = time.monotonic()
         with self.console.status("eigenvalues"):
             spectrum = ntk.decompose(gram, overwrite=True)
         del gram
         self.stages["eigenvalues"] = [time.monotonic() - started, 0.0]
         runs.insist(lambda: self._write(spectrum), self.options.checkpoint_minutes)
+        accuracies = self._accuracies(problem, *regressed) if problem and regressed else {}
         return {
             "effective_rank": spectrum.effective_rank,
             "examples": config.examples,
             "outputs": outputs,
-            "rows": config.examples * outputs,
+            "rows": config.rows,
             "parameters": sum(math.prod(w.shape) for w in self.model.trainable_weights),
             "width": config.width,
             "seed": config.seed,
@@ -112,7 +134,7 @@ class _Rank:
             "smallest_eigenvalue": spectrum.smallest_eigenvalue,
             "condition_of_singular_values": spectrum.condition,
             "condition_of_eigenvalues": spectrum.condition**2,
-            **regression,
+            **accuracies,
             "peak_memory_gib": round(peak_memory() / 2**30, 3),
             "stages": {
                 name: {
@@ -131,11 +153,19 @@ class _Rank:
         """Pictures as the network sees them, in its precision."""
         return self.inputs.arrays(split).astype(self.config.precision)
 
-    def _gram(self, x: np.ndarray) -> np.ndarray:
-        """Theta `[n, L, n, L]`, going on from a checkpoint, with a progress bar."""
+    def _gram(
+        self,
+        model: keras.Model,
+        x: np.ndarray,
+        place: pathlib.Path,
+        partial: ntk.Partial | None,
+        moment: str = "",
+    ) -> np.ndarray:
+        """Theta, going on from a checkpoint in a folder, with a progress bar."""
+        known = fingerprint(model.variables)
         with terminal.progress(self.console) as progress, signals.deferred():
-            task = progress.add_task(f"NTK of {title(self.config)}", total=None)
-            save = SaveWhenDue(lambda _: self._save())
+            task = progress.add_task(f"NTK of {title(self.config)}{moment}", total=None)
+            save = SaveWhenDue(lambda _: self._save(place, known))
 
             def after_step(step: ntk.Step) -> None:
                 self.step = step
@@ -149,62 +179,102 @@ class _Rank:
                 save.after(step.done, 60 * due)
 
             gram = ntk.gram(
-                self.model,
+                model,
                 x,
+                outputs=self.config.outputs,
                 memory_gib=self.memory_gib,
                 precision=self.config.precision,
                 after_step=after_step,
-                partial=self._restore(),
+                partial=partial,
             )
             return np.asarray(gram)
 
-    def _save(self) -> None:
+    def _save(self, place: pathlib.Path, known: int) -> None:
         """Write a checkpoint of the Gram so far."""
         meta = {
             "memory_gib": self.memory_gib,
             "steps": self.step.total,
             "seconds": self.history.elapsed(),
             "stages": self.stages,
-            "fingerprint": self.fingerprint,
+            "fingerprint": known,
+            "accuracies": self.accuracies,
         }
-        found = checkpoint.Checkpoint(self.step.done, {"gram": self.step.gram}, meta)
-        checkpoint.save(self.checkpoints, found)
+        checkpoint.save(
+            place, checkpoint.Checkpoint(self.step.done, {"gram": self.step.gram}, meta)
+        )
 
-    def _restore(self) -> ntk.Partial | None:
+    def _restore(self, model: keras.Model, place: pathlib.Path) -> ntk.Partial | None:
         """What an earlier process has done, if anything; see `checkpoint.restore`."""
-        found = checkpoint.restore(self.checkpoints, _META, self.fingerprint)
+        found = checkpoint.restore(place, _META, fingerprint(model.variables))
         if found is None:
             return None
         self.stages.update(found.meta["stages"])
         self.history = runs.History(seconds=found.meta["seconds"])
         self.memory_gib = found.meta["memory_gib"]
+        self.accuracies = found.meta.get("accuracies", [])  # absent before version 0.2
         terminal.say(self.console, f"going on after step {found.step}")
         steps = found.meta["steps"]
         return ntk.Partial(found.step, steps, found.arrays["gram"], self.memory_gib)
 
-    def _regression(self, gram: np.ndarray, x: np.ndarray) -> dict[str, float]:
-        """Accuracies of the linearization trained to the end on the n examples."""
+    def _problem(self, x: np.ndarray) -> regression.Problem:
+        """What the regressions learn, and what they predict."""
         config, source = self.config, self.inputs.source
         labels = source.train.labels[: config.examples]
-        targets = self.inputs.wanted(labels)
+        return regression.Problem(
+            x,
+            labels,
+            self.inputs.wanted(labels),
+            self._arrays(source.test),
+            source.test.labels,
+            config.outputs,
+            config.precision,
+            self.memory_gib,
+        )
+
+    def _at_start(self, problem: regression.Problem) -> dict[str, Any]:
+        """The row of the kernel at the initialization, of a network that has been trained."""
+        untrained: Any = {"from_run": None, "pretrain_steps": 0}
+        config = dataclasses.replace(self.config, **untrained)
+        model, place = _network(config, self.options.workdir)[0], self.checkpoints / "start"
+        partial = self._restore(model, place)
+        gram = self._gram(model, problem.x, place, partial, " at the initialization")
+        with self.console.status("regression with the kernel at the initialization"):
+            fits = regression.fit(gram, problem)
+            del gram
+            predicted = problem.predict(model, fits.duals)
+            return regression.of_kernel(fits, predicted, problem, 0)
+
+    def _regressions(
+        self, gram: np.ndarray, problem: regression.Problem
+    ) -> tuple[regression.Fits, Regression]:
+        """On the kernel alone, and the linearization trained to the end on the n examples."""
         with self.console.status("kernel regression"):
-            offset = map_batches(lambda part: self.model(part, training=False), x)
-            solution = ntk.kernel_regression(gram, targets, offset, config.ridge, config.precision)
-            linear = LinearizedModel(self.model)
-            dual = solution.dual.astype(config.precision)
-            minimizer = linear.jacobian.vjp_in_batches(x, dual)  # u = A^T alpha
-            for u, value in zip(linear.trainable_weights, minimizer, strict=True):
-                u.assign(value)
-            test = self._arrays(source.test)
-            predicted = map_batches(lambda part: linear(part, training=False), test)
+            offset = _outputs(self.model, problem.x)
+            arguments = self.config.ridge, self.config.precision
+            linearization = ntk.kernel_regression(gram, problem.targets, offset, *arguments)
+            return regression.fit(gram, problem), linearization
+
+    def _accuracies(
+        self, problem: regression.Problem, fits: regression.Fits, linearization: Regression
+    ) -> dict[str, Any]:
+        """What rank.json says of the regressions: the linearization's accuracies, and all rows."""
+        model, updates = self.model, self.updates
+        with self.console.status("test pictures"):
+            start = _outputs(model, problem.x), _outputs(model, problem.test)
+            *alone, moved = problem.predict(model, [*fits.duals, linearization.dual])
+        fitted = linearization.fitted
         return {
-            "ridge": config.ridge,
-            "train_accuracy": _accuracy(solution.fitted, labels),
-            "test_accuracy": _accuracy(predicted, source.test.labels),
-            "train_loss": float(np.mean((solution.fitted - targets) ** 2)),
-            "test_examples": len(source.test),
+            "ridge": self.config.ridge,
+            **problem.accuracies(fitted, start[1] + moved),
+            "train_loss": float(np.mean((fitted - problem.targets) ** 2)),
+            "test_examples": len(problem.test),
+            "accuracies": [
+                *self.accuracies,
+                regression.of_kernel(fits, alone, problem, updates),
+                {"of": "network", "updates": updates, **problem.accuracies(*start)},
+            ],
         }
 
 
-def _accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean(outputs.argmax(axis=1) == labels))
+def _outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    return map_batches(lambda part: model(part, training=False), x)
