@@ -58,5 +58,5 @@ EXPERIMENT = Experiment(
     Infinite,
     "ntk_tf.experiments.infinite.run",
     summary,
-    files=("infinite.json", "kernel.npz", "spectrum.npz", "spectra.*", "tiles/*"),
+    files=("infinite.json", "kernel.npz", "spectrum.npz", "spectra.*", "tiles/*", "slurm/*"),
 )
