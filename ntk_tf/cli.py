@@ -15,6 +15,7 @@ from ntk_tf import __version__, data
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.resolving import all_declarations, readers, resolve
 from ntk_tf.settings import Config, Options, SettingError, check_for, options, run_name
+from ntk_tf.settings.cluster import Cluster
 from ntk_tf.settings.setting import Declaration, declarations, integer
 from ntk_tf.sweeps import grid
 
@@ -32,16 +33,6 @@ _SWEEP = {
     "dry_run": ("", "list the runs with their size and time, and run nothing"),
     "prepare_data": ("", "download or prepare the data, and run nothing"),
     "emit_commands": ("", "print the runs' command lines, and run nothing"),
-    "executor": ("local|slurm", "where to run (default: local)"),
-    "slurm_partition": ("NAME", "SLURM: partition (default: the cluster's)"),
-    "slurm_minutes": ("N", "SLURM: time limit of a job, requeued when it ends (default: 1440)"),
-    "slurm_cpus": ("N", "SLURM: CPUs of a job (default: 4)"),
-    "slurm_gpus": ("N", "SLURM: GPUs of a job (default: 0)"),
-    "slurm_gpu_type": ("NAME", "SLURM: their type, such as a100 (default: any)"),
-    "slurm_account": ("NAME", "SLURM: account that pays (default: the user's)"),
-    "slurm_qos": ("NAME", "SLURM: quality of service (default: the cluster's)"),
-    "slurm_setup": ("COMMANDS", "SLURM: what a job's shell does first, such as module load cuda"),
-    "slurm_memory": ("SIZE", "SLURM: memory of a job, such as 16GB (default: the cluster's)"),
 }
 _REPORT = {
     "runs_dir": ("DIR", "parent of run directories (default: runs)"),
@@ -84,8 +75,7 @@ _MEANT = {
     "logdir": "workdir",
     "kernel_size": "arch_args=kernel_size",
 }
-_NUMBERS = {"jobs": integer(1), "slurm_minutes": integer(1), "slurm_cpus": integer(1)}
-_NUMBERS |= {"slurm_gpus": integer(0)}
+_NUMBERS = {"jobs": integer(1)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -398,10 +388,11 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
     axes = {name: d.plural for name, d in settings.items() if d.plural}
     lists = axes.values()
     common = {name: d for name, d in settings.items() if name not in axes and name not in lists}
-    own = ("resume", "jobs")  # of a single run
+    cluster = declarations(Cluster)
+    own = ("resume", "jobs", *cluster)  # of a single run
     how = {name: d for name, d in declarations(Options).items() if name not in own}
     several = {p: ("A,B...", f"several values: {help_of(n, settings[n])}") for n, p in axes.items()}
-    line = _Line(argv, "sweep", common | how, _SWEEP | several)
+    line = _Line(argv, "sweep", common | how | cluster, _SWEEP | several)
     values = {
         name: _list(plural, line.text(plural), settings[name])
         for name, plural in axes.items()
@@ -414,39 +405,17 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
     chosen = options(line.text("runs_dir") or "runs", **line.given(tuple(how)))
     runs = grid.combine(given, values, chosen, _cards(line))
     check_for(runs[0].config, chosen)
+    where = Cluster(**line.given(tuple(cluster)))
     return grid.Sweep(
         runs=runs,
         runs_dir=chosen.workdir,
         jobs=line.number("jobs"),
-        executor=_executor(line),
-        slurm=_slurm(line),
+        executor=where.executor,
+        slurm=where.asked(cpus=4),
         prepare_data=bool(line.text("prepare_data")),
         dry_run=bool(line.text("dry_run")),
         emit_commands=bool(line.text("emit_commands")),
     )
-
-
-def _executor(line: _Line) -> str:
-    executor = line.text("executor") or "local"
-    if executor not in ("local", "slurm"):
-        raise SettingError(f"--executor={executor}: must be one of local, slurm")
-    return executor
-
-
-def _slurm(line: _Line) -> dict[str, Any]:
-    """What a job asks SLURM for, by submitit's parameter names."""
-    gpus, kind = line.number("slurm_gpus"), line.text("slurm_gpu_type")
-    setup = line.text("slurm_setup")
-    return {
-        "partition": line.text("slurm_partition"),
-        "time": line.number("slurm_minutes") or 24 * 60,
-        "cpus_per_task": line.number("slurm_cpus") or 4,
-        "gres": ":".join(filter(None, ("gpu", kind, str(gpus)))) if gpus else None,
-        "account": line.text("slurm_account"),
-        "qos": line.text("slurm_qos"),
-        "setup": [setup] if setup else None,
-        "mem": line.text("slurm_memory"),
-    }
 
 
 def parse_report(argv: Sequence[str]) -> tuple[pathlib.Path, pathlib.Path | None]:

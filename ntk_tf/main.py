@@ -8,7 +8,7 @@ from ntk_tf import cli, runs
 from ntk_tf.catalogue import architectures
 from ntk_tf.data import DataError
 from ntk_tf.experiments import EXPERIMENTS, place, size
-from ntk_tf.process import memory, signals, startup
+from ntk_tf.process import memory, signals, slurm, startup
 from ntk_tf.process.terminal import say
 from ntk_tf.settings import SettingError
 from ntk_tf.sweeps import widths
@@ -25,7 +25,7 @@ def main() -> int:
     signals.listen()
     try:
         return _main()
-    except (SettingError, DataError, runs.RunDirectoryError) as error:
+    except (SettingError, DataError, runs.RunDirectoryError, slurm.SlurmError) as error:
         return _refuse(error)
     except signals.Interrupted as stop:
         print(f"{stop}; the same command goes on where this one was", file=sys.stderr)

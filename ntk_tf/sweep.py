@@ -6,9 +6,9 @@ from rich.console import Console
 
 from ntk_tf import cli, runs
 from ntk_tf.data import DataError
-from ntk_tf.process import startup
+from ntk_tf.process import slurm, startup
 from ntk_tf.settings import SettingError
-from ntk_tf.sweeps import launch, slurm
+from ntk_tf.sweeps import launch
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from ntk_tf.settings.cluster import Cluster
 from ntk_tf.settings.setting import (
     TRUE_OR_FALSE,
     Condition,
@@ -23,7 +24,7 @@ _FOLDER = optional(text("a folder", placeholder="DIR"))
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Cluster):
     """How and where a run is carried out.
 
     Attributes:
@@ -74,7 +75,8 @@ class Options:
     jobs: int | None = setting(
         None,
         optional(integer(1)),
-        "processes at once, on one thread each (default: one a core, or one with a GPU)",
+        "processes at once, on one thread each (default: one a core, or one with a GPU); of SLURM,"
+        " jobs (default: as many as it has room for)",
         when=_INFINITE,
     )
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from ntk_tf import runs
 from ntk_tf.catalogue import architectures
 from ntk_tf.process import signals
+from ntk_tf.process import slurm as cluster
 from ntk_tf.process.terminal import say
 from ntk_tf.settings import Config
 from ntk_tf.sweeps import devices, listing, process, slurm
@@ -108,7 +109,7 @@ def _submit(sweep: Sweep, entries: Sequence[Entry], console: Console) -> int:
     """
     _reset(entries)
     folder = sweep.runs_dir / "logs" / "slurm"
-    submit = slurm.executor(folder.resolve(), sweep.jobs, sweep.slurm)
+    submit = cluster.executor(folder.resolve(), sweep.jobs, sweep.slurm)
     with Display(entries, [{}] * (sweep.jobs or len(entries)), console) as display:
         runner = slurm.SlurmRunner(entries, submit, display.tell, display.tick)
         try:

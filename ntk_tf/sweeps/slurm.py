@@ -2,28 +2,18 @@
 
 import os
 import pathlib
-import re
-import shutil
-import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ntk_tf import runs
+from ntk_tf.process import slurm
 from ntk_tf.sweeps import devices, process
 from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entry
 
 ATTEMPTS = 2
-#: SLURM's own default; positions in an array are below it.
-MAX_ARRAY_SIZE = 1001
 #: Seconds between looks at the queue.
 TICK = 3.0
-#: A job that is in no queue for so many looks has ended: squeue may lag behind a submission.
-LOOKS = 3
-
-
-class SlurmError(Exception):
-    """SLURM or submitit cannot be used; the message is one line."""
 
 
 class Job:
@@ -68,42 +58,12 @@ class Job:
         return submitit.helpers.DelayedSubmission(self)
 
 
-def executor(folder: pathlib.Path, jobs: int | None, options: Mapping[str, Any]) -> Any:
-    """A submitit executor.
-
-    Args:
-        folder: for its files; all nodes must see it.
-        jobs: how many at once; None for as many as the cluster has room for.
-        options: by submitit's parameter names; None values are left out.
-
-    Returns:
-        A `submitit.SlurmExecutor`.
-
-    Raises:
-        SlurmError: if SLURM's commands or submitit are not installed.
-    """
-    try:
-        import submitit
-    except ImportError as error:
-        raise SlurmError(
-            "--executor=slurm: submitit is not installed; pip install 'ntk_tf[slurm]'"
-        ) from error
-    for name in ("sbatch", "squeue"):
-        if shutil.which(name) is None:
-            raise SlurmError(f"--executor=slurm: there is no {name} here; allowed where SLURM is")
-    # A run resumes where it was, so it may be cut short by its time limit again and again.
-    found = submitit.SlurmExecutor(folder=folder, max_num_timeout=1000)
-    given = {name: value for name, value in options.items() if value is not None}
-    found.update_parameters(job_name="ntk_tf", array_parallelism=jobs or 256, **given)
-    return found
-
-
 class SlurmRunner:
     """Submits runs and watches them; ending this process leaves the jobs alone.
 
     Args:
         entries: the runs.
-        submit: an executor's; see `executor`.
+        submit: an executor's; see `process.slurm.executor`.
         tell: called with an entry whose status has changed.
         tick: called between looks at the queue.
     """
@@ -154,7 +114,7 @@ class SlurmRunner:
         """Submit runs as one array, or as some of equal size that share the jobs at once."""
         if not entries:
             return
-        arrays = -(-len(entries) // largest_array())
+        arrays = -(-len(entries) // slurm.largest_array())
         at_once = self.submit.parameters["array_parallelism"]
         self.submit.update_parameters(array_parallelism=max(1, at_once // arrays))
         for i in range(arrays):
@@ -172,7 +132,7 @@ class SlurmRunner:
 
     def _look(self) -> None:
         """Compare the jobs with the queue."""
-        states = queue()
+        states = slurm.queue()
         for entry in self.entries:
             if entry.status in ENDED or not self._job(entry):
                 continue
@@ -180,7 +140,7 @@ class SlurmRunner:
             state = states.get(job.job_id)
             if state is None:
                 self.absent[name] += 1
-                if self.absent[name] >= LOOKS and not entry.read_result():
+                if self.absent[name] >= slurm.LOOKS and not entry.read_result():
                     self._fail(entry)
                 continue
             self.absent[name] = 0
@@ -209,28 +169,3 @@ class SlurmRunner:
         entry.problem = f"SLURM job {job.job_id} left no result"
         entry.status = WAITING if entry.attempts < ATTEMPTS else FAILED
         self.tell(entry)
-
-
-def largest_array() -> int:
-    """How many jobs an array may have: MaxArraySize, SLURM's default where it does not tell."""
-    try:
-        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True)
-    except OSError:
-        return MAX_ARRAY_SIZE
-    found = re.search(r"^MaxArraySize\s*= (\d+)", shown.stdout, re.MULTILINE)
-    return max(1, int(found[1])) if found else MAX_ARRAY_SIZE
-
-
-def queue() -> dict[str, str]:
-    """The states of this user's jobs by id, such as `12_3`.
-
-    Raises:
-        SlurmError: if SLURM does not answer.
-    """
-    command = ["squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i %T"]
-    listed = subprocess.run(command, capture_output=True, text=True)
-    if listed.returncode:
-        raise SlurmError(f"squeue failed: {listed.stderr.strip()}")
-    states = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines())
-    gone = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
-    return {job: state for job, state in states.items() if state not in gone}

@@ -1,7 +1,10 @@
 """The experiment at infinite width on the embedded data: files, resuming, processes, refusals."""
 
+import contextlib
 import json
 import os
+import pickle
+import types
 
 import numpy as np
 import pytest
@@ -11,9 +14,10 @@ from rich.console import Console
 from ntk_tf import data, ntk
 from ntk_tf.data import DataError, pipeline
 from ntk_tf.experiments import size
-from ntk_tf.experiments.infinite import processes, tiles, worker
+from ntk_tf.experiments.infinite import array, processes, tiles, worker
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.ntk import infinite
+from ntk_tf.process import slurm
 from ntk_tf.process.signals import Interrupted
 from ntk_tf.runs import RunDirectoryError
 from ntk_tf.settings import Options, SettingError
@@ -151,7 +155,7 @@ def test_several_processes_compute_the_same(tmp_path, monkeypatch):
         assert [len(share) for share in shares] == [3, 2]
         usual(config, options, [shares[1][:1]], after)
         for share in (shares[0], shares[1][1:]):
-            worker.work(config, options, share, os.getppid())
+            worker.child(config, options, share, os.getppid())
 
     monkeypatch.setattr(processes, "_in_processes", in_processes)
     two = carry_out(config, options)
@@ -159,6 +163,78 @@ def test_several_processes_compute_the_same(tmp_path, monkeypatch):
     found = arrays(tmp_path / "one/kernel.npz")
     for name, kernel in arrays(tmp_path / "two/kernel.npz").items():
         np.testing.assert_array_equal(kernel, found[name])
+
+
+class Cluster:
+    """In place of submitit and SLURM: an array's jobs run at once, but for those that are killed.
+
+    Args:
+        killed: how many of the last jobs of each array.
+    """
+
+    def __init__(self, folder, killed):
+        self.folder, self.killed, self.arrays = folder, list(killed), []
+
+    @contextlib.contextmanager
+    def batch(self):
+        self.arrays.append([])
+        yield
+        jobs = self.arrays[-1]
+        for job in jobs[: len(jobs) - self.killed.pop(0)]:
+            pickle.loads(pickle.dumps(job))()
+
+    def submit(self, job):
+        self.arrays[-1].append(job)
+        name = f"{len(self.arrays)}_{len(self.arrays[-1])}"
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / f"{name}_submitted.pkl").touch()
+        return types.SimpleNamespace(job_id=name)
+
+
+@pytest.fixture
+def on_cluster(monkeypatch):
+    """A function that runs on a fake cluster with arrays of at most three jobs."""
+    monkeypatch.setattr(tiles, "_SIDE", 25)
+    monkeypatch.setattr(array, "TICK", 0.0)
+    monkeypatch.setattr(slurm, "largest_array", lambda: 3)
+    monkeypatch.setattr(slurm, "queue", dict)
+
+    def start(workdir, killed):
+        cluster = Cluster((workdir / "slurm").resolve(), killed)
+        monkeypatch.setattr(slurm, "executor", lambda *_: cluster)
+        try:
+            run(workdir, {"executor": "slurm"}, keep_kernels=True)
+        finally:
+            start.sizes = [[len(job.numbers) for job in jobs] for jobs in cluster.arrays]
+
+    return start
+
+
+def test_slurm_goes_on_with_what_killed_jobs_left(tmp_path, on_cluster):
+    on_cluster(tmp_path / "run", [2, 1, 0])
+    assert on_cluster.sizes == [[4, 4, 4], [3, 3, 2], [1, 1]]
+    assert not {"slurm", "tiles"} & {path.name for path in (tmp_path / "run").iterdir()}
+    run(tmp_path / "whole", keep_kernels=True)
+    whole = arrays(tmp_path / "whole/kernel.npz")
+    for name, kernel in arrays(tmp_path / "run/kernel.npz").items():
+        np.testing.assert_array_equal(kernel, whole[name])
+
+
+def test_slurm_jobs_that_leave_nothing_are_an_error(tmp_path, on_cluster, monkeypatch):
+    """After that, jobs that are still in the queue are waited for."""
+    with pytest.raises(slurm.SlurmError, match="the jobs left 12 of 12 tiles.*/slurm$"):
+        on_cluster(tmp_path / "run", [3, 3, 3])
+    assert on_cluster.sizes == [[4, 4, 4]] * 2
+
+    def queue():
+        config = resolve(**SETTINGS, keep_kernels=True)
+        worker.work(config, Options(tmp_path / "run", jobs=1), range(12), lambda: None)
+        return {"2_3": "RUNNING"}
+
+    monkeypatch.setattr(slurm, "queue", queue)
+    on_cluster(tmp_path / "run", [])
+    assert on_cluster.sizes == []
+    assert (tmp_path / "run/result.json").exists()
 
 
 def test_dry_run_says_disk_and_time(tmp_path, capsys):

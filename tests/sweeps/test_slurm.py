@@ -13,6 +13,7 @@ from fake_runs import FakeRun, attempts
 from rich.console import Console
 
 from ntk_tf import cli
+from ntk_tf.process import slurm as cluster_of
 from ntk_tf.sweeps import slurm
 from ntk_tf.sweeps.display import Display
 from ntk_tf.sweeps.state import DIVERGED, DONE, FAILED, RUNNING, Entry
@@ -37,7 +38,7 @@ def make_runner(tmp_path, kinds, disturb=lambda entry: None):
         Entry(FakeRun(run.config, run.options, kind), tmp_path / "logs" / f"{run.name}.log")
         for run, kind in zip(sweep.runs, kinds, strict=True)
     ]
-    submit = slurm.executor(tmp_path / "slurm", None, sweep.slurm)
+    submit = cluster_of.executor(tmp_path / "slurm", None, sweep.slurm)
     display = Display(entries, [{}] * len(entries), Console(file=io.StringIO()))
 
     def tell(entry):
@@ -103,7 +104,7 @@ class FakeExecutor:
     ("largest", "arrays"), [(2, [[2, 2], [2, 2], [1, 2]]), (4, [[3, 4], [2, 4]]), (5, [[5, 8]])]
 )
 def test_more_runs_than_an_array_may_have(tmp_path, monkeypatch, largest, arrays):
-    monkeypatch.setattr(slurm, "largest_array", lambda: largest)
+    monkeypatch.setattr(cluster_of, "largest_array", lambda: largest)
     flags = ["--dataset=digits", "--models=standard", "--seeds=0,1,2,3,4"]
     sweep = cli.parse_sweep(["sweep", *flags, f"--runs_dir={tmp_path}"])
     entries = [Entry(run, tmp_path / "log") for run in sweep.runs]
@@ -118,10 +119,10 @@ def test_more_runs_than_an_array_may_have(tmp_path, monkeypatch, largest, arrays
 
 def test_largest_array_is_slurms(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert slurm.largest_array() == 1001
+    assert cluster_of.largest_array() == 1001
     (tmp_path / "scontrol").write_text("#!/bin/sh\necho 'MaxArraySize            = 77'\n")
     (tmp_path / "scontrol").chmod(0o755)
-    assert slurm.largest_array() == 77
+    assert cluster_of.largest_array() == 77
 
 
 def test_refused_without_slurm(tmp_path):

@@ -69,6 +69,6 @@ EXPERIMENT = Experiment(
     "ntk_tf.experiments.infinite.run",
     summary,
     memory,
-    files=("infinite.json", "kernel.npz", "spectrum.npz", "spectra.*", "tiles/*"),
+    files=("infinite.json", "kernel.npz", "spectrum.npz", "spectra.*", "tiles/*", "slurm/*"),
     more=True,
 )

@@ -1,11 +1,13 @@
-"""All missing tiles computed, here or by several processes on this machine."""
+"""All missing tiles computed: here, by several processes on this machine, or on a cluster."""
 
 import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
 
-from ntk_tf.experiments.infinite import Infinite, tiles, worker
+from rich.console import Console
+
+from ntk_tf.experiments.infinite import Infinite, array, tiles, worker
 from ntk_tf.settings import Options
 
 #: Seconds between looks at the other processes.
@@ -13,7 +15,11 @@ _POLL = 0.2
 
 
 def carry_out(
-    work: tiles.Work, config: Infinite, options: Options, after: Callable[[], None]
+    work: tiles.Work,
+    config: Infinite,
+    options: Options,
+    console: Console,
+    after: Callable[[], None],
 ) -> None:
     """Compute all tiles that are missing.
 
@@ -21,14 +27,20 @@ def carry_out(
         work: the tiles.
         config: the run's settings.
         options: with the number of processes.
+        console: where to write.
         after: called every now and then; may raise `Interrupted`, and all processes end.
+
+    Raises:
+        SlurmError: if that is where to run, and it does not work.
     """
     (options.workdir / "tiles").mkdir(exist_ok=True)
+    if options.executor == "slurm":
+        array.spread(work, config, options, console, after)
+        return
     missing = work.missing()
     jobs = min(tiles.count_jobs(options), len(missing))
     if jobs > 1:
-        numbers = [work.tiles.index(tile) for tile in missing]
-        _in_processes(config, options, [numbers[i::jobs] for i in range(jobs)], after)
+        _in_processes(config, options, [missing[i::jobs] for i in range(jobs)], after)
     else:
         tiles.compute(work, options, missing, after)
 
@@ -46,7 +58,7 @@ def _in_processes(
     """
     context = multiprocessing.get_context("spawn")
     arguments = [(config, options, share, os.getpid()) for share in shares]
-    processes = [context.Process(target=worker.work, args=a, daemon=True) for a in arguments]
+    processes = [context.Process(target=worker.child, args=a, daemon=True) for a in arguments]
     try:
         for process in processes:
             process.start()

@@ -18,6 +18,7 @@ from ntk_tf.data import DataError
 from ntk_tf.data.source import Split
 from ntk_tf.experiments import costs
 from ntk_tf.experiments.infinite import Infinite, figure, memory
+from ntk_tf.experiments.infinite.array import FOLDER
 from ntk_tf.experiments.infinite.processes import carry_out
 from ntk_tf.experiments.infinite.tiles import KINDS, Work, count_jobs, functions, save
 from ntk_tf.experiments.inputs import Inputs
@@ -27,6 +28,8 @@ from ntk_tf.settings import Options
 
 #: Target of the other classes; that of a picture's own is 1 more.
 _OTHER = -0.1
+#: Seconds between counts of the tiles, for the progress bar.
+_SHOWN_EVERY = 1.0
 #: Pictures along the sides of the block whose time stands for all, in a dry run.
 _TRIAL = 16
 
@@ -64,7 +67,8 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
         runs.write_json(options.workdir / "result.json", complete)
 
     runs.insist(finish, options.checkpoint_minutes)
-    shutil.rmtree(options.workdir / "tiles", ignore_errors=True)
+    for folder in ("tiles", FOLDER):
+        shutil.rmtree(options.workdir / folder, ignore_errors=True)
     return complete
 
 
@@ -125,13 +129,17 @@ def _kernels(work: Work, config: Infinite, options: Options, console: Console) -
         terminal.say(console, f"going on: {len(missing)} of {len(work.tiles)} tiles are missing")
     with terminal.progress(console) as progress, signals.deferred():
         task = progress.add_task(f"kernels of infinite {config.arch}", total=total)
+        shown = 0.0
 
         def after() -> None:
+            nonlocal shown
             signals.obey()
-            left = sum(tile.entries for tile in work.missing())
-            progress.update(task, completed=total - left)
+            if time.monotonic() > shown + _SHOWN_EVERY:
+                left = sum(work.tiles[number].entries for number in work.missing())
+                progress.update(task, completed=total - left)
+                shown = time.monotonic()
 
-        carry_out(work, config, options, after)
+        carry_out(work, config, options, console, after)
 
 
 def _results(

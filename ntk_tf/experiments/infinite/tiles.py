@@ -97,9 +97,12 @@ class Work:
         self.tiles = divide(len(source.train), len(source.test), estimated)
         self._arrays = {name: inputs.arrays(getattr(source, name)) for name in ("train", "test")}
 
-    def missing(self) -> list[Tile]:
-        """The tiles that are not there yet."""
-        return [tile for tile in self.tiles if not tile.path(self.workdir).exists()]
+    def missing(self) -> list[int]:
+        """The numbers of the tiles that are not there yet."""
+        folder = self.workdir / "tiles"
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        names = (tile.path(self.workdir).name for tile in self.tiles)
+        return [number for number, name in enumerate(names) if name not in there]
 
     def compute(self, tile: Tile, after_block: Callable[[], None]) -> dict[str, np.ndarray]:
         """A tile's kernels `[seeds, rows, columns]` by kind."""
@@ -194,7 +197,9 @@ def functions(config: Infinite, options: Options) -> dict[str, infinite.KernelFu
 
 
 def count_jobs(options: Options) -> int:
-    """Processes at once: those asked for, or one a core, or one where there is a GPU."""
+    """Processes that share a machine: those asked for, or one a core, or one with a GPU."""
+    if options.executor == "slurm":
+        return 1
     if options.jobs is not None:
         return options.jobs
     gpus = tf.config.list_physical_devices("GPU")
@@ -204,13 +209,15 @@ def count_jobs(options: Options) -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def compute(work: Work, options: Options, tiles: Sequence[Tile], after: Callable[[], None]) -> None:
-    """Compute some tiles, and call `after` every now and then.
+def compute(
+    work: Work, options: Options, numbers: Sequence[int], after: Callable[[], None]
+) -> None:
+    """Compute tiles of some numbers, and call `after` every now and then.
 
     Raises:
         WriteError: if one cannot be written.
     """
-    for tile in tiles:
+    for tile in (work.tiles[number] for number in numbers):
         found = work.compute(tile, after)
         runs.insist(functools.partial(work.write, tile, found), options.checkpoint_minutes)
         after()

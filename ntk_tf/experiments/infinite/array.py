@@ -1,0 +1,82 @@
+"""All missing tiles computed by an array of SLURM jobs, which do not end with this process."""
+
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from ntk_tf.experiments.infinite import Infinite, tiles, worker
+from ntk_tf.process import slurm, terminal
+from ntk_tf.settings import Options
+
+#: Arrays in a row that leave no tile before that is an error.
+ATTEMPTS = 2
+#: Seconds between looks at the tiles, and at the queue.
+TICK = 3.0
+#: The folder of submitit's files in a run directory.
+FOLDER = "slurm"
+#: How the name of its file of a job ends, behind the job's id.
+_SUBMITTED = "_submitted.pkl"
+
+
+def spread(
+    work: tiles.Work,
+    config: Infinite,
+    options: Options,
+    console: Console,
+    after: Callable[[], None],
+) -> None:
+    """Wait for the jobs of an earlier process, and submit what they leave.
+
+    Args:
+        work: the tiles.
+        config: the run's settings.
+        options: the run directory, and what jobs ask for.
+        console: where to write.
+        after: called every now and then; may raise `Interrupted`, and the jobs go on.
+
+    Raises:
+        SlurmError: if SLURM cannot be used, or its jobs leave no tiles.
+    """
+    folder = (options.workdir / FOLDER).resolve()
+    submit = slurm.executor(folder, options.jobs, options.asked(cpus=1))
+    before: list[int] = []
+    fruitless = 0
+    _wait(work, folder, after)
+    while missing := work.missing():
+        fruitless = fruitless + 1 if missing == before else 0
+        if fruitless == ATTEMPTS:
+            raise slurm.SlurmError(
+                f"--executor=slurm: the jobs left {len(missing)} of {len(work.tiles)} tiles; their"
+                f" logs are in {folder}"
+            )
+        before = missing
+        jobs = _submit(submit, [worker.Job(config, options, own) for own in _shares(missing)])
+        array = jobs[0].job_id.split("_")[0]
+        terminal.say(console, f"{len(jobs)} SLURM jobs; to end them: scancel {array}")
+        _wait(work, folder, after)
+
+
+def _shares(numbers: Sequence[int]) -> list[tuple[int, ...]]:
+    """A tile each job, or several if an array may not have so many jobs."""
+    jobs = min(len(numbers), slurm.largest_array())
+    return [tuple(numbers[i::jobs]) for i in range(jobs)]
+
+
+def _submit(submit: Any, jobs: Sequence[worker.Job]) -> list[Any]:
+    with submit.batch():
+        return [submit.submit(job) for job in jobs]
+
+
+def _wait(work: tiles.Work, folder: pathlib.Path, after: Callable[[], None]) -> None:
+    """Wait until all tiles are there, or no job is in the queue any more."""
+    looks = 0
+    while work.missing() and looks < slurm.LOOKS:
+        submitted = {path.name.removesuffix(_SUBMITTED) for path in folder.glob(f"*{_SUBMITTED}")}
+        if not submitted:
+            return
+        looks = 0 if submitted & slurm.queue().keys() else looks + 1
+        after()
+        time.sleep(TICK)

@@ -1,0 +1,74 @@
+"""What there is of SLURM: an executor of submitit's, the queue, how large an array may be."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+#: SLURM's own default; positions in an array are below it.
+MAX_ARRAY_SIZE = 1001
+#: Jobs at once, where nothing else is asked for.
+_AT_ONCE = 256
+#: A job that is in no queue for so many looks has ended: squeue may lag behind a submission.
+LOOKS = 3
+
+
+class SlurmError(Exception):
+    """SLURM or submitit cannot be used; the message is one line."""
+
+
+def executor(folder: pathlib.Path, jobs: int | None, asked: Mapping[str, Any]) -> Any:
+    """A submitit executor.
+
+    Args:
+        folder: for its files; all nodes must see it.
+        jobs: how many at once; None for as many as the cluster has room for.
+        asked: what a job asks for, by submitit's parameter names; None values are left out.
+
+    Returns:
+        A `submitit.SlurmExecutor`.
+
+    Raises:
+        SlurmError: if SLURM's commands or submitit are not installed.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise SlurmError(
+            "--executor=slurm: submitit is not installed; pip install 'ntk_tf[slurm]'"
+        ) from error
+    for name in ("sbatch", "squeue"):
+        if shutil.which(name) is None:
+            raise SlurmError(f"--executor=slurm: there is no {name} here; allowed where SLURM is")
+    # What a job does goes on where it was, so its time limit may cut it short again and again.
+    found = submitit.SlurmExecutor(folder=folder, max_num_timeout=1000)
+    given = {name: value for name, value in asked.items() if value is not None}
+    found.update_parameters(job_name="ntk_tf", array_parallelism=jobs or _AT_ONCE, **given)
+    return found
+
+
+def largest_array() -> int:
+    """How many jobs an array may have: MaxArraySize, SLURM's default where it does not tell."""
+    try:
+        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True)
+    except OSError:
+        return MAX_ARRAY_SIZE
+    found = re.search(r"^MaxArraySize\s*= (\d+)", shown.stdout, re.MULTILINE)
+    return max(1, int(found[1])) if found else MAX_ARRAY_SIZE
+
+
+def queue() -> dict[str, str]:
+    """The states of this user's jobs by id, such as `12_3`.
+
+    Raises:
+        SlurmError: if SLURM does not answer.
+    """
+    command = ["squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i %T"]
+    listed = subprocess.run(command, capture_output=True, text=True)
+    if listed.returncode:
+        raise SlurmError(f"squeue failed: {listed.stderr.strip()}")
+    states = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines())
+    gone = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
+    return {job: state for job, state in states.items() if state not in gone}
