@@ -7,7 +7,7 @@ from ntk_tf.experiments.resolving import resolve
 from ntk_tf.ntk import contract
 from ntk_tf.process import devices, speed
 
-#: Two idle cores of an Intel Xeon with AVX-512, on which a product of large matrices reaches 400
+#: Two idle cores of an AMD EPYC with AVX-512, on which a product of large matrices reaches 400
 #: billion operations a second.
 SERVER = speed.Speed(products=110e9, elements=3.36e9, cores=2)
 #: Milliseconds of an update that were measured there, with batches of 32 but for AlexNet's of 8.
