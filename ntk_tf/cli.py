@@ -24,7 +24,7 @@ _MAIN = {
     "workdir": ("DIR", "run directory (default: a readable name under --runs_dir)"),
     "runs_dir": ("DIR", "parent of the default run directory (default: runs)"),
     "widths": ("N,N...", "several width factors: one run each, and one figure"),
-    "dry_run": ("", "validate, show settings and size, and run nothing"),
+    "dry_run": ("", "validate, show settings, size and time, and run nothing"),
     "prepare_data": ("", "download or prepare the data, and run nothing"),
 }
 _SWEEP = {

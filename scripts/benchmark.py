@@ -1,6 +1,6 @@
 r"""Time, arithmetic and memory of a training step in ntk_tf, PyTorch and JAX.
 
-    python scripts/benchmark.py [--quick] [--cases=lenet-1,lenet-4,lenet-16,alexnet-1] \
+    python scripts/benchmark.py [--quick] [--cases=lenet-1,alexnet-1-8,...] [--load=N] [--cores=N] \
         [--torch_python=VENV/bin/python] [--jax_python=VENV/bin/python] [--json=FILE]
 
 Each framework works in a process of its own, in another environment if its interpreter is given.
@@ -10,10 +10,12 @@ and ratios are medians of the ratios within a round. ntk_tf's time is that of th
 own graph and includes its input pipeline; the others find their batches in memory. Of every way
 that PyTorch's and JAX's users have to write the step, the fastest counts; a first process finds it.
 
-GFLOP are those that the step needs (`ntk_tf/models/size.py`); the rate they are compared with is
-the best that any of the frameworks reaches, in the same round, at the product of two square float32
-matrices. Memory is the most that the process ever held, libraries and data included; on a GPU, the
-most that the framework had allocated there.
+GFLOP are those that the step needs (`ntk_tf/models/shapes.py`), GB what it must read and write of
+main memory (`moved`). The least time that a step can take, the roofline's, is the larger one of
+both over the machine's rates: the best that any of the frameworks reaches, in the same round, at
+the product of two square float32 matrices, and the bandwidth of copies and sums of arrays. Memory
+is the most that the process ever held, libraries and data included; on a GPU, the most that the
+framework had allocated there.
 
 A second table shows what outputs cost: a linearized step of AlexNet x1 with 1,000 outputs against
 10, and of LeNet x1 with a growing number of them, beside the paper's method, which takes a backward
@@ -21,6 +23,7 @@ pass for each output.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -31,29 +34,43 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent import futures
 from typing import Any
 
+import numpy as np
 import psutil
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ntk_tf.process import startup
+from ntk_tf.process import devices, signals, startup
 
 startup.import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
-from ntk_tf import models  # noqa: E402
+from ntk_tf.catalogue import architectures  # noqa: E402
 from ntk_tf.experiments.resolving import resolve  # noqa: E402
-from ntk_tf.models.size import step_flops  # noqa: E402
+from ntk_tf.models import shapes  # noqa: E402
 
 WORKERS = pathlib.Path(__file__).parent / "benchmark_workers"
-NAMES = {"lenet": "LeNet", "alexnet": "AlexNet"}
-INPUTS = {"lenet": (28, 28, 1), "alexnet": (224, 224, 3)}
+INPUTS = {
+    "lenet": (28, 28, 1),
+    "alexnet": (224, 224, 3),
+    "vgg11": (32, 32, 3),
+    "resnet18": (32, 32, 3),
+}
+CASES = "lenet-1,lenet-4,lenet-16,alexnet-1,alexnet-1-8,vgg11-1,resnet18-1"
+QUICK_CASES = "lenet-1,lenet-4,alexnet-1-8"
 OURS = "ntk_tf"
 #: Sides of the matrices whose product gives the machine's rate.
 SIZES = (512, 1024, 2048)
+#: Bytes of each array that is copied or summed for the bandwidth, more than caches hold.
+ARRAY = 2**28
+#: Times that a step must read or write each parameter: w in the forward pass and in the backward
+#: pass, where it is written too, and its velocity; a linearization also reads w0 in both.
+PASSES = {"standard": 5, "linearized": 7, "double_vjp": 7}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +157,40 @@ class Worker:
         return json.loads(line)
 
 
+def bandwidth() -> float:
+    """Bytes a second of main memory, the better of STREAM's copy and sum on all cores at once.
+
+    Counted are the bytes that are named, as STREAM does (McCalpin 1995), not those of a line that
+    is fetched before it is overwritten.
+    """
+    cores = devices.cores()
+    a, b, c = (np.ones((cores, ARRAY // cores // 4), np.float32) for _ in range(3))
+    ways = {2: lambda i: np.copyto(a[i], b[i]), 3: lambda i: np.add(b[i], c[i], out=a[i])}
+    best = 0.0
+    with futures.ThreadPoolExecutor(cores) as pool:
+        for arrays, way in ways.items():
+            for _ in range(3):
+                started = time.perf_counter()
+                list(pool.map(way, range(cores)))
+                best = max(best, arrays * ARRAY / (time.perf_counter() - started))
+    return best
+
+
+@contextlib.contextmanager
+def busy(processes: int):
+    """So many processes that do nothing but compute, beside every framework alike."""
+    command = [sys.executable, "-c", "while True: pass"]
+    running = [
+        subprocess.Popen(command, preexec_fn=signals.die_with_parent()) for _ in range(processes)
+    ]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
 class Benchmark:
     """The frameworks at hand, each with one process for what memory does not matter to."""
 
@@ -184,9 +235,9 @@ class Benchmark:
         """Give every (framework, problem) its turn in every round.
 
         Returns:
-            `rates`, a dictionary for each round, and by key the raw numbers of each problem.
+            `rates` and `bandwidths`, of each round, and by key the raw numbers of each problem.
         """
-        result = {"rates": []}
+        result = {"rates": [], "bandwidths": []}
         for key, (name, problem) in problems.items():
             variant = self.fastest(name, problem)
             result[key] = {"framework": name, "problem": problem, "variant": variant, "seconds": []}
@@ -200,6 +251,7 @@ class Benchmark:
         for number in range(self.rounds):
             self._status.update(f"round {number + 1} of {self.rounds}")
             result["rates"].append(self.rates())
+            result["bandwidths"].append(bandwidth())
             for key, worker in workers.items():
                 own = result[key]
                 turn = worker.turn(own["problem"], own["variant"], self.seconds)
@@ -229,13 +281,34 @@ def ratio(a: list[float], b: list[float]) -> float:
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
+def counts(problem: dict[str, Any]) -> shapes.Counts:
+    """How large the problem's network is."""
+    arch = problem["arch"]
+    return shapes.count(arch, problem["width"], problem["outputs"], problem["input"])
+
+
 def gflop(problem: dict[str, Any]) -> float:
     """What a step of the problem needs, in billions of operations."""
-    with models.shapes_only():
-        network = models.build(
-            problem["arch"], problem["width"], problem["outputs"], INPUTS[problem["arch"]]
-        )
-    return problem["batch"] * step_flops(network, problem["model"] == "linearized") / 1e9
+    linearized = problem["model"] != "standard"
+    return problem["batch"] * counts(problem).step_flops(linearized) / 1e9
+
+
+def moved(problem: dict[str, Any]) -> float:
+    """Billions of bytes that a step must read from main memory or write there.
+
+    Those of the parameters, see `PASSES`, unless caches hold all of them; activations may stay in
+    caches from layer to layer, so the bound leaves them out.
+    """
+    parameters = 4 * counts(problem).parameters
+    kept = (2 if problem["model"] == "standard" else 3) * parameters
+    return 0.0 if kept <= cache() else PASSES[problem["model"]] * parameters / 1e9
+
+
+def cache() -> int:
+    """Bytes of the largest cache; 0 where the system does not tell."""
+    folder = pathlib.Path("/sys/devices/system/cpu/cpu0/cache")
+    sizes = [path.read_text().strip() for path in folder.glob("index*/size")]
+    return max((1024 * int(size.removesuffix("K")) for size in sizes), default=0)
 
 
 def problem(arch, width, model, batch, outputs=10, compiled=False) -> dict[str, Any]:
@@ -245,6 +318,7 @@ def problem(arch, width, model, batch, outputs=10, compiled=False) -> dict[str, 
         "width": width,
         "model": model,
         "batch": batch,
+        "input": INPUTS[arch],
         "outputs": outputs,
         "compile": compiled,
     }
@@ -253,18 +327,22 @@ def problem(arch, width, model, batch, outputs=10, compiled=False) -> dict[str, 
 def title(problem: dict[str, Any]) -> str:
     """The model's name, such as `LinLeNet x4`."""
     linear = "" if problem["model"] == "standard" else "Lin"
-    return f"{linear}{NAMES[problem['arch']]} x{problem['width']}"
+    return f"{linear}{architectures.find(problem['arch']).title} x{problem['width']}"
 
 
 def compare(benchmark: Benchmark, arch, width, batch, compiled) -> dict[str, Any]:
-    """The network and its linearization in every framework; keys such as `jax linearized`."""
-    return benchmark.measure(
-        {
-            f"{name} {model}": (name, problem(arch, width, model, batch, compiled=compiled))
-            for model in ("standard", "linearized")
-            for name in benchmark.frameworks
-        }
-    )
+    """The network and its linearization in every framework; keys such as `jax linearized`.
+
+    LeNet's linearization also in ntk_tf's second way, J u as the VJP of a VJP.
+    """
+    problems = {
+        f"{name} {model}": (name, problem(arch, width, model, batch, compiled=compiled))
+        for model in ("standard", "linearized")
+        for name in benchmark.frameworks
+    }
+    if arch == "lenet":
+        problems[f"{OURS} double_vjp"] = OURS, problem(arch, width, "double_vjp", batch)
+    return benchmark.measure(problems)
 
 
 def steps_table(cases: list[dict[str, Any]], names: list[str]) -> Table:
@@ -277,13 +355,16 @@ def steps_table(cases: list[dict[str, Any]], names: list[str]) -> Table:
         *(f"{name}\nms" for name in names),
         best,
         "lin\n/std",
+        "2nd\n/lin",
         "GFLOP",
-        "share\nof rate",
+        "GB",
+        "share\nof bound",
     ]
     for column in [*columns, *(f"{name}\nMiB" for name in names)]:
         table.add_column(column, justify="right", no_wrap=True)
     for case in cases:
         rates = [max(rates.values()) for rates in case["rates"]]
+        limits = list(zip(rates, case["bandwidths"], strict=True))
         for model in ("standard", "linearized"):
             found = {name: case[f"{name} {model}"] for name in names}
             seconds = {name: own["seconds"] for name, own in found.items()}
@@ -291,8 +372,9 @@ def steps_table(cases: list[dict[str, Any]], names: list[str]) -> Table:
             ours, what = seconds[OURS], found[OURS]["problem"]
             others = [name for name in names if name != OURS]
             against = min(others, key=median.get) if others else None
-            billions = gflop(what)
-            needed = [billions * 1e9 / rate for rate in rates]
+            billions, gigabytes = gflop(what), moved(what)
+            needed = [1e9 * max(billions / rate, gigabytes / width) for rate, width in limits]
+            second = case.get(f"{OURS} double_vjp") if model == "linearized" else None
             standard = case[f"{OURS} standard"]["seconds"]
             table.add_row(
                 title(what),
@@ -300,7 +382,9 @@ def steps_table(cases: list[dict[str, Any]], names: list[str]) -> Table:
                 *(f"{1e3 * median[name]:.2f}" for name in names),
                 f"{ratio(ours, seconds[against]):.2f}" if against else "",
                 f"{ratio(ours, standard):.2f}" if model == "linearized" else "",
+                f"{ratio(second['seconds'], ours):.2f}" if second else "",
                 f"{billions:.3g}",
+                f"{gigabytes:.2g}",
                 f"{ratio(needed, ours):.0%}",
                 *(f"{own['peak_bytes'] / 2**20:,.0f}" for own in found.values()),
             )
@@ -347,7 +431,7 @@ def machine() -> dict[str, Any]:
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
     return {
         "processor": model or platform.processor(),
-        "cores": psutil.cpu_count(),
+        "cores": devices.cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": [gpu.name for gpu in tf.config.list_physical_devices("GPU")],
         "python": platform.python_version(),
@@ -356,10 +440,11 @@ def machine() -> dict[str, Any]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--cases", help="architecture-width, comma-separated")
+    parser.add_argument("--cases", help="architecture-width or architecture-width-batch, ...")
     parser.add_argument("--outputs", help="numbers of outputs for LeNet, comma-separated")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--alexnet_batch", type=int, help="8 where memory asks; --batch")
+    parser.add_argument("--load", type=int, default=0, help="busy processes beside (default: 0)")
+    parser.add_argument("--cores", type=int, help="cores of every process (default: all)")
     parser.add_argument("--rounds", type=int, help="7; 3 with --quick")
     parser.add_argument("--quick", action="store_true", help="less of everything: five minutes")
     parser.add_argument("--torch_python", default=sys.executable, help="interpreter with PyTorch")
@@ -369,18 +454,30 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     quick = args.quick
     if args.cases is None:
-        args.cases = "lenet-1,lenet-4,alexnet-1" if quick else "lenet-1,lenet-4,lenet-16,alexnet-1"
+        args.cases = QUICK_CASES if quick else CASES
     if args.outputs is None:
         args.outputs = "10,100" if quick else "10,20,50,100"
-    args.cases = [case.rsplit("-", 1) for case in args.cases.split(",") if case]
+    args.cases = [case_of(name, args.batch) for name in args.cases.split(",") if name]
     args.outputs = [int(count) for count in args.outputs.split(",") if count]
     args.rounds = args.rounds or (3 if quick else 7)
-    args.alexnet_batch = args.alexnet_batch or (8 if quick else args.batch)
     return args
+
+
+def case_of(name: str, batch: int) -> tuple[str, int, int]:
+    """Architecture, width and batch of a case such as `lenet-4` or `alexnet-1-8`."""
+    arch, width, *own = name.split("-")
+    return arch, int(width), int(own[0]) if own else batch
 
 
 def main():
     args = arguments()
+    if args.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
+    with busy(args.load):
+        run(args)
+
+
+def run(args: argparse.Namespace):
     tf.config.set_visible_devices([], "GPU")  # which are the workers'
     console = Console()
     console.width = max(110, console.width)
@@ -399,26 +496,26 @@ def main():
             )
     names = [framework.name for framework in frameworks]
     benchmark = Benchmark(frameworks, args.rounds, 0.3 if args.quick else 1.0, console)
-    record = {"machine": machine(), "versions": benchmark.versions, "cases": {}, "outputs": {}}
+    conditions = machine() | {"load": args.load}
+    record = {"machine": conditions, "versions": benchmark.versions, "cases": {}, "outputs": {}}
     console.print(record["machine"], record["versions"])
 
     def keep():
         if args.json:
             args.json.write_text(json.dumps(record, indent=1) + "\n")
 
-    for arch, width in args.cases:
-        batch = args.alexnet_batch if arch == "alexnet" else args.batch
-        case = compare(benchmark, arch, int(width), batch, args.compile)
-        record["cases"][f"{arch}-{width}"] = case
+    for arch, width, batch in args.cases:
+        case = compare(benchmark, arch, width, batch, args.compile)
+        record["cases"][f"{arch}-{width}-{batch}"] = case
         keep()
     if record["cases"]:
         console.print(steps_table(list(record["cases"].values()), names))
     for case in record["cases"].values():
         for key, own in case.items():
-            if key != "rates" and own["framework"] != OURS:
+            if key not in ("rates", "bandwidths") and own["framework"] != OURS:
                 console.print(f"{own['framework']}, {title(own['problem'])}: {own['variant']}")
     if args.outputs:
-        studies = {"alexnet": ([10, 1000], args.alexnet_batch, False)}
+        studies = {"alexnet": ([10, 1000], 8 if args.quick else args.batch, False)}
         studies["lenet"] = (args.outputs, args.batch, "pytorch" in names)
         for arch, (counts, batch, paper) in studies.items():
             study = record["outputs"][arch] = outputs_study(benchmark, arch, batch, counts, paper)
@@ -428,6 +525,8 @@ def main():
     for name in names:
         rates = [rates[name] for part in everything for rates in part["rates"]]
         console.print(f"matrix product in {name}: {statistics.median(rates) / 1e9:.0f} GFLOP/s")
+    widths = [width for part in everything for width in part["bandwidths"]]
+    console.print(f"memory: {statistics.median(widths) / 1e9:.0f} GB/s")
     benchmark.close()
 
 

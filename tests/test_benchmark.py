@@ -1,6 +1,9 @@
 import importlib.util
 import pathlib
 
+import psutil
+import pytest
+
 SCRIPT = pathlib.Path(__file__).parent.parent / "scripts" / "benchmark.py"
 spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
 benchmark = importlib.util.module_from_spec(spec)
@@ -21,11 +24,14 @@ def test_ratio_is_taken_within_rounds():
     assert benchmark.ratio([1, 2, 4], [0.5, 1, 2]) == 2
 
 
-def test_steps_table():
+def test_steps_table(monkeypatch):
+    monkeypatch.setattr(benchmark, "cache", lambda: 2**25)
     lenet = 24 * 24 * 25 * 6, 8 * 8 * 150 * 16, 256 * 120, 120 * 84, 84 * 10
     needed = 32 * 2 * (3 * sum(lenet) - lenet[0])  # at 1e9 a second: just over 40 ms
     case = {
         "rates": [{"ntk_tf": 1e9, "jax": 0.5e9}] * 3,
+        "bandwidths": [1e9] * 3,
+        "ntk_tf double_vjp": timed("ntk_tf", "double_vjp", [0.2, 0.3, 0.3]),
         "ntk_tf standard": timed("ntk_tf", "standard", [0.08, 0.1, 0.12]),
         "ntk_tf linearized": timed("ntk_tf", "linearized", [0.16, 0.2, 0.24]),
         "jax standard": timed("jax", "standard", [0.16, 0.2, 0.24]),
@@ -34,8 +40,40 @@ def test_steps_table():
     standard, linearized = cells(benchmark.steps_table([case], ["ntk_tf", "jax"]))
     gflop, share = f"{needed / 1e9:.3g}", f"{needed / 1e9 / 0.1:.0%}"
     memory = ["1,024", "1,024"]
-    assert standard == ["LeNet x1", "32", "100.00", "200.00", "0.50", "", gflop, share, *memory]
-    assert linearized[:6] == ["LinLeNet x1", "32", "200.00", "100.00", "2.00", "2.00"]
+    expected = ["LeNet x1", "32", "100.00", "200.00", "0.50", "", "", gflop, "0", share, *memory]
+    assert standard == expected
+    assert linearized[:7] == ["LinLeNet x1", "32", "200.00", "100.00", "2.00", "2.00", "1.25"]
+
+
+def test_the_bound_is_that_of_memory_where_more_time_goes_there():
+    problem = benchmark.problem("alexnet", 1, "standard", batch=8)
+    gigabytes = 5 * 4 * 57_044_810 / 1e9
+    assert benchmark.moved(problem) == pytest.approx(gigabytes)
+    case = {
+        "rates": [{"ntk_tf": 1e18}],
+        "bandwidths": [10e9],
+        **{
+            f"ntk_tf {model}": {
+                "framework": "ntk_tf",
+                "problem": problem | {"model": model},
+                "seconds": [gigabytes / 5],
+                "peak_bytes": 2**30,
+            }
+            for model in ("standard", "linearized")
+        },
+    }
+    standard, linearized = cells(benchmark.steps_table([case], ["ntk_tf"]))
+    assert standard[7:9] == ["1.1", "50%"]
+    assert linearized[7:9] == ["1.6", "70%"]
+
+
+def test_cases_and_conditions():
+    assert benchmark.case_of("lenet-4", 32) == ("lenet", 4, 32)
+    assert benchmark.case_of("alexnet-1-8", 32) == ("alexnet", 1, 8)
+    with benchmark.busy(1):
+        (child,) = psutil.Process().children()
+    assert not child.is_running()
+    assert 1e8 < benchmark.bandwidth() < 1e13
 
 
 def test_outputs_table():

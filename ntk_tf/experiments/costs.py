@@ -2,10 +2,23 @@
 
 from typing import Any
 
+from ntk_tf.data import counts
 from ntk_tf.experiments import architecture
+from ntk_tf.models.shapes import Counts
+from ntk_tf.process.speed import Speed
 
 #: Bytes of a float32.
 FLOAT = 4
+#: Seconds of a process's start, and of tracing a model.
+START, TRACING = 6.0, 3.0
+#: Of `Speed.products`, what products in a training step and in a Gram reach: measured, as all that
+#: follows, with LeNet and AlexNet on two cores of a server's CPU.
+_TRAINING, _GRAM = 1.0, 0.8
+#: Elementwise operations' time, in numbers that they would go through: of a layer with weights
+#: whatever its size, of each of its outputs, and of each parameter that is updated.
+_LAYER, _OUTPUT, _PARAMETER = 650_000, 2.0, 2.0
+#: That the linearization takes more of these: it has tangents too.
+_LINEARIZED = 1.3
 
 
 def examples(config: Any) -> tuple[int, int]:
@@ -35,3 +48,44 @@ def training_memory(config: Any, buffers: int, copies: int) -> tuple[int, float]
     number = 2 * FLOAT if config.precision == "float64" else FLOAT
     activations = copies * counts.activations * config.batch_size
     return counts.parameters, number * (buffers * counts.parameters + activations)
+
+
+def updates(config: Any, epochs: int = 1) -> int:
+    """Number of updates of a run of so many epochs."""
+    per_epoch = counts.steps_per_epoch(examples(config)[0], config.batch_size)
+    return min(epochs * per_epoch, config.max_steps or epochs * per_epoch)
+
+
+def update_seconds(config: Any, linearized: bool, speed: Speed) -> float:
+    """Time of an update in training."""
+    sizes = architecture.counts(config)
+    numbers = _LAYER * len(sizes.products) + _OUTPUT * sizes.activations * config.batch_size
+    numbers = numbers * (_LINEARIZED if linearized else 1) + _PARAMETER * sizes.parameters
+    flops = config.batch_size * sizes.step_flops(linearized)
+    precision = 2 if config.precision == "float64" else 1
+    products = flops / (_TRAINING * speed.products * speed.cores)
+    return precision * (products + numbers / speed.elements / min(1, speed.cores))
+
+
+def evaluation_seconds(sizes: Counts, linearized: bool, pictures: int, speed: Speed) -> float:
+    """Time of outputs of so many pictures."""
+    flops = (2 if linearized else 1) * sum(sizes.flops) * pictures
+    numbers = _OUTPUT * sizes.activations * pictures
+    cores = speed.cores
+    return flops / (_TRAINING * speed.products * cores) + numbers / speed.elements / cores
+
+
+def gram_seconds(sizes: Counts, pictures: int, outputs: int, speed: Speed) -> float:
+    """Time of the Gram of gradients, and of its eigenvalues.
+
+    By the operations of `ntk.contract`, of which the cheaper way counts for each layer; eigenvalues
+    take 4/3 rows^3 operations, which wait for memory.
+    """
+    rows = pictures * outputs
+    entry = sum(
+        min(2 * k * c, 2 * p * c * (p / outputs + 1) + 2 * p**2 * k / outputs**2)
+        for p, k, c in sizes.products
+    )
+    propagated = 2 * sum(sizes.flops) * rows
+    products = (entry * rows**2 / 2 + propagated) / (_GRAM * speed.products * speed.cores)
+    return products + 4 / 3 * rows**3 / (1.5 * speed.elements)

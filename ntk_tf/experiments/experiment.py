@@ -10,7 +10,26 @@ from typing import Any
 from rich.console import Console
 
 from ntk_tf import runs
+from ntk_tf.process.speed import Speed
+from ntk_tf.process.terminal import duration
 from ntk_tf.settings import Config, Options
+
+
+@dataclasses.dataclass(frozen=True)
+class Time:
+    """How long something will take.
+
+    Attributes:
+        seconds: estimated.
+        of: what takes so long, if that is not the whole run.
+    """
+
+    seconds: float
+    of: str = ""
+
+    def __str__(self):
+        """For readers, such as `12 min` or `4 s a pass`."""
+        return f"{duration(self.seconds)} {self.of}".rstrip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +43,7 @@ class Experiment:
             `options.workdir`.
         summary: its result in words, from the content and the path of result.json.
         memory: parameters, and bytes that it needs besides the pictures, of its settings.
+        time: how long it takes, of its settings and the machine's speed; None if nobody knows.
         files: patterns of what it writes besides what every run has.
         figure: module with `draw(run_dirs, output_dir)`, for several widths; empty if it has none.
         more: whether the module has `more(config, options)`, what a dry run says besides.
@@ -35,6 +55,7 @@ class Experiment:
     module: str
     summary: Callable[[Mapping[str, Any], pathlib.Path], str]
     memory: Callable[[Any], tuple[int, float]]
+    time: Callable[[Any, Speed], Time] | None = None
     files: tuple[str, ...] = ()
     figure: str = ""
     more: bool = False

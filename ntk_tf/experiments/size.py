@@ -3,14 +3,17 @@
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 
 import psutil
 from rich.console import Console
 
 from ntk_tf.catalogue import datasets
 from ntk_tf.data import counts
-from ntk_tf.experiments import EXPERIMENTS, architecture
-from ntk_tf.process import startup
+from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.experiments.experiment import Time
+from ntk_tf.process import devices, speed, startup
+from ntk_tf.process.speed import Speed
 from ntk_tf.process.terminal import say
 from ntk_tf.settings import Config, Options
 
@@ -19,12 +22,9 @@ from ntk_tf.settings import Config, Options
 JPEG_BYTES = 115_000
 #: What TensorFlow, its libraries and buffers take beside the model: measured, about 0.7 GiB.
 _RUNTIME = 0.7 * 2**30
-#: Floating-point operations a second that training attains: measured with LeNet on a core of a
-#: server's CPU; for a GPU a cautious guess, a tenth of a recent one's float32 peak.
-SPEED = {"core": 1.5e10, "gpu": 5e12}
-#: Seconds of an update that no operation accounts for, and of a process's start.
-OVERHEAD = {"core": 5e-4, "gpu": 1e-3}
-START = 12.0
+#: Nothing is measured on a GPU before TensorFlow is there: a cautious guess, a tenth of a recent
+#: one's float32 peak.
+_GPU = Speed(products=5e12, elements=2e10, cores=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +90,10 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
         "parameters": f"{size.parameters:,}",
         "memory": f"about {_gib(size.memory)}, {_gib(size.available)} available",
     }
+    gpus = devices.gpus()
+    time = run_time(config, machine(gpus))
+    if time:
+        lines["time"] = f"about {time}, {basis(gpus)}"
     if EXPERIMENTS[config.experiment].more:
         startup.import_tensorflow(config.small)
         lines |= EXPERIMENTS[config.experiment].load().more(config, options)
@@ -150,24 +154,22 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-def run_seconds(config: Config, cores: float, gpu: bool) -> float | None:
-    """Estimate the time of a training run from its number of operations.
+def machine(gpus: Sequence[str], jobs: int = 1) -> Speed:
+    """How fast each of so many runs at once computes; measured, unless it has a GPU."""
+    return _GPU if gpus else speed.measure(1 / jobs)
+
+
+def basis(gpus: Sequence[str]) -> str:
+    """What an estimate of time rests on."""
+    return "by a guess of the GPU's speed" if gpus else "by this machine's speed right now"
+
+
+def run_time(config: Config, machine: Speed) -> Time | None:
+    """Estimate how long a run takes; None where that cannot be told.
 
     Args:
         config: what is estimated.
-        cores: of the CPU, that it may use.
-        gpu: whether it has a GPU.
-
-    Returns:
-        Seconds, or None for experiments that do not train one model for some epochs.
+        machine: how fast it computes.
     """
-    if not hasattr(config, "epochs"):
-        return None
-    per_epoch = counts.steps_per_epoch(
-        config.train_examples or config.card.train, config.batch_size
-    )
-    updates = min(config.epochs * per_epoch, config.max_steps or math.inf)
-    flops = architecture.counts(config).step_flops(config.linearized)
-    kind = "gpu" if gpu else "core"
-    speed = SPEED[kind] * (1 if gpu else cores)
-    return START + updates * (OVERHEAD[kind] + config.batch_size * flops / speed)
+    time = EXPERIMENTS[config.experiment].time
+    return None if time is None else time(config, machine)

@@ -24,15 +24,20 @@ class Counts:
     Attributes:
         parameters: number of trained parameters p.
         activations: numbers in all layers' outputs, the network's input among them.
-        flops: floating-point operations of each layer that applies a kernel, in order; see
-            `size.layer_flops`.
+        products: of each layer that applies a kernel, in order, how many places it has (1 for a
+            dense layer of vectors), inputs that an output depends on, and outputs a place.
     """
 
     parameters: int = 0
     activations: int = 0
-    flops: list[int] = dataclasses.field(default_factory=list)
+    products: list[tuple[int, float, int]] = dataclasses.field(default_factory=list)
 
-    def step_flops(self, linearized: bool) -> int:
+    @property
+    def flops(self) -> list[float]:
+        """Floating-point operations of those layers; see `size.layer_flops`."""
+        return [2 * math.prod(product) for product in self.products]
+
+    def step_flops(self, linearized: bool) -> float:
         """Floating-point operations that a training step needs for one example.
 
         With F_i those of layer i, a step of the network takes
@@ -182,7 +187,7 @@ class Shapes:
         _check_activation(activation)
         biases = use_bias and self._has_biases and self.train_biases
         self.counts.parameters += (inputs + biases) * units
-        self.counts.flops.append(2 * math.prod(places) * inputs * units)
+        self.counts.products.append((math.prod(places), inputs, units))
         return self._noted((*places, units))
 
     def _noted(self, x: Shape) -> Shape:

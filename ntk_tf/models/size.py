@@ -33,8 +33,9 @@ class Call(NamedTuple):
 
 def count(model: keras.Model, input_shape: tuple[int, ...]) -> Counts:
     """How large a model is, for inputs of a shape."""
+    applied = [call for call in calls(model, input_shape) if _products(call)]
     return Counts(
-        parameters(model), activations(model, input_shape), layer_flops(model, input_shape)
+        parameters(model), activations(model, input_shape), [_factors(call) for call in applied]
     )
 
 
@@ -90,7 +91,8 @@ def step_flops(
     Returns:
         The number for one example; that of a batch is so many times as large.
     """
-    return Counts(flops=layer_flops(model, input_shape)).step_flops(linearized)
+    shape = _input_shape(model, input_shape)
+    return round(count(model, shape).step_flops(linearized))
 
 
 def calls(model: keras.Model, input_shape: tuple[int, ...]) -> list[Call]:
@@ -170,6 +172,12 @@ def _products(call: Call) -> int:
     if isinstance(layer, keras.layers.EinsumDense):
         return _numbers(call.outputs) * _contracted(layer)
     return 0
+
+
+def _factors(call: Call) -> tuple[int, float, int]:
+    """Places, inputs of an output, and outputs a place, whose product is `_products`."""
+    units = call.outputs.shape[-1]
+    return _numbers(call.outputs) // units, _products(call) / _numbers(call.outputs), units
 
 
 def _contracted(layer: keras.layers.EinsumDense) -> int:

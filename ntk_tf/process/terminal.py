@@ -88,3 +88,10 @@ def break_name(name: str, width: int) -> list[str]:
 
 def _pieces(name: str) -> list[str]:
     return re.findall(r"[^_/]*[_/]+|[^_/]+", name)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `42 s`, `12 min` or `3.4 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

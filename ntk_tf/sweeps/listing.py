@@ -7,10 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ntk_tf import runs
-from ntk_tf.experiments.size import estimate, run_seconds
-from ntk_tf.process.terminal import Name, say
+from ntk_tf.experiments.size import basis, estimate, machine, run_time
+from ntk_tf.process.terminal import Name, duration, say
 from ntk_tf.sweeps import devices
-from ntk_tf.sweeps.display import duration
 from ntk_tf.sweeps.grid import Run, Sweep
 
 
@@ -32,18 +31,19 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
     for column in table.columns[1:4]:
         column.justify = "right"
         column.no_wrap = True
+    speed = machine(gpus, jobs)
     total = memory = 0.0
     for run in sweep.runs:
         size = estimate(run.config, run.options.cache_decoded)
         finished = runs.is_finished(run.options.workdir)
-        seconds = run_seconds(run.config, devices.cores() / jobs, bool(gpus))
-        total += 0 if finished or seconds is None else seconds
+        time = run_time(run.config, speed)
+        total += 0 if finished or time is None or time.of else time.seconds
         memory = max(memory, size.memory)
         table.add_row(
             Name(run.name),
             f"{size.parameters:,}",
             f"{size.memory / 2**30:.1f} GiB",
-            "?" if seconds is None else duration(seconds),
+            "?" if time is None else str(time),
             "finished" if finished else "",
         )
     number, unit = (len(gpus), "GPU") if gpus else (devices.cores(), "core")
@@ -52,7 +52,7 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
     say(
         console,
         f"{len(sweep.runs)} runs under {sweep.runs_dir}, {jobs} at once on {place}; about"
-        f" {duration(total / jobs)} in all, by a rough count of operations",
+        f" {duration(total / jobs)} in all, {basis(gpus)}",
     )
     _warn(jobs * memory, size.available, console)
 

@@ -23,7 +23,39 @@ ALEXNET = (
     *(("conv", 384, 3, 1, 1), ("conv", 256, 3, 1, 1), ("conv", 256, 3, 1, 1), ("pool", 3, 2)),
     *(("dense", 4096), ("dense", 4096)),
 )
-NETWORKS = {"lenet": (LENET, (28, 28, 1)), "alexnet": (ALEXNET, (224, 224, 3))}
+VGG11 = tuple(
+    layer
+    for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512))
+    for layer in (*(("conv", filters, 3, 1, 1) for filters in stage), ("pool", 2, 2))
+)
+RESNET18 = (
+    ("conv", 64, 3, 1, 1),
+    *(("block", 64, 1), ("block", 64, 1), ("block", 128, 2), ("block", 128, 1)),
+    *(("block", 256, 2), ("block", 256, 1), ("block", 512, 2), ("block", 512, 1)),
+    ("mean",),
+)
+NETWORKS = {
+    "lenet": (LENET, (28, 28, 1)),
+    "alexnet": (ALEXNET, (224, 224, 3)),
+    "vgg11": (VGG11, (32, 32, 3)),
+    "resnet18": (RESNET18, (32, 32, 3)),
+}
+
+
+def convolve(x, weights, stride, padding):
+    kernel, bias = weights
+    return bias + jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def densely(x, weights):
+    kernel, bias = weights
+    return x.reshape(len(x), -1) @ kernel + bias
 
 
 def network(problem):
@@ -44,10 +76,19 @@ def network(problem):
             side = (side + 2 * padding - size) // stride + 1
         elif kind == "pool":
             side = (side - numbers[0]) // numbers[1] + 1
+        elif kind == "block":
+            filters, stride = numbers[0] * problem["width"], numbers[1]
+            add((3, 3, channels, filters))
+            add((3, 3, filters, filters))
+            if stride > 1:
+                add((1, 1, channels, filters))
+            channels = filters
+        elif kind == "mean":
+            side = 1
         else:
             inputs = channels if flat else side * side * channels
             channels, flat = add((inputs, numbers[0] * problem["width"])), True
-    add((channels, problem["outputs"]))
+    add((channels if flat else side * side * channels, problem["outputs"]))
 
     def apply(parameters, x):
         weights = iter(parameters)
@@ -56,21 +97,20 @@ def network(problem):
                 window, strides = ((1, n, n, 1) for n in numbers)
                 x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, "VALID")
                 continue
-            kernel, bias = next(weights)
-            if kind == "conv":
-                stride, padding = numbers[2:]
-                x = jax.lax.conv_general_dilated(
-                    x,
-                    kernel,
-                    (stride, stride),
-                    [(padding, padding)] * 2,
-                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                )
+            if kind == "block":
+                stride = numbers[1]
+                y = jax.nn.relu(convolve(x, next(weights), stride, 1))
+                y = convolve(y, next(weights), 1, 1)
+                x = y + (convolve(x, next(weights), stride, 0) if stride > 1 else x)
+            elif kind == "mean":
+                x = x.mean((1, 2))
+                continue
+            elif kind == "conv":
+                x = convolve(x, next(weights), *numbers[2:])
             else:
-                x = x.reshape(len(x), -1) @ kernel
-            x = jax.nn.relu(x + bias)
-        kernel, bias = next(weights)
-        return x @ kernel + bias
+                x = densely(x, next(weights))
+            x = jax.nn.relu(x)
+        return densely(x, next(weights))
 
     return apply, parameters
 

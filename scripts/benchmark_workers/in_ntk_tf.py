@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import unittest.mock
 
 import protocol
 
@@ -16,28 +17,36 @@ from ntk_tf import __version__  # noqa: E402
 from ntk_tf.experiments import network  # noqa: E402
 from ntk_tf.experiments.inputs import Inputs  # noqa: E402
 from ntk_tf.experiments.resolving import resolve  # noqa: E402
+from ntk_tf.linearization import LinearizedModel  # noqa: E402
 from ntk_tf.settings import Options  # noqa: E402
 from ntk_tf.training.loop import multi_step_function  # noqa: E402
 
 
 def configuration(problem):
-    """The training command's settings; digits have ten classes, the problem may have more."""
+    """The training command's settings; of digits only the pixels stay, resized and repeated."""
+    side, _, channels = problem["input"]
     config = resolve(
         dataset="digits",
         arch=problem["arch"],
         width=problem["width"],
-        linearized=problem["model"] == "linearized",
+        linearized=problem["model"] != "standard",
         batch_size=problem["batch"],
+        image_size=side,
+        weight_decay=5e-5,
+        schedule="step",
         train_examples=1437 // problem["batch"] * problem["batch"],
     )
-    card = dataclasses.replace(config.card, classes=problem["outputs"])
+    card = dataclasses.replace(config.card, shape=(8, 8, channels), classes=problem["outputs"])
     return dataclasses.replace(config, card=card)
 
 
 def training(problem):
     config = configuration(problem)
     inputs = Inputs(config, Options(pathlib.Path()))
-    model = network.compiled(config, inputs.steps_per_epoch, config.linearized)
+    jvp = "double_vjp" if problem["model"] == "double_vjp" else "auto"
+    way = functools.partial(LinearizedModel, jvp=jvp)
+    with unittest.mock.patch.object(network, "LinearizedModel", way):
+        model = network.compiled(config, inputs.steps_per_epoch, config.linearized)
     batches = inputs.training_batches(0)
     model.evaluate(batches.take(1), verbose=0)  # builds the metrics
     iterator, run = iter(batches), multi_step_function(model)

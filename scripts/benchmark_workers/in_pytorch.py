@@ -37,15 +37,57 @@ def alexnet(k, outputs):
     ]
 
 
+def vgg11(k, outputs):
+    layers, channels = [], 3
+    for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512)):
+        for filters in stage:
+            layers += [nn.Conv2d(channels, filters * k, 3, padding=1), nn.ReLU()]
+            channels = filters * k
+        layers.append(nn.MaxPool2d(2))
+    return [*layers, nn.Flatten(), nn.Linear(channels, outputs)]
+
+
+class Block(nn.Module):
+    """A residual block without normalization."""
+
+    def __init__(self, channels, filters, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, filters, 3, stride, 1)
+        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1)
+        self.shortcut = nn.Conv2d(channels, filters, 1, stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x):
+        """Map `[b, channels, h, w]` to `[b, filters, h / stride, w / stride]`."""
+        y = self.conv2(nn.functional.relu(self.conv1(x)))
+        return nn.functional.relu(y + self.shortcut(x))
+
+
+def resnet18(k, outputs):
+    layers, channels = [nn.Conv2d(3, 64 * k, 3, 1, 1), nn.ReLU()], 64 * k
+    for filters in (64, 128, 256, 512):
+        layers += [Block(channels, filters * k, 1 + (filters > 64))]
+        layers += [Block(filters * k, filters * k, 1)]
+        channels = filters * k
+    return [*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs)]
+
+
+NETWORKS = {
+    "lenet": (lenet, (1, 28, 28)),
+    "alexnet": (alexnet, (3, 224, 224)),
+    "vgg11": (vgg11, (3, 32, 32)),
+    "resnet18": (resnet18, (3, 32, 32)),
+}
+
+
 def network(problem, layout):
     torch.manual_seed(0)
-    layers = {"lenet": lenet, "alexnet": alexnet}[problem["arch"]]
+    layers, _ = NETWORKS[problem["arch"]]
     net = nn.Sequential(*layers(problem["width"], problem["outputs"]))
     return net.to(DEVICE, memory_format=layout)
 
 
 def batches(problem, layout, count=4):
-    shape = {"lenet": (1, 28, 28), "alexnet": (3, 224, 224)}[problem["arch"]]
+    _, shape = NETWORKS[problem["arch"]]
     for _ in range(count):
         x = torch.randn(problem["batch"], *shape)
         y = torch.eye(problem["outputs"])[torch.randint(problem["outputs"], (problem["batch"],))]

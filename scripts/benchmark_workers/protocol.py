@@ -1,7 +1,8 @@
 """How a worker of the benchmark talks to its parent: a JSON object a line, on stdin and stdout.
 
-A problem is what is timed: {"model": "standard", "linearized" or "per_output", "arch", "width",
-"batch", "outputs"}, or {"model": "product", "size"} for the product of two square matrices.
+A problem is what is timed: {"model": "standard", "linearized", "double_vjp" or "per_output",
+"arch", "width", "batch", "input", "outputs"}, or {"model": "product", "size"} for the product of
+two square matrices.
 """
 
 import gc

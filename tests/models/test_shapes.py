@@ -22,7 +22,7 @@ CASES = [
 
 def in_any_order(counts):
     """The numbers, the first layer's apart: behind a branch, a model's calls have another order."""
-    first, *others = counts.flops
+    first, *others = counts.products
     return counts.parameters, counts.activations, first, sorted(others)
 
 

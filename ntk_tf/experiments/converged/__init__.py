@@ -8,7 +8,8 @@ from typing import Any
 from ntk_tf.catalogue import paper
 from ntk_tf.data import counts
 from ntk_tf.experiments import architecture, costs
-from ntk_tf.experiments.experiment import Experiment, accuracies
+from ntk_tf.experiments.experiment import Experiment, Time, accuracies
+from ntk_tf.process.speed import Speed
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
 from ntk_tf.settings.setting import Condition, integer, optional, real, setting, several
@@ -103,11 +104,19 @@ def memory(config: Converged) -> tuple[int, float]:
     return sizes.parameters, costs.FLOAT * numbers + 3 * 8 * rows**2
 
 
+def time(config: Converged, speed: Speed) -> Time:
+    """That of a pass, J u and J^T r over all pictures; how many it takes nobody knows before."""
+    sizes, pictures = architecture.counts(config), sum(costs.examples(config))
+    both = costs.evaluation_seconds(sizes, True, 2 * pictures, speed)
+    return Time(both, f"a pass, of at most {config.max_passes:,}")
+
+
 EXPERIMENT = Experiment(
     "converged",
     Converged,
     "ntk_tf.experiments.converged.run",
     summary,
     memory,
+    time,
     files=("weight_decays.*",),
 )

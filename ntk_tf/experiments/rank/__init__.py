@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ntk_tf.experiments import architecture, costs
-from ntk_tf.experiments.experiment import Experiment, accuracies
+from ntk_tf.experiments.experiment import Experiment, Time, accuracies
+from ntk_tf.process.speed import Speed
 from ntk_tf.runs import number
 from ntk_tf.settings import SettingError, groups
 from ntk_tf.settings.setting import (
@@ -111,12 +112,20 @@ def memory(config: Rank) -> tuple[int, float]:
     return parameters, costs.FLOAT * parameters + grams * 8 * config.rows**2
 
 
+def time(config: Rank, speed: Speed) -> Time:
+    """The Gram's and its eigenvalues'."""
+    sizes = architecture.counts(config)
+    gram = costs.gram_seconds(sizes, config.examples, config.num_classes, speed)
+    return Time(costs.START + 2 * costs.TRACING + gram)
+
+
 EXPERIMENT = Experiment(
     "rank",
     Rank,
     "ntk_tf.experiments.rank.run",
     summary,
     memory,
+    time,
     files=("rank.json", "spectrum.npz", "spectra.*", "effective_rank.*"),
     figure="ntk_tf.experiments.rank.figure",
 )

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from ntk_tf.experiments import costs
-from ntk_tf.experiments.experiment import Experiment, accuracies
+from ntk_tf.experiments import architecture, costs
+from ntk_tf.experiments.experiment import Experiment, Time, accuracies
+from ntk_tf.process.speed import Speed
 from ntk_tf.settings import groups
 from ntk_tf.settings.setting import TRUE_OR_FALSE, setting
 
@@ -38,6 +39,20 @@ def memory(config: Train) -> tuple[int, float]:
     return costs.training_memory(config, buffers, copies)
 
 
+def time(config: Train, speed: Speed) -> Time:
+    """The updates', the tests' after every epoch, and the last evaluation's."""
+    sizes, (train, test) = architecture.counts(config), costs.examples(config)
+    total = costs.updates(config, config.epochs)
+    tests = -(-total // costs.updates(config)) * test
+    return Time(
+        costs.START
+        + 2 * costs.TRACING
+        + config.pretrain_steps * costs.update_seconds(config, False, speed)
+        + total * costs.update_seconds(config, config.linearized, speed)
+        + costs.evaluation_seconds(sizes, config.linearized, tests + train + test, speed)
+    )
+
+
 EXPERIMENT = Experiment(
-    "train", Train, "ntk_tf.experiments.train.run", accuracies, memory, keeps_inputs=True
+    "train", Train, "ntk_tf.experiments.train.run", accuracies, memory, time, keeps_inputs=True
 )

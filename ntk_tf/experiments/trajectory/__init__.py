@@ -5,8 +5,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ntk_tf.experiments import costs
-from ntk_tf.experiments.experiment import Experiment
+from ntk_tf.experiments import architecture, costs
+from ntk_tf.experiments.experiment import Experiment, Time
+from ntk_tf.process.speed import Speed
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
 from ntk_tf.settings.setting import integer, optional, positions, setting
@@ -58,12 +59,27 @@ def memory(config: Trajectory) -> tuple[int, float]:
     return costs.training_memory(config, 8, 5)
 
 
+def time(config: Trajectory, speed: Speed) -> Time:
+    """The updates', of both models, and those of measuring their distance."""
+    sizes, total = architecture.counts(config), costs.updates(config)
+    both = sum(costs.update_seconds(config, linearized, speed) for linearized in (False, True))
+    measured = config.distance_examples * max(10, total // config.distance_every)
+    return Time(
+        costs.START
+        + 4 * costs.TRACING
+        + config.pretrain_steps * costs.update_seconds(config, False, speed)
+        + total * both
+        + 2 * costs.evaluation_seconds(sizes, True, measured, speed)
+    )
+
+
 EXPERIMENT = Experiment(
     "trajectory",
     Trajectory,
     "ntk_tf.experiments.trajectory.run",
     summary,
     memory,
+    time,
     files=("trajectories.*", "trajectory.json", "kernel.csv", "distances.*"),
     figure="ntk_tf.experiments.trajectory.figure",
     keeps_inputs=True,
