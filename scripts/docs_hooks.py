@@ -27,6 +27,8 @@ FOLDERS = (
     *("figure2", "figure3", "figure4", "figure5", "kernel_movement"),
     "moment_of_linearization",
 )
+#: Those with runs of Table 1.
+TRAINED = ("figure3", "figure4")
 #: Pictures that were drawn when the runs' trajectories were still there.
 PICTURES = ("figure2/trajectories.png", "kernel_movement/trajectories.png")
 
@@ -40,9 +42,7 @@ def on_pre_build(config):
     for name in FOLDERS:
         write.write(RESULTS / name, reports / name)
     write.write(RESULTS, reports / "results")
-    trained = [
-        r for name in ("figure3", "figure4") for r in collect.read(RESULTS / name).of("train")
-    ]
+    trained = [r for name in TRAINED for r in collect.read(RESULTS / name).of("train")]
     (reports / "figure2" / "distances.md").write_text(_distances(RESULTS / "figure2"))
     (reports / "table1.md").write_text(table1.table(grouping.studies(trained)).markdown())
 

@@ -8,7 +8,7 @@ memory of the paper.
 """
 
 
-def cnn_v(layers, inputs, num_classes: int, *, depth: int = 4):
+def cnn_v(layers, inputs, num_classes: int, *, depth: int = 4, channels: int = 1024):
     """CNN-V's outputs; there are no biases.
 
     Args:
@@ -17,6 +17,7 @@ def cnn_v(layers, inputs, num_classes: int, *, depth: int = 4):
         num_classes: L.
         depth: number of layers with weights, the dense one included; at least 2. The source has 3,
             4, 6, 11 and 21.
+        channels: of the convolutions, at width 1.
 
     Returns:
         `[b, L]`.
@@ -24,11 +25,11 @@ def cnn_v(layers, inputs, num_classes: int, *, depth: int = 4):
     Raises:
         ValueError: for a smaller depth.
     """
-    x = layers.flatten(_convolutions(layers, inputs, depth), name="flatten")
+    x = layers.flatten(_convolutions(layers, inputs, depth, channels), name="flatten")
     return layers.outputs(x, num_classes, use_bias=False)
 
 
-def cnn_gap(layers, inputs, num_classes: int, *, depth: int = 4):
+def cnn_gap(layers, inputs, num_classes: int, *, depth: int = 4, channels: int = 1024):
     """CNN-GAP's outputs; there are no biases.
 
     Args:
@@ -36,6 +37,7 @@ def cnn_gap(layers, inputs, num_classes: int, *, depth: int = 4):
         inputs: see `cnn_v`.
         num_classes: L.
         depth: see `cnn_v`.
+        channels: see `cnn_v`.
 
     Returns:
         `[b, L]`.
@@ -43,16 +45,18 @@ def cnn_gap(layers, inputs, num_classes: int, *, depth: int = 4):
     Raises:
         ValueError: for a smaller depth.
     """
-    x = layers.global_average_pool(_convolutions(layers, inputs, depth), name="average_pool")
+    x = layers.global_average_pool(
+        _convolutions(layers, inputs, depth, channels), name="average_pool"
+    )
     return layers.outputs(x, num_classes, use_bias=False)
 
 
-def _convolutions(layers, x, depth: int):
+def _convolutions(layers, x, depth: int, channels: int):
     if depth < 2:
         raise ValueError(f"depth={depth}: must be at least 2")
     for i in range(1, depth):
         x = layers.conv(
-            *(x, 1024, 3),
+            *(x, channels, 3),
             padding=1,
             activation="relu",
             use_bias=False,

@@ -1,7 +1,7 @@
 """Wide residual networks without batch normalization, as of Lee et al. (2019)."""
 
 
-def wrn(layers, inputs, num_classes: int, *, blocks: int = 1):
+def wrn(layers, inputs, num_classes: int, *, blocks: int = 1, channels: int = 1024):
     """The outputs of a wide residual network.
 
     The layers are those of neural-tangents' README; that all have 1,024 channels, and one block a
@@ -14,6 +14,7 @@ def wrn(layers, inputs, num_classes: int, *, blocks: int = 1):
         inputs: pictures `[b, h, w, c]`; 32x32 in the source.
         num_classes: L.
         blocks: number of residual blocks in each of the three groups.
+        channels: of all convolutions, at width 1.
 
     Returns:
         `[b, L]`.
@@ -25,7 +26,7 @@ def wrn(layers, inputs, num_classes: int, *, blocks: int = 1):
         raise ValueError(f"blocks={blocks}: must be at least 1")
 
     def conv(x, strides, name):
-        return layers.conv(x, 1024, 3, strides, "same", name=name)
+        return layers.conv(x, channels, 3, strides, "same", name=name)
 
     def block(x, strides, changes, name):
         y = layers.activation(x, "relu", name=f"{name}_relu1")

@@ -1,5 +1,7 @@
 """The command line of a sweep: which runs it stands for, and what is refused."""
 
+import dataclasses
+import io
 import os
 import pathlib
 import re
@@ -8,8 +10,11 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from ntk_tf import cli
+from ntk_tf.experiments import size
+from ntk_tf.reporting import paper
 from ntk_tf.settings import SettingError
 from ntk_tf.sweeps import devices, listing
 
@@ -47,8 +52,33 @@ def test_flagfile_is_read_by_the_program_that_it_names(path):
 @pytest.mark.parametrize("path", FLAGS, ids=lambda path: path.stem)
 def test_flagfile_says_what_to_expect(path):
     comments = "\n".join(line for line in path.read_text().splitlines() if line[:1] == "#")
-    assert "Expected time" in comments
+    expected = comments.partition("Expected time")[2]
+    assert re.search("(second|minute|hour)s?[ ,;.]", expected)
     assert "paper" in comments
+
+
+@pytest.mark.parametrize("entry", paper.numbers()["table1_test_accuracy"][4:8])
+def test_flagfile_opens_with_the_sources_number(entry):
+    texts = [p.read_text() for p in FLAGS if f"table1_{entry['arch']}" in p.stem]
+    assert texts
+    for text in texts:
+        assert all(str(entry[side]) in text for side in ("standard", "linearized")) or (
+            "those of its Figure 3(b)" in text.replace("\n# ", " ")
+        )
+
+
+@pytest.mark.parametrize("path", FLAGS, ids=lambda path: path.stem)
+def test_flagfile_passes_a_dry_run(path):
+    """Of its largest run, whose network is built without weights."""
+    if f"ntk_tf.main --flagfile=flags/{path.stem}" in path.read_text():
+        assert size.estimate(cli.parse(["main", f"--flagfile={path}"]).config).parameters > 0
+        return
+    found = sweep(f"--flagfile={path}")
+    screen = io.StringIO()
+    largest = dataclasses.replace(found, runs=found.runs[-1:])
+    listing.describe(largest, 1, ["0"], Console(file=screen, width=300))
+    assert found.runs[-1].name in screen.getvalue()
+    assert "1 runs under" in screen.getvalue()
 
 
 def test_paper_sweeps_have_the_papers_size():
