@@ -14,7 +14,10 @@ from ntk_tf.reporting import collect, summary, write
 from ntk_tf.settings import SettingError
 
 #: Columns that only runs fill.
-_OURS = ("run", "test", "standard", "linearized", "converged_test", "linearized_test")
+_OURS = (
+    *("run", "test", "standard", "linearized"),
+    *("converged_test", "linearized_test", "kernel_test"),
+)
 
 
 def main() -> int:

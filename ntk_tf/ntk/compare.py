@@ -19,12 +19,13 @@ def kernel_movement(
 
     Returns:
         `relative_change` = ||Theta_t - Theta_0|| / ||Theta_0|| and `cosine` = <Theta_t, Theta_0> /
-        (||Theta_t|| ||Theta_0||), Frobenius over all entries; `label_alignment`, the centered
-        alignment of sum_l Theta_t[i,l,j,l] with Y Y^T.
+        (||Theta_t|| ||Theta_0||), Frobenius over all entries; `cka`, the same after centering;
+        `label_alignment`, the centered alignment of sum_l Theta_t[i,l,j,l] with Y Y^T.
     """
     return {
         "relative_change": relative_change(kernel, at_start),
         "cosine": cosine(kernel, at_start),
+        "cka": cka(kernel, at_start),
         "label_alignment": centered_alignment(np.einsum("iljl->ij", kernel), targets @ targets.T),
     }
 
@@ -172,9 +173,13 @@ def centered_alignment(a: np.ndarray, b: np.ndarray) -> float:
     Returns:
         A number between -1 and 1; at least 0 for positive semidefinite kernels.
     """
-    centering = np.eye(len(a)) - 1 / len(a)
-    a, b = centering @ a @ centering, centering @ b @ centering
-    return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+    return cosine(_centered(a), _centered(b))
+
+
+def _centered(matrix: np.ndarray) -> np.ndarray:
+    """H K H, H = I - 1 1^T / n."""
+    matrix = matrix - matrix.mean(axis=0)
+    return matrix - matrix.mean(axis=1, keepdims=True)
 
 
 def _matrix(kernel: np.ndarray) -> np.ndarray:

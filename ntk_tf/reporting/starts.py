@@ -41,12 +41,13 @@ def table(name: str, heading: str, records: Sequence[Record]) -> Table:
     return Table(name, heading, COLUMNS, rows, NOTE)
 
 
-def draw(table: Table, path: pathlib.Path) -> None:
-    """Draw test accuracy against the updates before the linearization, a colour a width.
+def draw(table: Table, path: pathlib.Path, models: Sequence[tuple[str, str]] = _MODELS) -> None:
+    """Draw test accuracy against the network's updates before, a colour a width.
 
     Args:
-        table: of `table`.
+        table: with columns `width`, `updates`, and `KEY_test` for each model.
         path: of the files, without ending.
+        models: keys and titles of a linear model, dashed, and of the network.
     """
     widths = sorted({row["width"] for row in table.rows})
     colours = plots.shades(widths)
@@ -54,7 +55,7 @@ def draw(table: Table, path: pathlib.Path) -> None:
         figure, axis = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
         for width in widths:
             rows = [row for row in table.rows if row["width"] == width]
-            for (key, title), style in zip(_MODELS, (True, False), strict=True):
+            for (key, title), style in zip(models, (True, False), strict=True):
                 found = [(r["updates"], r[f"{key}_test"]) for r in rows if f"{key}_test" in r]
                 if found:
                     axis.plot(

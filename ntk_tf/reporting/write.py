@@ -5,6 +5,7 @@ import functools
 import pathlib
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ntk_tf import runs
 from ntk_tf.experiments import EXPERIMENTS
@@ -173,6 +174,24 @@ def _end_section(
     return dataclasses.replace(section, table=table, figures=[figure], more=[runs_table])
 
 
+def _kernel_sections(
+    name: str, together: Sequence[Study], details: dict[str, Any], output_dir: pathlib.Path
+) -> list[Section]:
+    """A section of regressions with kernels, where there are any."""
+    from ntk_tf.reporting import kernels, starts
+
+    first, name = together[0], f"{name}_regression"
+    title = f"Regression with the kernel: {first.model_title} on {first.data_title}"
+    table = kernels.table(name, title, together)
+    if not table.rows:
+        return []
+    figures, path = [], output_dir / "figures" / name
+    if len({row["settings"] for row in table.rows}) == 1:
+        starts.draw(table, path, kernels.CURVES)
+        figures = [Figure(path, "Test accuracy against the network's updates")]
+    return [Section(title, table, figures, "", [], details)]
+
+
 def _measured_sections(
     experiment: str,
     found: Found,
@@ -199,6 +218,8 @@ def _measured_sections(
         if experiment == "converged":
             section = _end_section(section, together, trained, output_dir)
         sections.append(section)
+        if experiment == "rank":
+            sections += _kernel_sections(name, together, details, output_dir)
     return sections
 
 

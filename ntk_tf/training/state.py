@@ -71,7 +71,9 @@ class State:
         found = checkpoint.restore(self.directory, needed, self._fingerprint)
         if found is None:
             return 0
-        assign(self.variables, found.arrays, self.directory)
+        # An earlier version may have had fewer records; the last ones then stay as they are.
+        count = max(len(found.arrays), self._live)
+        assign(self.variables[:count], found.arrays, self.directory)
         parts = found.meta.get("seconds_in", {})  # absent before version 0.2
         self.history = History(found.meta["tables"], found.meta["seconds"], parts)
         return found.step

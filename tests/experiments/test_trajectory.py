@@ -67,7 +67,8 @@ def test_outputs_start_bit_identical_and_part(finished):
 def test_ends_where_the_train_experiment_ends(finished, tmp_path):
     """Same order, same updates: both models' weights are those of --experiment=train."""
     pair = final_arrays(finished[0])
-    weights = [value for _, value in sorted(pair.items())]
+    records = ("/records", "/last_kernel")
+    weights = [value for name, value in sorted(pair.items()) if not name.endswith(records)]
     for linearized in (False, True):
         train = {k: v for k, v in SETTINGS.items() if "distance" not in k}
         run_dir = tmp_path / str(linearized)
@@ -81,8 +82,14 @@ def test_ends_where_the_train_experiment_ends(finished, tmp_path):
 
 def test_kernel_movement_file(finished):
     with open(finished[0] / "kernel.csv") as file:
-        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        rows = [{k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(file)]
     assert [row["step"] for row in rows] == [0, 10, 20]
+    assert np.isnan(rows[0]["velocity"])
+    assert rows[1]["velocity"] == pytest.approx((1 - rows[1]["cosine"]) / 10)
+    angles = [np.arccos(c) for c in (rows[1]["cosine"], rows[2]["cosine"])]
+    assert rows[2]["velocity"] >= (1 - np.cos(angles[1] - angles[0])) / 10
+    assert rows[0]["cka"] == pytest.approx(1)
+    assert 0 < rows[2]["cka"] < 1
     assert rows[0]["relative_change"] == 0
     assert rows[0]["cosine"] == pytest.approx(1)
     assert rows[2]["relative_change"] > 0.01

@@ -85,4 +85,6 @@ def test_movement_of_a_kernel(rng):
     assert found["relative_change"] == pytest.approx(
         np.sqrt(np.sum((a - b) ** 2) / np.sum(b**2)), rel=1e-12
     )
+    x, y = centered(a.reshape(18, 18)), centered(b.reshape(18, 18))
+    assert found["cka"] == pytest.approx(angle(x, y), rel=1e-12)
     assert found["label_alignment"] == compare.label_alignment(a, labels)

@@ -1,5 +1,7 @@
 """Every kind of kernel against the einsum of the full one, for one and two sets."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -47,17 +49,17 @@ KINDS = {
     "vector": (lambda full: np.einsum("iljm,l,m->ij", full, VECTOR, VECTOR), VECTOR),
 }
 
-ONE_SET, TWO_SETS = ("trace", "diagonal", "vector"), ("trace", "diagonal", "sum", "number")
+FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
 
 
 def check(name, rng, precision, tolerance):
+    """Every kind, of one set and of two."""
     keras.utils.set_random_seed(1)
     model, shape = MODELS[name]()
     x, x2 = (rng.standard_normal((n, *shape)).astype(keras.config.floatx()) for n in (5, 3))
     for second in (None, x2):
         full = ntk.gram(model, x, second, precision=precision)
-        for kind in ONE_SET if second is None else TWO_SETS:
-            of, outputs = KINDS[kind]
+        for kind, (of, outputs) in KINDS.items():
             found, truth = ntk.gram(model, x, second, outputs, precision=precision), of(full)
             assert found.shape == truth.shape, kind
             assert np.abs(found - truth).max() <= tolerance * np.abs(truth).max(), kind
@@ -68,9 +70,29 @@ def test_kinds_are_sums_of_the_full_kernel(name, rng, float64):
     check(name, rng, "float64", 1e-12)
 
 
-@pytest.mark.parametrize("name", ["lenet", "own"])
+@pytest.mark.parametrize("name", MODELS)
 def test_kinds_in_float32(name, rng):
     check(name, rng, "float32", 1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_trace_is_that_of_neural_tangents(precision, request):
+    """Frozen by fixtures/make_neural_tangents_traces.py."""
+    if precision == "float64":
+        request.getfixturevalue("float64")
+    with np.load(FIXTURES / "neural_tangents.npz") as file:
+        arrays = {name: array.astype(precision) for name, array in file.items()}
+    model = keras.Sequential([keras.Input((8, 8, 2)), layers.Conv2D(4, 3, activation="relu")])
+    model.add(layers.MaxPooling2D(2))
+    model.add(layers.Flatten())
+    model.add(layers.Dense(6, "relu"))
+    model.add(layers.Dense(5))
+    for i, weight in enumerate(model.trainable_weights):
+        weight.assign(arrays[f"weight{i}"])
+    tolerance = 1e-6 if precision == "float32" else 1e-12
+    for name, second in (("one", None), ("two", arrays["x2"])):
+        found = ntk.gram(model, arrays["x"], second, "trace", precision=precision)
+        assert np.abs(found - arrays[name]).max() <= tolerance * np.abs(arrays[name]).max()
 
 
 @pytest.mark.parametrize("outputs", ["trace", "diagonal"])

@@ -1,4 +1,4 @@
-"""Converged linearizations beside network and SGD; linearizations of trained networks."""
+"""Converged linearizations beside network and SGD; linearizations and kernels after training."""
 
 import pytest
 from written_runs import fake, rows
@@ -63,6 +63,35 @@ def test_moments_of_linearization(tmp_path):
     widths = rows(tmp_path / "out/tables/figure3_lenet_mnist.csv")
     ours = [(r["model"], r["test"]) for r in widths if r["test"]]
     assert ours == [("linearized LeNet", "94.5")]
+
+
+def test_kernels_before_and_after_training(tmp_path):
+    for updates in (7, 70):
+        for seed in (0, 1):
+            regressed = [
+                {"of": "kernel", "updates": 0, "test_accuracy": 0.5 + 0.1 * seed},
+                {"of": "kernel", "updates": updates, "test_accuracy": 0.6 + 0.1 * seed},
+            ]
+            for row in regressed:
+                row |= {"train_accuracy": 1, "test_accuracy_without_ridge": 0.25}
+            network = {"of": "network", "updates": updates}
+            regressed.append(network | {"train_accuracy": 0.9, "test_accuracy": updates / 100})
+            content = {"accuracies": regressed, "effective_rank": 2.0, "rows": 5, "width": 1}
+            folder = fake(
+                tmp_path / "runs",
+                **{"experiment": "rank", "dataset": "mnist", "seed": seed},
+                **{"pretrain_steps": updates, "kernel_regression": True},
+                more=content,
+            )
+            runs.write_json(folder / "rank.json", content)
+    write.write(tmp_path / "runs", tmp_path / "out")
+    found = rows(tmp_path / "out/tables/rank_lenet_MNIST_regression.csv")
+    assert [(r["updates"], r["seeds"]) for r in found] == [("0", "2"), ("7", "2"), ("70", "2")]
+    assert [r["kernel_test"] for r in found] == ["55.0", "65.0", "65.0"]
+    assert [r["kernel_test_std"] for r in found] == ["7.0711"] * 3
+    assert [r["kernel_plain_test"] for r in found] == ["25.0"] * 3
+    assert [r["network_test"] for r in found] == ["", "7.0", "70.0"]
+    assert (tmp_path / "out/figures/rank_lenet_MNIST_regression.svg").stat().st_size > 5000
 
 
 def test_missing_training_before_is_named(tmp_path):

@@ -13,16 +13,21 @@ from ntk_tf.plots import COLOURS, LINEARIZATION, NETWORK, plt
 SIDES = {"linearized": LINEARIZATION, "standard": NETWORK}
 _KERNEL: dict[str, tuple[str, dict[str, Any]]] = {
     "cosine": ("kernel: cosine with the first", {"color": COLOURS[4], "linestyle": "-"}),
+    "cka": ("CKA with the first", {"color": COLOURS[5], "linestyle": "-."}),
     "label_alignment": ("alignment with labels", {"color": COLOURS[3], "linestyle": ":"}),
     "relative_change": ("relative change", {"color": COLOURS[6], "linestyle": "--"}),
 }
 OUTPUT_COLUMNS = ("width", "seed", "step", "picture", "class", "network", "linearization")
-_LABELS = {"step": "output of the correct class", "kernel": "kernel"}
+_LABELS = {
+    "step": "output of the correct class",
+    "kernel": "kernel",
+    "velocity": "kernel velocity, per update",
+}
 DISTANCE_COLUMNS = ("width", "seed", "step", "relative_distance", "distance", "movement")
 
 
 def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
-    """Draw `trajectories`: a panel a run, and below it its kernel's movement.
+    """Draw `trajectories`: a panel a run, and below it its kernel's movement and velocity.
 
     For several runs also `distances`, of each width against the number of updates. What is drawn
     is beside each figure as `.csv`.
@@ -45,7 +50,7 @@ def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
     """The outputs and kernels of all runs, a row of panels a seed where there are several."""
     seeds, widths = ({content[name] for content in contents} for name in ("seed", "width"))
     columns = min(5, len(widths) if len(seeds) > 1 else len(contents))
-    parts = {"step": _draw_outputs, "kernel": _draw_kernel}
+    parts = {"step": _draw_outputs, "kernel": _draw_kernel, "velocity": _draw_velocity}
     parts = {k: drawn for k, drawn in parts.items() if any(len(c.get(k, ())) for c in contents)}
     each = len(parts)
     rows = each * -(-len(contents) // columns)
@@ -91,7 +96,8 @@ def _read(run_dir: pathlib.Path) -> dict[str, Any]:
         if content:
             _check_outputs(content, path)
         return content | {
-            "kernel": _read_kernel(run_dir / "kernel.csv"),
+            "kernel": (kernel := _read_kernel(run_dir / "kernel.csv")),
+            "velocity": [row for row in kernel if row["velocity"] > 0],
             "width": int(settings["width"]),
             "seed": int(settings["seed"]),
             "target": 1.0 if settings.get("loss", "l2") == "l2" else None,
@@ -131,9 +137,14 @@ def _read_kernel(path: pathlib.Path) -> list[dict[str, float]]:
     """The rows of a kernel.csv; none where there is no file."""
     if not path.exists():
         return []
+    added = ("cka", "velocity")  # absent before version 0.2; the first row has no velocity
     names = ("step", "relative_change", "cosine", "label_alignment")
     with open(path, newline="") as file:
-        return [{name: float(row[name]) for name in names} for row in csv.DictReader(file)]
+        return [
+            {name: float(row[name]) for name in names}
+            | {name: float(row.get(name) or "nan") for name in added}
+            for row in csv.DictReader(file)
+        ]
 
 
 def _draw_outputs(axis: plt.Axes, content: Mapping[str, Any]) -> None:
@@ -173,6 +184,15 @@ def _draw_kernel(axis: plt.Axes, content: Mapping[str, Any]) -> None:
     change.spines["right"].set_visible(True)
     change.set_ylim(bottom=0)
     axis.margins(x=0.01)
+
+
+def _draw_velocity(axis: plt.Axes, content: Mapping[str, Any]) -> None:
+    """The kernel's velocity between each measurement and the one before."""
+    rows = content["velocity"]
+    steps, values = [row["step"] for row in rows], [row["velocity"] for row in rows]
+    axis.plot(steps, values, color=COLOURS[4], marker="o", markersize=2.5, linewidth=1)
+    axis.set_ylim(bottom=0)
+    axis.set_xlim(0, 1.01 * steps[-1])
 
 
 def _output_handles(contents: Sequence[Mapping[str, Any]]) -> list[plt.Line2D]:

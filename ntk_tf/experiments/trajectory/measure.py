@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ntk_tf import ntk
 from ntk_tf.experiments.trajectory.pair import Pair, relative_distance
-from ntk_tf.ntk.compare import kernel_movement
+from ntk_tf.ntk.compare import kernel_movement, velocity
 from ntk_tf.training.loop import Plan
 
 
@@ -59,7 +59,18 @@ class Distance:
 
 
 class KernelMovement:
-    """How far the network's kernel has moved; see `ntk.compare.kernel_movement`."""
+    """How far the network's kernel has moved; see `ntk.compare.kernel_movement`.
+
+    And how fast: its velocity since the last measurement, per update.
+
+    Args:
+        pair: both models.
+        pictures: n inputs.
+        targets: theirs, `[n, L]`.
+        steps: after which it is measured.
+        rows: what has been measured.
+        last: the kernel measured last, `[n, L, n, L]`; zeros before the first.
+    """
 
     def __init__(
         self,
@@ -68,9 +79,10 @@ class KernelMovement:
         targets: np.ndarray,
         steps: frozenset[int],
         rows: list[dict[str, Any]],
+        last: keras.Variable,
     ):
         self.pair, self.pictures, self.targets = pair, pictures, targets
-        self.steps, self.rows = steps, rows
+        self.steps, self.rows, self.last = steps, rows, last
 
     def prepare(self) -> None:
         """Compute the kernel at the start: the base is at w0 also when a run goes on."""
@@ -78,9 +90,14 @@ class KernelMovement:
         self.at_start = np.asarray(ntk.gram(self.pair.linearized.base, self.pictures))
 
     def measure(self, step: int) -> dict[str, float]:
-        """The kernel now, compared with that at the start."""
+        """The kernel now, compared with that at the start and with the last one."""
         now = np.asarray(self.kernel(self.pictures))
-        return kernel_movement(now, self.at_start, self.targets)
+        values = kernel_movement(now, self.at_start, self.targets)
+        last = self.last.numpy()
+        if last.any():
+            values["velocity"] = velocity(last, now, step - self.rows[-1]["step"])
+        self.last.assign(now)
+        return values
 
 
 class Measure(keras.callbacks.Callback):

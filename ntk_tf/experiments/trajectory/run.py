@@ -9,6 +9,7 @@ pictures is measured, and on request the movement of the network's kernel.
 import time
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
@@ -36,7 +37,7 @@ from ntk_tf.training.loop import Plan, train
 from ntk_tf.training.progress import ShowProgress
 from ntk_tf.training.state import State, changing_variables
 
-KERNEL_COLUMNS = ("step", "relative_change", "cosine", "label_alignment")
+KERNEL_COLUMNS = ("step", "relative_change", "cosine", "cka", "label_alignment", "velocity")
 
 
 def run(config: Trajectory, options: Options, console: Console) -> dict[str, Any]:
@@ -105,8 +106,9 @@ class _Trajectory:
             *changing_variables(self.pair.standard, []),
             *changing_variables(self.pair.linearized, fixed),
         ]
-        place = options.workdir / "checkpoint"
-        self.state = State(place, variables, fixed, [self.pair.records])
+        self.last_kernel = self._no_kernel() if config.kernel_every else None
+        records = [r for r in (self.pair.records, self.last_kernel) if r is not None]
+        self.state = State(options.workdir / "checkpoint", variables, fixed, records)
 
     def run(self, began: float) -> dict[str, Any]:
         """Train to the end and write everything down; `began` is when the run did."""
@@ -172,6 +174,12 @@ class _Trajectory:
         count = self.total // config.record_every + 1
         return Pair(standard, linearized, self._pictures(self.chosen), count, config.record_every)
 
+    def _no_kernel(self) -> keras.Variable:
+        """Room for the kernel that was measured last; see `measure.KernelMovement`."""
+        n = min(self.config.kernel_examples, len(self.inputs.source.test))
+        zeros = np.zeros((n, self.config.num_classes) * 2)
+        return keras.Variable(zeros, dtype="float64", trainable=False, name="last_kernel")
+
     def _pauses(self) -> frozenset[int]:
         """Updates after which something is measured between the graph's executions."""
         return self._distance_steps() | self._kernel_steps()
@@ -188,12 +196,14 @@ class _Trajectory:
         pictures = self._pictures(slice(0, config.distance_examples))
         distance = Distance(self.pair, pictures, self._distance_steps(), table("distance"))
         found: list[Distance | KernelMovement] = [distance]
-        if config.kernel_every:
+        if self.last_kernel is not None:
             first = slice(0, config.kernel_examples)
             targets = self.inputs.wanted(self.inputs.source.test.labels[first])
-            pictures = self._pictures(first).numpy()
+            pictures, steps = self._pictures(first).numpy(), self._kernel_steps()
             found.append(
-                KernelMovement(self.pair, pictures, targets, self._kernel_steps(), table("kernel"))
+                KernelMovement(
+                    self.pair, pictures, targets, steps, table("kernel"), self.last_kernel
+                )
             )
         return Measure(self.pair, found, plan)
 
