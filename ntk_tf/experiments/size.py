@@ -127,10 +127,11 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
     for name, value in lines.items():
         say(console, f"{name:20}{value}")
     if size.memory > size.available:
+        names = [f"--{name}" for name in _decisive(config)]
         say(
             console,
             f"warning: this needs about {_gib(size.memory)} of memory and the machine has"
-            f" {_gib(size.available)}; a smaller --batch_size or --width needs less",
+            f" {_gib(size.available)}; a smaller {' or '.join(names) or 'network'} needs less",
         )
 
 
@@ -149,11 +150,7 @@ def out_of_memory(config: Config, options: Options, error: Exception) -> str:
     if gpus:
         peak = tf.config.experimental.get_memory_info(gpus[0].name)["peak"]
         place = f"{_gib(peak)} of the GPU's memory were in use; {place}"
-    helps = [
-        f"a smaller --{name} than {getattr(config, name)}"
-        for name in ("batch_size", "width", "examples")
-        if hasattr(config, name) and (name != "examples" or not hasattr(config, "batch_size"))
-    ]
+    helps = [f"a smaller --{name} than {getattr(config, name)}" for name in _decisive(config)]
     if getattr(config, "precision", None) == "float64":
         helps.append("--precision=float32")
     if config.card.photographs and not datasets.is_own(config.dataset):
@@ -164,6 +161,12 @@ def out_of_memory(config: Config, options: Options, error: Exception) -> str:
         f" {', '.join(helps) or 'a machine with more'}; with the same settings it goes on from its"
         " last checkpoint where there is more memory"
     )
+
+
+def _decisive(config: Config) -> list[str]:
+    """The settings that decide how much memory a run needs."""
+    names = ("batch_size", "width", "examples", "train_examples")
+    return [name for name in names if hasattr(config, name)][:2]
 
 
 def _gib(size: int) -> str:

@@ -17,6 +17,15 @@ def say(console: Console, line: str) -> None:
     console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
+def duration(seconds: float) -> str:
+    """Seconds as `42 s`, `12 min`, `3.4 h` or `12 days`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 100 * 3600 else f"{seconds / 86400:,.0f} days"
+
+
 def progress(console: Console, *more: ProgressColumn) -> Progress:
     """A bar across the terminal with a text before it and the time left behind it.
 

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ntk_tf.process.terminal import Name, say
+from ntk_tf.process.terminal import Name, duration, say
 from ntk_tf.sweeps.state import (
     DIVERGED,
     DONE,
@@ -131,10 +131,3 @@ class Display:
         if row and row["test_accuracy"] is not None:
             parts.append(f"test {row['test_accuracy']:.1%}")
         return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `42 s`, `12 min` or `3.4 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

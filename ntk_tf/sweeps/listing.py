@@ -8,9 +8,8 @@ from rich.table import Table
 
 from ntk_tf import runs
 from ntk_tf.process import startup
-from ntk_tf.process.terminal import Name, say
+from ntk_tf.process.terminal import Name, duration, say
 from ntk_tf.sweeps import devices
-from ntk_tf.sweeps.display import duration
 from ntk_tf.sweeps.grid import Run, Sweep
 
 

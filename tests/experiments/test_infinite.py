@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import types
 
 import numpy as np
@@ -14,7 +15,7 @@ from rich.console import Console
 from ntk_tf import data, ntk
 from ntk_tf.data import DataError, pipeline
 from ntk_tf.experiments import size
-from ntk_tf.experiments.infinite import array, processes, tiles, worker
+from ntk_tf.experiments.infinite import array, forecast, processes, tiles, worker
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.ntk import infinite
 from ntk_tf.process import slurm
@@ -237,14 +238,52 @@ def test_slurm_jobs_that_leave_nothing_are_an_error(tmp_path, on_cluster, monkey
     assert (tmp_path / "run/result.json").exists()
 
 
-def test_dry_run_says_disk_and_time(tmp_path, capsys):
-    config = resolve(**(SETTINGS | {"train_examples": 1000}))
+def test_dry_run_says_memory_disk_and_time(tmp_path, capsys):
+    """Of a size that no machine here could compute; memory and disk counted by hand."""
+    sizes = {"dataset": "mnist", "train_examples": 60_000, "test_examples": 10_000}
+    config = resolve(**(SETTINGS | sizes))
     options = Options(tmp_path / "run", jobs=2)
     size.describe(config, options, "embedded", Console(width=200))
     printed = capsys.readouterr().out
-    assert "1,000 x 1,000 and 30 x 1,000 pictures, 1 seeds" in printed
-    assert "hours in 2 processes" in printed
+    # A kernel, its mean over the one seed and three more of the training pictures'.
+    gib = 8 * 60_000 * (2 * 70_000 + 3 * 60_000) / 2**30
+    found = re.search(r"memory +about (\d+\.\d) GiB", printed)
+    assert gib < float(found[1]) < gib + 3
+    assert "warning: this needs about" in printed
+    assert "a smaller --train_examples needs less" in printed
+    assert "60,000 x 60,000 and 10,000 x 60,000 pictures, 1 seeds" in printed
+    # 118 x 119 / 2 of training pictures, those on the diagonal whole, and 20 x 118.
+    entries = (60_000**2 + 118 * (60_000 / 118) ** 2) / 2 + 10_000 * 60_000
+    disk = re.search(r"about (\S+) GiB in (\S+) tiles", printed)
+    assert disk[2] == f"{118 * 119 // 2 + 20 * 118:,}"
+    assert float(disk[1]) == pytest.approx(3 * 8 * entries / 2**30, rel=0.01)
+    assert re.search(r"processes +2, with about [01]\.\d GiB each", printed)
+    assert re.search(r"time +about .*(min|h|days), and the regression's", printed)
     assert not options.workdir.exists()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_forecast_is_the_time_of_all_tiles(monkeypatch, split):
+    """By a clock that ticks at each of the blocks that are computed."""
+    now = 0.0
+
+    def pair(self, left, right):
+        nonlocal now
+        now += 0.5
+        return usual(self, left, right)
+
+    usual = infinite.KernelFunction._of_pairs
+    monkeypatch.setattr(infinite.KernelFunction, "_of_pairs", pair)
+    monkeypatch.setattr(forecast.time, "monotonic", lambda: now)
+    function = infinite.KernelFunction("mlp", (8, 8, 1))
+    function._pair, function.block = function._of_pairs, 5
+    x = np.ones((24, 8, 8, 1))
+    parts = tiles.divide(24, 24, estimated=False)
+    part = next(tile for tile in parts if tile.split == split)
+    found = forecast._seconds(function, [part], resolve(**SETTINGS))
+    now = 0.0
+    function(x, None if split == "train" else x)
+    assert found == now > 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ Arora et al. (2019). The kernels are computed in tiles, and a run goes on with t
 
 import shutil
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,20 @@ from ntk_tf.data import DataError
 from ntk_tf.data.source import Split
 from ntk_tf.experiments.infinite import Infinite, figure
 from ntk_tf.experiments.infinite.array import FOLDER
+from ntk_tf.experiments.infinite.forecast import check_memory, memory, more
 from ntk_tf.experiments.infinite.processes import carry_out
-from ntk_tf.experiments.infinite.tiles import KINDS, Work, count_jobs, functions, save
+from ntk_tf.experiments.infinite.tiles import KINDS, Work, save
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.ntk.leave_one_out import leave_one_out
 from ntk_tf.process import signals, terminal
 from ntk_tf.settings import Options
 
+__all__ = ["memory", "more", "run"]
+
 #: Target of the other classes; that of a picture's own is 1 more.
 _OTHER = -0.1
 #: Seconds between counts of the tiles, for the progress bar.
 _SHOWN_EVERY = 1.0
-#: Pictures along the sides of the block whose time stands for all, in a dry run.
-_TRIAL = 16
 
 
 def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
             f"train_examples={len(labels)}: all are of one class; the regression needs two"
         )
     try:
-        _check_memory(config, options)
+        check_memory(config, options)
         work = Work(config, options, inputs)
     except ntk.BudgetError as error:
         raise DataError(str(error)) from error
@@ -69,68 +69,6 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
     for folder in ("tiles", FOLDER):
         shutil.rmtree(options.workdir / folder, ignore_errors=True)
     return complete
-
-
-def memory(config: Infinite) -> tuple[int, float]:
-    """No parameters; bytes of the inputs, of a kernel's draws and of what solves with it."""
-    train, test = _examples(config)
-    seeds = config.kernel_seeds
-    inputs = 4 * (train + test) * float(np.prod(config.input_shape))
-    return 0, inputs + 8.0 * train * ((seeds + 1) * (train + test) + 3 * train)
-
-
-def more(config: Infinite, options: Options) -> dict[str, str]:
-    """What a dry run says besides: the disk that tiles take, and the time, from a small block.
-
-    Raises:
-        DataError: if the memory is too small.
-        SettingError: if the architecture has no kernels at infinite width.
-    """
-    train, test = _examples(config)
-    try:
-        _check_memory(config, options)
-        found = functions(config, options)
-    except ntk.BudgetError as error:
-        raise DataError(str(error)) from error
-    seeds = config.kernel_seeds if found["ntk"].estimated else 1
-    x = np.random.default_rng(0).standard_normal((_TRIAL, *config.input_shape))
-    seconds = sum(map(lambda function: _timed(lambda: function(x, x)), found.values()))
-    entries, jobs = train * (train + 1) / 2 + train * test, count_jobs(options)
-    hours = seconds / _TRIAL**2 * entries * seeds / jobs / 3600
-    disk = 8 * len(KINDS) * seeds * entries / 2**30
-    return {
-        "kernels": f"{train:,} x {train:,} and {test:,} x {train:,} pictures, {seeds} seeds",
-        "disk": f"about {disk:.1f} GiB",
-        "time": f"about {hours:.2g} hours in {jobs} processes, and the regression's",
-    }
-
-
-def _timed(call: Callable[[], Any]) -> float:
-    """Seconds of a second call."""
-    call()
-    started = time.monotonic()
-    call()
-    return time.monotonic() - started
-
-
-def _examples(config: Infinite) -> tuple[int, int]:
-    card = config.card
-    return config.train_examples or card.train, config.test_examples or card.test
-
-
-def _check_memory(config: Infinite, options: Options) -> None:
-    """Refuse a budget that does not hold the result.
-
-    Raises:
-        BudgetError: if so.
-    """
-    _, needed = memory(config)
-    if options.memory_gib is not None and needed > options.memory_gib * 2**30:
-        train, test = _examples(config)
-        raise ntk.BudgetError(
-            f"memory_gib={options.memory_gib:g}: the kernels of {train} training and {test} test"
-            f" pictures alone take {needed / 2**30:.2f} GiB"
-        )
 
 
 def _kernels(work: Work, config: Infinite, options: Options, console: Console) -> None:
