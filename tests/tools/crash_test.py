@@ -217,7 +217,6 @@ def kill_sweeps(folder, kills):
     return count
 
 
-@contextlib.contextmanager
 def kill_tiles(folder, kills):
     """Kill a kernel's command and all its SLURM jobs as soon as some more tiles are there."""
     one, several = (command(*TILES, f"--workdir={folder / name}") for name in ("one", "several"))
@@ -248,6 +247,7 @@ def kill_tiles(folder, kills):
     return count | {"kernels": len(same), "lost": same.count(False)}
 
 
+@contextlib.contextmanager
 def small_disk(folder, kibibytes):
     """A tmpfs of so many KiB; None where this user cannot mount one."""
     folder.mkdir(parents=True, exist_ok=True)

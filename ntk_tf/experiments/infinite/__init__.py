@@ -8,7 +8,17 @@ from typing import Any
 from ntk_tf.experiments.experiment import Experiment, accuracies
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
-from ntk_tf.settings.setting import TRUE_OR_FALSE, integer, one_of, optional, setting, several
+from ntk_tf.settings.setting import (
+    TRUE_OR_FALSE,
+    Condition,
+    integer,
+    one_of,
+    optional,
+    setting,
+    several,
+)
+
+_FINITE = Condition("--finite_widths", lambda config: config.finite_widths is not None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +49,21 @@ class Infinite(groups.ArchArgs, groups.TestSubset, groups.TrainSubset, groups.Da
         False, TRUE_OR_FALSE, "also write the kernels, to kernel.npz (default: off)", since="0.2"
     )
 
+    finite_widths: tuple[int, ...] | None = setting(
+        None,
+        optional(several(integer(1))),
+        "also the cosine of finite networks' kernels at these width factors, meaned over the"
+        " outputs, with that of the paper's widening (default: none)",
+        since="0.2",
+    )
+    finite_seeds: int = setting(
+        3,
+        integer(1),
+        "initializations of each of these networks (default: 3)",
+        when=_FINITE,
+        since="0.2",
+    )
+
     @property
     def small(self) -> bool:
         """Processes share the cores; see `Options.jobs`."""
@@ -58,5 +83,13 @@ EXPERIMENT = Experiment(
     Infinite,
     "ntk_tf.experiments.infinite.run",
     summary,
-    files=("infinite.json", "kernel.npz", "spectrum.npz", "spectra.*", "tiles/*", "slurm/*"),
+    files=(
+        "infinite.json",
+        "kernel.npz",
+        "spectrum.npz",
+        "spectra.*",
+        "widths.*",
+        "tiles/*",
+        "slurm/*",
+    ),
 )

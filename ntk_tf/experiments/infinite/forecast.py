@@ -72,7 +72,8 @@ def more(config: Infinite, options: Options) -> dict[str, str]:
         "kernels": f"{train:,} x {train:,} and {test:,} x {train:,} pictures, {seeds} seeds",
         "processes": f"{jobs}, with about {each / 2**30:.1f} GiB each",
         "disk": f"about {disk:,.1f} GiB in {len(parts):,} tiles",
-        "time": f"about {duration(seconds / jobs)}, and the regression's",
+        "time": f"about {duration(seconds / jobs)}, and the regression's"
+        + (" and finite networks'" if config.finite_widths else ""),
     }
 
 

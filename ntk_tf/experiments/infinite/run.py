@@ -5,6 +5,7 @@ training the last layer alone. Targets are .9 for the class of a picture and -.1
 Arora et al. (2019). The kernels are computed in tiles, and a run goes on with those missing.
 """
 
+import dataclasses
 import shutil
 import time
 from typing import Any
@@ -15,12 +16,13 @@ from rich.console import Console
 from ntk_tf import ntk, runs
 from ntk_tf.data import DataError
 from ntk_tf.data.source import Split
-from ntk_tf.experiments.infinite import Infinite, figure
+from ntk_tf.experiments.infinite import Infinite, figure, finite
 from ntk_tf.experiments.infinite.array import FOLDER
 from ntk_tf.experiments.infinite.forecast import check_memory, memory, more
 from ntk_tf.experiments.infinite.processes import carry_out
-from ntk_tf.experiments.infinite.tiles import KINDS, Work, save
+from ntk_tf.experiments.infinite.tiles import KINDS, Work, functions, save
 from ntk_tf.experiments.inputs import Inputs
+from ntk_tf.ntk import infinite
 from ntk_tf.ntk.leave_one_out import leave_one_out
 from ntk_tf.process import signals, terminal
 from ntk_tf.settings import Options
@@ -29,6 +31,8 @@ __all__ = ["memory", "more", "run"]
 
 #: Target of the other classes; that of a picture's own is 1 more.
 _OTHER = -0.1
+#: Pictures at which it is seen what more random channels would change.
+_EXTRAPOLATED = 32
 #: Seconds between counts of the tiles, for the progress bar.
 _SHOWN_EVERY = 1.0
 
@@ -61,6 +65,8 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
 
     def finish() -> None:
         save(options.workdir / "spectrum.npz", spectra)
+        if config.finite_widths:
+            finite.draw(result["finite"], options.workdir / "widths")
         figure.draw_spectra(spectra, options.workdir / "spectra")
         runs.write_json(options.workdir / "infinite.json", result)
         runs.write_json(options.workdir / "result.json", complete)
@@ -105,10 +111,18 @@ def _results(
             found[kind], spectra[kind] = _regress(gram, cross, train, test, config.num_classes)
         if config.keep_kernels:
             kept |= {f"{kind}_train": gram.mean(axis=0), f"{kind}_test": cross.mean(axis=0)}
+        if kind == "ntk_paper_widening" and config.finite_widths:
+            limit = gram.mean(axis=0)
         signals.obey()
     if config.keep_kernels:
         path = options.workdir / "kernel.npz"
         runs.insist(lambda: save(path, kept), options.checkpoint_minutes)
+    x = inputs.arrays(train)
+    more: dict[str, Any] = {}
+    if work.estimated:
+        more["extrapolation"] = _extrapolation(config, options, x, work.seeds)
+    if config.finite_widths:
+        more["finite"] = finite.compare(config, options, x, limit, console)
     of_ntk = found["ntk"]
     names = ("train_accuracy", "test_accuracy", "ridge", "effective_rank")
     return {name: of_ntk[name] for name in names} | {
@@ -117,6 +131,7 @@ def _results(
         "channels": list(work.functions["ntk"].channels) if work.estimated else None,
         "seeds": work.seeds,
         **found,
+        **more,
     }, spectra
 
 
@@ -149,7 +164,7 @@ def _regress(
         "train_accuracy_without_ridge": _accuracy(plain.fitted, train),
         "test_accuracy_without_ridge": _accuracy(mean_cross @ plain.dual, test),
         "test_accuracy_by_seed": by_seed,
-        "relative_error": _relative_error(gram),
+        "relative_error": infinite.relative_error(gram) if len(gram) > 1 else None,
         "effective_rank": ntk.effective_rank(values),
         "trace": float(np.trace(mean)),
         "largest_eigenvalue": float(best.eigenvalues[0]),
@@ -157,13 +172,20 @@ def _regress(
     }, values
 
 
-def _relative_error(gram: np.ndarray) -> float | None:
-    """Standard error of the mean over seeds, of kernels of trace 1, as part of its norm."""
-    if len(gram) == 1:
-        return None
-    scaled = gram / np.trace(gram, axis1=1, axis2=2)[:, None, None]
-    error = scaled.std(axis=0, ddof=1) / len(gram) ** 0.5
-    return float(np.linalg.norm(error) / np.linalg.norm(scaled.mean(axis=0)))
+def _extrapolation(
+    config: Infinite, options: Options, x: np.ndarray, seeds: int
+) -> dict[str, float]:
+    """What doubling the channels changes, at some pictures; see `infinite.extrapolate`."""
+    half = tuple(max(1, count // 2) for count in config.channels or infinite.CHANNELS)
+    seeds = max(2, seeds)
+    few, many = (
+        functions(dataclasses.replace(config, channels=channels), options.memory_gib)["ntk"]
+        for channels in (half, config.channels)
+    )
+    x = x[:_EXTRAPOLATED]
+    kernels = [np.stack([f(x, seed=seed).ntk for seed in range(seeds)]) for f in (few, many)]
+    found = infinite.extrapolate(*kernels)
+    return {"pictures": len(x), "change": found.change, "noise": found.noise}
 
 
 def _accuracy(outputs: np.ndarray, split: Split) -> float:

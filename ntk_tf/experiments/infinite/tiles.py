@@ -169,6 +169,13 @@ def save(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
         np.savez(file, **arrays)
 
 
+def arguments(config: Infinite, parametrization: str) -> dict[str, Any]:
+    """The architecture's keyword arguments, without those of other parametrizations."""
+    foreign = {a for limit in LIMITS.values() for a in keywords.keyword_only(limit)}
+    foreign -= set(keywords.keyword_only(LIMITS[parametrization]))
+    return {name: value for name, value in config.arguments.items() if name not in foreign}
+
+
 def functions(config: Infinite, memory_gib: float | None) -> dict[str, infinite.KernelFunction]:
     """The kernels by parametrization; see `Work`.
 
@@ -178,12 +185,10 @@ def functions(config: Infinite, memory_gib: float | None) -> dict[str, infinite.
     """
     found = {}
     for name in dict.fromkeys(name for name, _ in KINDS.values()):
-        foreign = {a for other in LIMITS.values() for a in keywords.keyword_only(other)}
-        foreign -= set(keywords.keyword_only(LIMITS[name]))
         try:
             found[name] = infinite.KernelFunction(
                 *(config.arch, config.input_shape, name),
-                {key: value for key, value in config.arguments.items() if key not in foreign},
+                arguments(config, name),
                 config.channels,
                 precision=config.recursion,
                 memory_gib=memory_gib,
