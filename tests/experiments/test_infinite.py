@@ -5,17 +5,19 @@ import json
 import os
 import pickle
 import re
+import signal
 import types
 
 import numpy as np
 import pytest
 from helpers import carry_out
+from references import dense_jacobian
 from rich.console import Console
 
-from ntk_tf import data, ntk
+from ntk_tf import data, models, ntk
 from ntk_tf.data import DataError, pipeline
 from ntk_tf.experiments import size
-from ntk_tf.experiments.infinite import array, forecast, processes, tiles, worker
+from ntk_tf.experiments.infinite import array, finite, forecast, processes, tiles, worker
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.ntk import infinite
 from ntk_tf.process import slurm
@@ -96,6 +98,9 @@ def test_max_pooling_is_a_mean_over_seeds(tmp_path):
     assert (result["channels"], result["seeds"]) == ([8, 16], 3)
     assert 0.001 < result["ntk"]["relative_error"] < 0.5
     assert len(result["ntk"]["test_accuracy_by_seed"]) == 3
+    doubled = result["extrapolation"]
+    assert doubled["pictures"] == 12
+    assert 0.001 < doubled["change"] < 3 * doubled["noise"] < 3
     found = arrays(tmp_path / "run/kernel.npz")["ntk_train"]
     source = data.load("digits", train_examples=12, test_examples=4)
     preprocess = pipeline.preprocessing(source, 16, 0, 1)
@@ -103,6 +108,38 @@ def test_max_pooling_is_a_mean_over_seeds(tmp_path):
     function = infinite.KernelFunction("lenet", (16, 16, 1), channels=(8, 16))
     kernels = [function(x.numpy(), seed=seed).ntk for seed in range(3)]
     np.testing.assert_allclose(found, np.mean(kernels, axis=0), rtol=1e-5)
+
+
+def test_finite_networks_approach_the_limit(tmp_path, monkeypatch, pictures):
+    """The cosine of dense gradients, meaned over outputs; a second process adds the last one."""
+    x, *_ = pictures
+    settings = {"train_examples": 20, "test_examples": 4, "finite_seeds": 1, "keep_kernels": True}
+    settings |= {"finite_widths": (1, 32), "arch_args": "sigma_b=0.3"}
+    usual, built = finite._gram, []
+
+    def gram(*arguments):
+        if built:
+            raise Interrupted(signal.SIGTERM)
+        built.append(arguments[3:])
+        return usual(*arguments)
+
+    monkeypatch.setattr(finite, "_gram", gram)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", **settings)
+    assert built == [(1, 0)]
+    monkeypatch.setattr(finite, "_gram", usual)
+    found = run(tmp_path / "run", **settings)["finite"]
+    assert [(row["width"], row["seed"]) for row in found] == [(1, 0), (32, 0)]
+    limit = arrays(tmp_path / "run/kernel.npz")["ntk_paper_widening_train"]
+    jacobian = dense_jacobian(models.build("mlp", 1, 10, (8, 8, 1)), x[:20])
+    kernel = np.einsum("ilp,jlp->ij", *2 * [jacobian.reshape(20, 10, -1).astype("float64")])
+    expected = np.sum(kernel * limit) / np.linalg.norm(kernel) / np.linalg.norm(limit)
+    assert found[0]["cosine"] == pytest.approx(expected, rel=1e-5)
+    assert found[0]["cosine"] < found[1]["cosine"] < 1
+    assert (tmp_path / "run/widths.png").stat().st_size > 5000
+    (tmp_path / "run/widths.csv").write_text("width,seed\n1,0\n")
+    with pytest.raises(RunDirectoryError, match=r"widths.csv: is damaged"):
+        finite._read(tmp_path / "run/widths.csv")
 
 
 def test_goes_on_with_missing_tiles(tmp_path, monkeypatch):
@@ -305,6 +342,8 @@ def test_a_forecast_is_the_time_of_all_tiles(monkeypatch, split):
             {},
             "--arch=resnet18: layer conv_norm: batch norm",
         ),
+        (SettingError, {"finite_seeds": 2}, {}, "--finite_seeds=2: read only with --finite_widths"),
+        (SettingError, {"finite_widths": (2, 0)}, {}, "--finite_widths=2,0: must be different"),
         (SettingError, {"arch": "my:own"}, {}, "arch='my:own': must be one of lenet"),
         (DataError, {"train_examples": 1}, {}, "train_examples=1: all are of one class"),
         (DataError, {}, {"memory_gib": 1e-5}, "memory_gib=1e-05: the kernels of 60 training"),

@@ -120,7 +120,7 @@ def _results(
     x = inputs.arrays(train)
     more: dict[str, Any] = {}
     if work.estimated:
-        more["extrapolation"] = _extrapolation(config, options, x, work.seeds)
+        more["extrapolation"] = _extrapolation(work, config, options, x)
     if config.finite_widths:
         more["finite"] = finite.compare(config, options, x, limit, console)
     of_ntk = found["ntk"]
@@ -173,16 +173,13 @@ def _regress(
 
 
 def _extrapolation(
-    config: Infinite, options: Options, x: np.ndarray, seeds: int
+    work: Work, config: Infinite, options: Options, x: np.ndarray
 ) -> dict[str, float]:
     """What doubling the channels changes, at some pictures; see `infinite.extrapolate`."""
-    half = tuple(max(1, count // 2) for count in config.channels or infinite.CHANNELS)
-    seeds = max(2, seeds)
-    few, many = (
-        functions(dataclasses.replace(config, channels=channels), options.memory_gib)["ntk"]
-        for channels in (half, config.channels)
-    )
-    x = x[:_EXTRAPOLATED]
+    many = work.functions["ntk"]
+    half = tuple(max(1, count // 2) for count in many.channels)
+    few = functions(dataclasses.replace(config, channels=half), options.memory_gib)["ntk"]
+    x, seeds = x[:_EXTRAPOLATED], max(2, work.seeds)
     kernels = [np.stack([f(x, seed=seed).ntk for seed in range(seeds)]) for f in (few, many)]
     found = infinite.extrapolate(*kernels)
     return {"pictures": len(x), "change": found.change, "noise": found.noise}
