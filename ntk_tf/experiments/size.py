@@ -22,6 +22,8 @@ from ntk_tf.settings import Config, Options
 JPEG_BYTES = 115_000
 #: What TensorFlow, its libraries and buffers take beside the model: measured, about 0.7 GiB.
 _RUNTIME = 0.7 * 2**30
+#: Settings that decide how much memory a run needs, the first two of those that it has.
+_DECISIVE = ("batch_size", "width", "examples", "train_examples")
 #: Nothing is measured on a GPU before TensorFlow is there: a cautious guess, a tenth of a recent
 #: one's float32 peak.
 _GPU = Speed(products=5e12, elements=2e10, cores=1)
@@ -100,6 +102,7 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
     for name, value in lines.items():
         say(console, f"{name:20}{value}")
     if size.memory > size.available:
+        names = [f"--{name}" for name in _decisive(config)]
         say(
             console,
             f"warning: this needs about {_gib(size.memory)} of memory and the machine has"
@@ -136,10 +139,8 @@ def _helps(config: Config) -> str:
     """What makes a run need less memory, in words."""
     helps = [
         f"a smaller --{name} than {getattr(config, name)}"
-        for name in ("batch_size", "width", "examples")
-        if hasattr(config, name)
-        and (name != "examples" or not hasattr(config, "batch_size"))
-        and getattr(config, name) > 1
+        for name in [n for n in _DECISIVE if getattr(config, n, None)][:2]
+        if getattr(config, name) > 1
     ]
     if getattr(config, "outputs", None) == "full":
         helps.append("--outputs=trace")

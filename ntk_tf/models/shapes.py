@@ -24,12 +24,14 @@ class Counts:
     Attributes:
         parameters: number of trained parameters p.
         activations: numbers in all layers' outputs, the network's input among them.
+        max_pools: number of layers that take maxima.
         products: of each layer that applies a kernel, in order, how many places it has (1 for a
             dense layer of vectors), inputs that an output depends on, and outputs a place.
     """
 
     parameters: int = 0
     activations: int = 0
+    max_pools: int = 0
     products: list[tuple[int, float, int]] = dataclasses.field(default_factory=list)
 
     @property
@@ -145,11 +147,12 @@ class Shapes:
 
     def max_pool(self, x: Shape, size: int, strides: int | None = None, *, name: str) -> Shape:
         """See `Standard.max_pool`."""
-        return self._noted((*_positions(x, size, strides or size, name), x[-1]))
+        self.counts.max_pools += 1
+        return self.average_pool(x, size, strides, name=name)
 
     def average_pool(self, x: Shape, size: int, strides: int | None = None, *, name: str) -> Shape:
         """See `Standard.average_pool`."""
-        return self.max_pool(x, size, strides, name=name)
+        return self._noted((*_positions(x, size, strides or size, name), x[-1]))
 
     def global_average_pool(self, x: Shape, *, name: str) -> Shape:
         """See `Standard.global_average_pool`."""

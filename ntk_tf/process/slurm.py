@@ -10,7 +10,7 @@ from typing import Any
 #: SLURM's own default; positions in an array are below it.
 MAX_ARRAY_SIZE = 1001
 #: Jobs at once, where nothing else is asked for.
-_AT_ONCE = 256
+AT_ONCE = 256
 #: A job that is in no queue for so many looks has ended: squeue may lag behind a submission.
 LOOKS = 3
 
@@ -45,7 +45,7 @@ def executor(folder: pathlib.Path, jobs: int | None, asked: Mapping[str, Any]) -
     # What a job does goes on where it was, so its time limit may cut it short again and again.
     found = submitit.SlurmExecutor(folder=folder, max_num_timeout=1000)
     given = {name: value for name, value in asked.items() if value is not None}
-    found.update_parameters(job_name="ntk_tf", array_parallelism=jobs or _AT_ONCE, **given)
+    found.update_parameters(job_name="ntk_tf", array_parallelism=jobs or AT_ONCE, **given)
     return found
 
 

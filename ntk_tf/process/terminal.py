@@ -17,6 +17,15 @@ def say(console: Console, line: str) -> None:
     console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
+def duration(seconds: float) -> str:
+    """Seconds as `42 s`, `12 min`, `3.4 h` or `12 days`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 100 * 3600 else f"{seconds / 86400:,.0f} days"
+
+
 def progress(console: Console, *more: ProgressColumn) -> Progress:
     """A bar across the terminal with a text before it and the time left behind it.
 
@@ -88,10 +97,3 @@ def break_name(name: str, width: int) -> list[str]:
 
 def _pieces(name: str) -> list[str]:
     return re.findall(r"[^_/]*[_/]+|[^_/]+", name)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `42 s`, `12 min` or `3.4 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -13,6 +13,7 @@ _TITLES = {
     "trajectory": "Trajectories",
     "rank": "Effective rank",
     "converged": "Where training ends",
+    "infinite": "Infinite width",
     "baseline": "Logistic regression",
     "pretrained": "Trained on all of ImageNet",
 }
@@ -41,7 +42,7 @@ _NOTES = {
 def title(study: Study, experiment: str) -> str:
     """The heading of an experiment's runs with one architecture on one dataset."""
     name = _TITLES.get(experiment, experiment.replace("_", " ").capitalize())
-    with_network = hasattr(study.records[0].config, "width")
+    with_network = hasattr(study.records[0].config, "width") or experiment == "infinite"
     of = f"{study.model_title} on {study.data_title}" if with_network else study.data_title
     figure = paper.measured_figure(experiment, study.arch, study.dataset)
     return f"{figure}: {of}, {name.lower()}" if figure else f"{name}: {of}"

@@ -192,6 +192,22 @@ def _kernel_sections(
     return [Section(title, table, figures, "", [], details)]
 
 
+def _infinite_section(
+    section: Section, together: Sequence[Study], trained: Sequence[Record], output_dir: pathlib.Path
+) -> Section:
+    """The section of infinite width: beside finite networks, every run folded away."""
+    from ntk_tf.reporting import infinite
+
+    name = f"{section.table.name}_pictures"
+    kernels = [record for study in together for record in study.records]
+    table = infinite.table(name, section.title, kernels, trained)
+    path = output_dir / "figures" / name
+    infinite.draw(table, path)
+    figure = Figure(path, "Test accuracy against the number of training pictures")
+    runs_table = dataclasses.replace(section.table, title="Every run")
+    return dataclasses.replace(section, table=table, figures=[figure], more=[runs_table])
+
+
 def _measured_sections(
     experiment: str,
     found: Found,
@@ -217,6 +233,8 @@ def _measured_sections(
         section = Section(title, table, figures, "", [], details)
         if experiment == "converged":
             section = _end_section(section, together, trained, output_dir)
+        if experiment == "infinite":
+            section = _infinite_section(section, together, found.of("train"), output_dir)
         sections.append(section)
         if experiment == "rank":
             sections += _kernel_sections(name, together, details, output_dir)

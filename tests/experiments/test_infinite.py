@@ -4,17 +4,20 @@ import contextlib
 import json
 import os
 import pickle
+import re
+import signal
 import types
 
 import numpy as np
 import pytest
 from helpers import carry_out
+from references import dense_jacobian
 from rich.console import Console
 
-from ntk_tf import data, ntk
+from ntk_tf import data, models, ntk
 from ntk_tf.data import DataError, pipeline
 from ntk_tf.experiments import size
-from ntk_tf.experiments.infinite import array, processes, tiles, worker
+from ntk_tf.experiments.infinite import array, finite, forecast, processes, tiles, worker
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.ntk import infinite
 from ntk_tf.process import slurm
@@ -95,6 +98,9 @@ def test_max_pooling_is_a_mean_over_seeds(tmp_path):
     assert (result["channels"], result["seeds"]) == ([8, 16], 3)
     assert 0.001 < result["ntk"]["relative_error"] < 0.5
     assert len(result["ntk"]["test_accuracy_by_seed"]) == 3
+    doubled = result["extrapolation"]
+    assert doubled["pictures"] == 12
+    assert 0.001 < doubled["change"] < 3 * doubled["noise"] < 3
     found = arrays(tmp_path / "run/kernel.npz")["ntk_train"]
     source = data.load("digits", train_examples=12, test_examples=4)
     preprocess = pipeline.preprocessing(source, 16, 0, 1)
@@ -102,6 +108,38 @@ def test_max_pooling_is_a_mean_over_seeds(tmp_path):
     function = infinite.KernelFunction("lenet", (16, 16, 1), channels=(8, 16))
     kernels = [function(x.numpy(), seed=seed).ntk for seed in range(3)]
     np.testing.assert_allclose(found, np.mean(kernels, axis=0), rtol=1e-5)
+
+
+def test_finite_networks_approach_the_limit(tmp_path, monkeypatch, pictures):
+    """The cosine of dense gradients, meaned over outputs; a second process adds the last one."""
+    x, *_ = pictures
+    settings = {"train_examples": 20, "test_examples": 4, "finite_seeds": 1, "keep_kernels": True}
+    settings |= {"finite_widths": (1, 32), "arch_args": "sigma_b=0.3"}
+    usual, built = finite._gram, []
+
+    def gram(*arguments):
+        if built:
+            raise Interrupted(signal.SIGTERM)
+        built.append(arguments[3:])
+        return usual(*arguments)
+
+    monkeypatch.setattr(finite, "_gram", gram)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", **settings)
+    assert built == [(1, 0)]
+    monkeypatch.setattr(finite, "_gram", usual)
+    found = run(tmp_path / "run", **settings)["finite"]
+    assert [(row["width"], row["seed"]) for row in found] == [(1, 0), (32, 0)]
+    limit = arrays(tmp_path / "run/kernel.npz")["ntk_paper_widening_train"]
+    jacobian = dense_jacobian(models.build("mlp", 1, 10, (8, 8, 1)), x[:20])
+    kernel = np.einsum("ilp,jlp->ij", *2 * [jacobian.reshape(20, 10, -1).astype("float64")])
+    expected = np.sum(kernel * limit) / np.linalg.norm(kernel) / np.linalg.norm(limit)
+    assert found[0]["cosine"] == pytest.approx(expected, rel=1e-5)
+    assert found[0]["cosine"] < found[1]["cosine"] < 1
+    assert (tmp_path / "run/widths.png").stat().st_size > 5000
+    (tmp_path / "run/widths.csv").write_text("width,seed\n1,0\n")
+    with pytest.raises(RunDirectoryError, match=r"widths.csv: is damaged"):
+        finite._read(tmp_path / "run/widths.csv")
 
 
 def test_goes_on_with_missing_tiles(tmp_path, monkeypatch):
@@ -237,14 +275,52 @@ def test_slurm_jobs_that_leave_nothing_are_an_error(tmp_path, on_cluster, monkey
     assert (tmp_path / "run/result.json").exists()
 
 
-def test_dry_run_says_disk_and_time(tmp_path, capsys):
-    config = resolve(**(SETTINGS | {"train_examples": 1000}))
+def test_dry_run_says_memory_disk_and_time(tmp_path, capsys):
+    """Of a size that no machine here could compute; memory and disk counted by hand."""
+    sizes = {"dataset": "mnist", "train_examples": 60_000, "test_examples": 10_000}
+    config = resolve(**(SETTINGS | sizes))
     options = Options(tmp_path / "run", jobs=2)
     size.describe(config, options, "embedded", Console(width=200))
     printed = capsys.readouterr().out
-    assert "1,000 x 1,000 and 30 x 1,000 pictures, 1 seeds" in printed
-    assert "hours in 2 processes" in printed
+    # A kernel, its mean over the one seed and three more of the training pictures'.
+    gib = 8 * 60_000 * (2 * 70_000 + 3 * 60_000) / 2**30
+    found = re.search(r"memory +about (\d+\.\d) GiB", printed)
+    assert gib < float(found[1]) < gib + 3
+    assert "warning: this needs about" in printed
+    assert "a smaller --train_examples needs less" in printed
+    assert "60,000 x 60,000 and 10,000 x 60,000 pictures, 1 seeds" in printed
+    # 118 x 119 / 2 of training pictures, those on the diagonal whole, and 20 x 118.
+    entries = (60_000**2 + 118 * (60_000 / 118) ** 2) / 2 + 10_000 * 60_000
+    disk = re.search(r"about (\S+) GiB in (\S+) tiles", printed)
+    assert disk[2] == f"{118 * 119 // 2 + 20 * 118:,}"
+    assert float(disk[1]) == pytest.approx(3 * 8 * entries / 2**30, rel=0.01)
+    assert re.search(r"processes +2, with about [01]\.\d GiB each", printed)
+    assert re.search(r"time +about .*(min|h|days), and the regression's", printed)
     assert not options.workdir.exists()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_forecast_is_the_time_of_all_tiles(monkeypatch, split):
+    """By a clock that ticks at each of the blocks that are computed."""
+    now = 0.0
+
+    def pair(self, left, right):
+        nonlocal now
+        now += 0.5
+        return usual(self, left, right)
+
+    usual = infinite.KernelFunction._of_pairs
+    monkeypatch.setattr(infinite.KernelFunction, "_of_pairs", pair)
+    monkeypatch.setattr(forecast.time, "monotonic", lambda: now)
+    function = infinite.KernelFunction("mlp", (8, 8, 1))
+    function._pair, function.block = function._of_pairs, 5
+    x = np.ones((24, 8, 8, 1))
+    parts = tiles.divide(24, 24, estimated=False)
+    part = next(tile for tile in parts if tile.split == split)
+    found = forecast._seconds(function, [part], resolve(**SETTINGS))
+    now = 0.0
+    function(x, None if split == "train" else x)
+    assert found == now > 0
 
 
 @pytest.mark.parametrize(
@@ -266,6 +342,8 @@ def test_dry_run_says_disk_and_time(tmp_path, capsys):
             {},
             "--arch=resnet18: layer conv_norm: batch norm",
         ),
+        (SettingError, {"finite_seeds": 2}, {}, "--finite_seeds=2: read only with --finite_widths"),
+        (SettingError, {"finite_widths": (2, 0)}, {}, "--finite_widths=2,0: must be different"),
         (SettingError, {"arch": "my:own"}, {}, "arch='my:own': must be one of lenet"),
         (DataError, {"train_examples": 1}, {}, "train_examples=1: all are of one class"),
         (DataError, {}, {"memory_gib": 1e-5}, "memory_gib=1e-05: the kernels of 60 training"),

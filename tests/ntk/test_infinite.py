@@ -176,6 +176,29 @@ def test_estimator_against_average_pooling(monkeypatch):
     assert 1.1 < spread[0] / spread[1] < 2.8  # 1.73, with infinitely many seeds
 
 
+def test_extrapolation(rng):
+    """Kernels with a bias of b / C and noise of seeds; and without bias, no change but noise."""
+    features = rng.standard_normal((6, 9))
+    limit, bias = features @ features.T, np.diag(rng.uniform(size=6))
+    noise = 1e-3 * rng.standard_normal((2, 40, 6, 6))
+    few, many = (limit + bias / c + noise[i] for i, c in enumerate((1, 2)))
+    found = infinite.extrapolate(few, many)
+    limit /= np.trace(limit)
+    assert np.linalg.norm(found.kernel - limit) < 0.1 * np.linalg.norm(
+        many[0] / np.trace(many[0]) - limit
+    )
+    assert found.change > 20 * found.noise
+    scaled = [k / np.trace(k) for k in many]
+    error = np.linalg.norm(np.std(scaled, axis=0, ddof=1)) / 40**0.5
+    assert infinite.relative_error(many) == pytest.approx(
+        error / np.linalg.norm(np.mean(scaled, axis=0))
+    )
+    again = infinite.extrapolate(limit + noise[0], limit + noise[1])
+    assert 0.5 < again.change / again.noise < 2
+    with pytest.raises(ValueError, match="must be"):
+        infinite.extrapolate(few[:1], many[:1])
+
+
 def test_max_pooling_against_finite_networks():
     """Values of gradients of finite networks, with their errors: 1,024 channels, 16 seeds."""
     values = {(0, 0): 24.24, (0, 1): 16.83, (0, 2): 16.77, (1, 1): 26.32, (1, 2): 17.32}

@@ -3,6 +3,7 @@
     python tests/tools/crash_test.py runs     [--kills=100]      # kill -9 at random instants
     python tests/tools/crash_test.py converged [--kills=10]      # the same while solving
     python tests/tools/crash_test.py sweep    [--kills=20]       # the runner of a sweep of 8 runs
+    python tests/tools/crash_test.py tiles    [--kills=2]     # a kernel on SLURM: command and jobs
     python tests/tools/crash_test.py disk                     # a small tmpfs that fills; needs root
     python tests/tools/crash_test.py fuzz     [--flag_sets=2000] [--files=500]
     python tests/tools/crash_test.py parallel [--runs=20] --manual_dir=MNIST_FILES
@@ -34,6 +35,7 @@ import numpy as np
 from commands import command
 
 from ntk_tf import runs
+from ntk_tf.process import slurm
 
 #: Digits in long epochs of small batches, saved as often as possible.
 TRAIN = ["--dataset=digits", "--batch_size=2", "--epochs=6", "--checkpoint_minutes=0.001"]
@@ -46,6 +48,10 @@ TINY = [
 ]
 #: A solution by the preconditioner of some pictures, and several without.
 CONVERGED = ["--experiment=converged", "--dataset=digits", "--checkpoint_minutes=0.001"]
+MODES = ("runs", "converged", "sweep", "tiles", "disk", "fuzz", "parallel")
+#: A thousand pictures in 18 tiles, behind max poolings.
+TILES = ["--experiment=infinite", "--arch=lenet", "--dataset=digits", "--train_examples=1000"]
+TILES += ["--image_size=16", "--channels=32,64", "--kernel_seeds=1", "--keep_kernels"]
 #: Nothing takes longer than so many seconds, on a machine that is shared with others.
 LIMIT = 900
 ENVIRONMENT = os.environ | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
@@ -209,6 +215,36 @@ def kill_sweeps(folder, kills):
             count["runs"] += 1
             count["lost"] += not (finished and outcome(place / name) == theirs)
     return count
+
+
+def kill_tiles(folder, kills):
+    """Kill a kernel's command and all its SLURM jobs as soon as some more tiles are there."""
+    one, several = (command(*TILES, f"--workdir={folder / name}") for name in ("one", "several"))
+    commands.run([*one, "--jobs=1"], LIMIT, ENVIRONMENT).check_returncode()
+    tiles, count = folder / "several/tiles", {"kills": 0, "jobs killed": 0, "tiles kept": 0}
+
+    def there():
+        return len(list(tiles.glob("*.npz")))
+
+    for kill in range(kills + 1):
+        before = there()
+        process = commands.start([*several, "--executor=slurm", "--slurm_minutes=60"])
+        if kill == kills:
+            process.wait(LIMIT)
+            break
+        _wait_for(lambda: there() >= before + 3, process)  # noqa: B023
+        process.kill()
+        process.wait()
+        jobs = {path.name.split("_")[0] for path in (folder / "several/slurm").glob("*_submitted*")}
+        count["jobs killed"] += len(slurm.queue())
+        subprocess.run(["scancel", *jobs], check=True)
+        while slurm.queue():
+            time.sleep(0.5)
+        count["kills"] += 1
+        count["tiles kept"] = there()
+    found = [np.load(folder / name / "kernel.npz") for name in ("one", "several")]
+    same = [found[0][name].tobytes() == found[1][name].tobytes() for name in found[0].files]
+    return count | {"kernels": len(same), "lost": same.count(False)}
 
 
 @contextlib.contextmanager
@@ -402,7 +438,7 @@ def start_together(folder, count, manual_dir):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mode", choices=("runs", "converged", "sweep", "disk", "fuzz", "parallel"))
+    parser.add_argument("mode", choices=MODES)
     parser.add_argument("--kills", type=int)
     parser.add_argument("--flag_sets", type=int, default=2000)
     parser.add_argument("--files", type=int, default=500)
@@ -423,6 +459,8 @@ def main():
             count = kill_runs(folder, given.kills or 10, given.jobs, settings, each=5)
         elif given.mode == "sweep":
             count = kill_sweeps(folder, given.kills or 20)
+        elif given.mode == "tiles":
+            count = kill_tiles(folder, given.kills or 2)
         elif given.mode == "disk":
             count = fill_disks(folder, given.jobs, given.manual_dir)
         elif given.mode == "parallel":

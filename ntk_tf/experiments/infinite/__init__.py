@@ -1,16 +1,29 @@
 """`--experiment=infinite`: kernels of the infinitely wide network, and regression with them."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ntk_tf.catalogue import architectures
 from ntk_tf.experiments import costs
 from ntk_tf.experiments.experiment import Experiment, accuracies
+from ntk_tf.models import ArchitectureError, shapes
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
-from ntk_tf.settings.setting import TRUE_OR_FALSE, integer, one_of, optional, setting, several
+from ntk_tf.settings.setting import (
+    TRUE_OR_FALSE,
+    Condition,
+    integer,
+    one_of,
+    optional,
+    setting,
+    several,
+)
+
+_FINITE = Condition("--finite_widths", lambda config: config.finite_widths is not None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +54,21 @@ class Infinite(groups.ArchArgs, groups.TestSubset, groups.TrainSubset, groups.Da
         False, TRUE_OR_FALSE, "also write the kernels, to kernel.npz (default: off)", since="0.2"
     )
 
+    finite_widths: tuple[int, ...] | None = setting(
+        None,
+        optional(several(integer(1))),
+        "also the cosine of finite networks' kernels at these width factors, meaned over the"
+        " outputs, with that of the paper's widening (default: none)",
+        since="0.2",
+    )
+    finite_seeds: int = setting(
+        3,
+        integer(1),
+        "initializations of each of these networks (default: 3)",
+        when=_FINITE,
+        since="0.2",
+    )
+
     @property
     def small(self) -> bool:
         """Processes share the cores; see `Options.jobs`."""
@@ -55,12 +83,22 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     return f"{accuracies(result, path)}  {text}".strip()
 
 
+def draws(config: Infinite) -> int:
+    """Kernels over which the mean is taken: one where there is no max pooling."""
+    if not architectures.is_own(config.arch):
+        with contextlib.suppress(ArchitectureError):
+            arguments = config.arch, 1, config.num_classes, config.input_shape, "ntk"
+            return (
+                config.kernel_seeds if shapes.count(*arguments, **config.arguments).max_pools else 1
+            )
+    return config.kernel_seeds
+
+
 def memory(config: Infinite) -> tuple[int, float]:
     """No parameters; bytes of the inputs, of a kernel's draws and of what solves with it."""
     train, test = costs.examples(config)
-    seeds = config.kernel_seeds
     inputs = 4 * (train + test) * math.prod(config.input_shape)
-    return 0, inputs + 8.0 * train * ((seeds + 1) * (train + test) + 3 * train)
+    return 0, inputs + 8.0 * train * ((draws(config) + 1) * (train + test) + 3 * train)
 
 
 EXPERIMENT = Experiment(
@@ -69,6 +107,9 @@ EXPERIMENT = Experiment(
     "ntk_tf.experiments.infinite.run",
     summary,
     memory,
-    files=("infinite.json", "kernel.npz", "spectrum.npz", "spectra.*", "tiles/*", "slurm/*"),
+    files=(
+        *("infinite.json", "kernel.npz", "spectrum.npz", "spectra.*", "widths.*"),
+        *("tiles/*", "slurm/*"),
+    ),
     more=True,
 )

@@ -38,7 +38,7 @@ def carry_out(
         array.spread(work, config, options, console, after)
         return
     missing = work.missing()
-    jobs = min(tiles.count_jobs(options), len(missing))
+    jobs = min(tiles.at_once(options), len(missing))
     if jobs > 1:
         _in_processes(config, options, [missing[i::jobs] for i in range(jobs)], after)
     else:

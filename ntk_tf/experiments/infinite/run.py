@@ -5,9 +5,9 @@ training the last layer alone. Targets are .9 for the class of a picture and -.1
 Arora et al. (2019). The kernels are computed in tiles, and a run goes on with those missing.
 """
 
+import dataclasses
 import shutil
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,22 +16,25 @@ from rich.console import Console
 from ntk_tf import ntk, runs
 from ntk_tf.data import DataError
 from ntk_tf.data.source import Split
-from ntk_tf.experiments import costs
-from ntk_tf.experiments.infinite import Infinite, figure, memory
+from ntk_tf.experiments.infinite import Infinite, figure, finite
 from ntk_tf.experiments.infinite.array import FOLDER
+from ntk_tf.experiments.infinite.forecast import check_memory, more
 from ntk_tf.experiments.infinite.processes import carry_out
-from ntk_tf.experiments.infinite.tiles import KINDS, Work, count_jobs, functions, save
+from ntk_tf.experiments.infinite.tiles import KINDS, Work, functions, save
 from ntk_tf.experiments.inputs import Inputs
+from ntk_tf.ntk import infinite
 from ntk_tf.ntk.leave_one_out import leave_one_out
 from ntk_tf.process import signals, terminal
 from ntk_tf.settings import Options
 
+__all__ = ["memory", "more", "run"]
+
 #: Target of the other classes; that of a picture's own is 1 more.
 _OTHER = -0.1
+#: Pictures at which it is seen what more random channels would change.
+_EXTRAPOLATED = 32
 #: Seconds between counts of the tiles, for the progress bar.
 _SHOWN_EVERY = 1.0
-#: Pictures along the sides of the block whose time stands for all, in a dry run.
-_TRIAL = 16
 
 
 def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
@@ -49,7 +52,7 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
             f"train_examples={len(labels)}: all are of one class; the regression needs two"
         )
     try:
-        _check_memory(config, options)
+        check_memory(config, options)
         work = Work(config, options, inputs)
     except ntk.BudgetError as error:
         raise DataError(str(error)) from error
@@ -62,6 +65,8 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
 
     def finish() -> None:
         save(options.workdir / "spectrum.npz", spectra)
+        if config.finite_widths:
+            finite.draw(result["finite"], options.workdir / "widths")
         figure.draw_spectra(spectra, options.workdir / "spectra")
         runs.write_json(options.workdir / "infinite.json", result)
         runs.write_json(options.workdir / "result.json", complete)
@@ -70,55 +75,6 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
     for folder in ("tiles", FOLDER):
         shutil.rmtree(options.workdir / folder, ignore_errors=True)
     return complete
-
-
-def more(config: Infinite, options: Options) -> dict[str, str]:
-    """What a dry run says besides: the disk that tiles take, and the time, from a small block.
-
-    Raises:
-        DataError: if the memory is too small.
-        SettingError: if the architecture has no kernels at infinite width.
-    """
-    train, test = costs.examples(config)
-    try:
-        _check_memory(config, options)
-        found = functions(config, options)
-    except ntk.BudgetError as error:
-        raise DataError(str(error)) from error
-    seeds = config.kernel_seeds if found["ntk"].estimated else 1
-    x = np.random.default_rng(0).standard_normal((_TRIAL, *config.input_shape))
-    seconds = sum(map(lambda function: _timed(lambda: function(x, x)), found.values()))
-    entries, jobs = train * (train + 1) / 2 + train * test, count_jobs(options)
-    hours = seconds / _TRIAL**2 * entries * seeds / jobs / 3600
-    disk = 8 * len(KINDS) * seeds * entries / 2**30
-    return {
-        "kernels": f"{train:,} x {train:,} and {test:,} x {train:,} pictures, {seeds} seeds",
-        "disk": f"about {disk:.1f} GiB",
-        "time": f"about {hours:.2g} hours in {jobs} processes, and the regression's",
-    }
-
-
-def _timed(call: Callable[[], Any]) -> float:
-    """Seconds of a second call."""
-    call()
-    started = time.monotonic()
-    call()
-    return time.monotonic() - started
-
-
-def _check_memory(config: Infinite, options: Options) -> None:
-    """Refuse a budget that does not hold the result.
-
-    Raises:
-        BudgetError: if so.
-    """
-    _, needed = memory(config)
-    if options.memory_gib is not None and needed > options.memory_gib * 2**30:
-        train, test = costs.examples(config)
-        raise ntk.BudgetError(
-            f"memory_gib={options.memory_gib:g}: the kernels of {train} training and {test} test"
-            f" pictures alone take {needed / 2**30:.2f} GiB"
-        )
 
 
 def _kernels(work: Work, config: Infinite, options: Options, console: Console) -> None:
@@ -155,10 +111,18 @@ def _results(
             found[kind], spectra[kind] = _regress(gram, cross, train, test, config.num_classes)
         if config.keep_kernels:
             kept |= {f"{kind}_train": gram.mean(axis=0), f"{kind}_test": cross.mean(axis=0)}
+        if kind == "ntk_paper_widening" and config.finite_widths:
+            limit = gram.mean(axis=0)
         signals.obey()
     if config.keep_kernels:
         path = options.workdir / "kernel.npz"
         runs.insist(lambda: save(path, kept), options.checkpoint_minutes)
+    x = inputs.arrays(train)
+    more: dict[str, Any] = {}
+    if work.estimated:
+        more["extrapolation"] = _extrapolation(work, config, options, x)
+    if config.finite_widths:
+        more["finite"] = finite.compare(config, options, x, limit, console)
     of_ntk = found["ntk"]
     names = ("train_accuracy", "test_accuracy", "ridge", "effective_rank")
     return {name: of_ntk[name] for name in names} | {
@@ -167,6 +131,7 @@ def _results(
         "channels": list(work.functions["ntk"].channels) if work.estimated else None,
         "seeds": work.seeds,
         **found,
+        **more,
     }, spectra
 
 
@@ -199,7 +164,7 @@ def _regress(
         "train_accuracy_without_ridge": _accuracy(plain.fitted, train),
         "test_accuracy_without_ridge": _accuracy(mean_cross @ plain.dual, test),
         "test_accuracy_by_seed": by_seed,
-        "relative_error": _relative_error(gram),
+        "relative_error": infinite.relative_error(gram) if len(gram) > 1 else None,
         "effective_rank": ntk.effective_rank(values),
         "trace": float(np.trace(mean)),
         "largest_eigenvalue": float(best.eigenvalues[0]),
@@ -207,13 +172,17 @@ def _regress(
     }, values
 
 
-def _relative_error(gram: np.ndarray) -> float | None:
-    """Standard error of the mean over seeds, of kernels of trace 1, as part of its norm."""
-    if len(gram) == 1:
-        return None
-    scaled = gram / np.trace(gram, axis1=1, axis2=2)[:, None, None]
-    error = scaled.std(axis=0, ddof=1) / len(gram) ** 0.5
-    return float(np.linalg.norm(error) / np.linalg.norm(scaled.mean(axis=0)))
+def _extrapolation(
+    work: Work, config: Infinite, options: Options, x: np.ndarray
+) -> dict[str, float]:
+    """What doubling the channels changes, at some pictures; see `infinite.extrapolate`."""
+    many = work.functions["ntk"]
+    half = tuple(max(1, count // 2) for count in many.channels)
+    few = functions(dataclasses.replace(config, channels=half), options.memory_gib)["ntk"]
+    x, seeds = x[:_EXTRAPOLATED], max(2, work.seeds)
+    kernels = [np.stack([f(x, seed=seed).ntk for seed in range(seeds)]) for f in (few, many)]
+    found = infinite.extrapolate(*kernels)
+    return {"pictures": len(x), "change": found.change, "noise": found.noise}
 
 
 def _accuracy(outputs: np.ndarray, split: Split) -> float:

@@ -22,6 +22,7 @@ from ntk_tf.models import arguments as keywords
 from ntk_tf.ntk import BudgetError, infinite
 from ntk_tf.ntk.contract import even_slices
 from ntk_tf.ntk.infinite.limits import LIMITS
+from ntk_tf.process import slurm
 from ntk_tf.settings import Options, SettingError
 
 #: The kernels: parametrization, and attribute of `Kernels`.
@@ -91,7 +92,7 @@ class Work:
 
     def __init__(self, config: Infinite, options: Options, inputs: Inputs):
         self.workdir, source = options.workdir, inputs.source
-        self.functions = functions(config, options)
+        self.functions = functions(config, tiles_memory(options))
         estimated = self.functions["ntk"].estimated
         self.estimated, self.seeds = estimated, config.kernel_seeds if estimated else 1
         self.tiles = divide(len(source.train), len(source.test), estimated)
@@ -168,24 +169,29 @@ def save(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
         np.savez(file, **arrays)
 
 
-def functions(config: Infinite, options: Options) -> dict[str, infinite.KernelFunction]:
+def arguments(config: Infinite, parametrization: str) -> dict[str, Any]:
+    """The architecture's keyword arguments, without those of other parametrizations."""
+    foreign = {a for limit in LIMITS.values() for a in keywords.keyword_only(limit)}
+    foreign -= set(keywords.keyword_only(LIMITS[parametrization]))
+    return {name: value for name, value in config.arguments.items() if name not in foreign}
+
+
+def functions(config: Infinite, memory_gib: float | None) -> dict[str, infinite.KernelFunction]:
     """The kernels by parametrization; see `Work`.
 
     Raises:
         BudgetError: see there.
         SettingError: see there.
     """
-    memory, found = options.memory_gib, {}
+    found = {}
     for name in dict.fromkeys(name for name, _ in KINDS.values()):
-        foreign = {a for other in LIMITS.values() for a in keywords.keyword_only(other)}
-        foreign -= set(keywords.keyword_only(LIMITS[name]))
         try:
             found[name] = infinite.KernelFunction(
                 *(config.arch, config.input_shape, name),
-                {key: value for key, value in config.arguments.items() if key not in foreign},
+                arguments(config, name),
                 config.channels,
                 precision=config.recursion,
-                memory_gib=memory and memory / count_jobs(options),
+                memory_gib=memory_gib,
             )
         except infinite.NoKernelError as error:
             raise SettingError(f"--arch={config.arch}: {error}") from error
@@ -196,10 +202,10 @@ def functions(config: Infinite, options: Options) -> dict[str, infinite.KernelFu
     return found
 
 
-def count_jobs(options: Options) -> int:
-    """Processes that share a machine: those asked for, or one a core, or one with a GPU."""
+def at_once(options: Options) -> int:
+    """Processes at once: those asked for, or one a core, or one where there is a GPU."""
     if options.executor == "slurm":
-        return 1
+        return options.jobs or slurm.AT_ONCE
     if options.jobs is not None:
         return options.jobs
     gpus = tf.config.list_physical_devices("GPU")
@@ -207,6 +213,12 @@ def count_jobs(options: Options) -> int:
         return 1
     affinity = getattr(os, "sched_getaffinity", None)  # absent on Windows and macOS
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def tiles_memory(options: Options) -> float | None:
+    """The GiB of each process: what is given is shared on one machine, and a SLURM job's own."""
+    given = options.memory_gib
+    return given if given is None or options.executor == "slurm" else given / at_once(options)
 
 
 def compute(

@@ -5,6 +5,16 @@ kernels, in place of Keras tensors.
 """
 
 from ntk_tf.ntk.infinite.evaluate import CHANNELS, KernelFunction, Kernels, kernel
+from ntk_tf.ntk.infinite.extrapolation import Extrapolation, extrapolate, relative_error
 from ntk_tf.ntk.infinite.limits import NoKernelError
 
-__all__ = ["CHANNELS", "KernelFunction", "Kernels", "NoKernelError", "kernel"]
+__all__ = [
+    "CHANNELS",
+    "Extrapolation",
+    "KernelFunction",
+    "Kernels",
+    "NoKernelError",
+    "extrapolate",
+    "kernel",
+    "relative_error",
+]

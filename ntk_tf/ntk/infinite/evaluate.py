@@ -26,7 +26,7 @@ CHANNELS = (256, 1024)
 _ENTRIES, _POOLED_ENTRIES = 2**18, 2**24
 #: Arrays of that size that are held at one time, beside the two layers' own.
 _TEMPORARIES = 6
-#: Most pictures of a block, and blocks whose pictures are kept ready.
+#: Most pictures of a block, also the pictures that are kept ready; and blocks of them, at least.
 _LARGEST, _SIDES = 1024, 32
 #: Stands for K among the parts of the NTK, which have layers' names.
 _NNGP = "/nngp"
@@ -119,11 +119,13 @@ class KernelFunction:
         other = x if x2 is None else self._checked("x2", x2)
         rows, columns = even_slices(len(x), self.block), even_slices(len(other), self.block)
 
-        @functools.lru_cache(maxsize=_SIDES)
+        kept = max(_SIDES, _LARGEST // self.block)
+
+        @functools.lru_cache(maxsize=kept)
         def left(i: int) -> Side:
             return self._side(self._padded(x, rows, i), seed)
 
-        @functools.lru_cache(maxsize=_SIDES)
+        @functools.lru_cache(maxsize=kept)
         def right(j: int) -> Side:
             return self._side(self._padded(other, columns, j), seed)
 
