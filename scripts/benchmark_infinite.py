@@ -125,6 +125,7 @@ class Other:
         self.answer()
 
     def answer(self):
+        """The next line that is JSON."""
         for line in self.process.stdout:
             if line.startswith(('"', *"0123456789")):
                 return json.loads(line)

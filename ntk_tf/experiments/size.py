@@ -102,7 +102,6 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
     for name, value in lines.items():
         say(console, f"{name:20}{value}")
     if size.memory > size.available:
-        names = [f"--{name}" for name in _decisive(config)]
         say(
             console,
             f"warning: this needs about {_gib(size.memory)} of memory and the machine has"

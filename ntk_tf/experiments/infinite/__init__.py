@@ -88,9 +88,8 @@ def draws(config: Infinite) -> int:
     if not architectures.is_own(config.arch):
         with contextlib.suppress(ArchitectureError):
             arguments = config.arch, 1, config.num_classes, config.input_shape, "ntk"
-            return (
-                config.kernel_seeds if shapes.count(*arguments, **config.arguments).max_pools else 1
-            )
+            pooled = shapes.count(*arguments, **config.arguments).max_pools
+            return config.kernel_seeds if pooled else 1
     return config.kernel_seeds
 
 

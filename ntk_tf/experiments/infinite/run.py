@@ -27,7 +27,7 @@ from ntk_tf.ntk.leave_one_out import leave_one_out
 from ntk_tf.process import signals, terminal
 from ntk_tf.settings import Options
 
-__all__ = ["memory", "more", "run"]
+__all__ = ["more", "run"]
 
 #: Target of the other classes; that of a picture's own is 1 more.
 _OTHER = -0.1
