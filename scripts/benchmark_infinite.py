@@ -91,7 +91,7 @@ def serve(path):
     from jax.interpreters import ad
 
     # neural-tangents 0.6.5 looks for these where JAX 0.4.30 no longer shows them.
-    ad.source_info_util = source_info_util
+    ad.source_info_util, ad.config = source_info_util, jax.config
     jax.config.update("jax_enable_x64", True)
     from neural_tangents import stax
 
@@ -125,7 +125,7 @@ class Other:
         self.answer()
 
     def answer(self):
-        """The next line that is JSON."""
+        """What the process says next."""
         for line in self.process.stdout:
             if line.startswith(('"', *"0123456789")):
                 return json.loads(line)
