@@ -24,15 +24,15 @@ class Counts:
     Attributes:
         parameters: number of trained parameters p.
         activations: numbers in all layers' outputs, the network's input among them.
-        max_pools: number of layers that take maxima.
         products: of each layer that applies a kernel, in order, how many places it has (1 for a
             dense layer of vectors), inputs that an output depends on, and outputs a place.
+        max_pools: number of layers that take maxima; 0 of a Keras model, where nobody asks.
     """
 
     parameters: int = 0
     activations: int = 0
-    max_pools: int = 0
     products: list[tuple[int, float, int]] = dataclasses.field(default_factory=list)
+    max_pools: int = dataclasses.field(default=0, compare=False)
 
     @property
     def flops(self) -> list[float]:

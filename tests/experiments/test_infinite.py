@@ -287,7 +287,7 @@ def test_dry_run_says_memory_disk_and_time(tmp_path, capsys):
     found = re.search(r"memory +about (\d+\.\d) GiB", printed)
     assert gib < float(found[1]) < gib + 3
     assert "warning: this needs about" in printed
-    assert "a smaller --train_examples needs less" in printed
+    assert "what helps: a smaller --train_examples" in printed
     assert "60,000 x 60,000 and 10,000 x 60,000 pictures, 1 seeds" in printed
     # 118 x 119 / 2 of training pictures, those on the diagonal whole, and 20 x 118.
     entries = (60_000**2 + 118 * (60_000 / 118) ** 2) / 2 + 10_000 * 60_000
