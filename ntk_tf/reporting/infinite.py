@@ -10,6 +10,7 @@ from ntk_tf import plots
 from ntk_tf.plots import plt
 from ntk_tf.reporting import grouping
 from ntk_tf.reporting.collect import Record
+from ntk_tf.reporting.paper import LINEARIZATION, NETWORK
 from ntk_tf.reporting.tables import Column, Table, mean_cells
 
 #: The kernels for readers, and their line styles.
@@ -111,8 +112,9 @@ def _of_networks(
         and _agree(ours, record.config.to_dict())
     ]
     settings = grouping.settings(alike)
-    for linearized, width in sorted({(s.linearized, s.width) for s in settings}):
-        candidates = [s for s in settings if (s.linearized, s.width) == (linearized, width)]
+    plain = [s for s in settings if s.model in (NETWORK, LINEARIZATION)]
+    for linearized, width in sorted({(s.model.linearized, s.width) for s in plain}):
+        candidates = [s for s in plain if (s.model.linearized, s.width) == (linearized, width)]
         chosen = grouping.choose(candidates)
         if chosen:
             row = {"model": _FINITE[linearized], "width": width, "runs": chosen.seeds}
