@@ -169,9 +169,7 @@ def _end_section(
     table = ends.table(name, section.title, together, trained)
     path = output_dir / "figures" / name
     ends.draw(table, path)
-    figure = Figure(path, "Test accuracy against weight decay")
-    runs_table = dataclasses.replace(section.table, title="Every run")
-    return dataclasses.replace(section, table=table, figures=[figure], more=[runs_table])
+    return _above(section, table, Figure(path, "Test accuracy against weight decay"))
 
 
 def _kernel_sections(
@@ -203,7 +201,13 @@ def _infinite_section(
     table = infinite.table(name, section.title, kernels, trained)
     path = output_dir / "figures" / name
     infinite.draw(table, path)
-    figure = Figure(path, "Test accuracy against the number of training pictures")
+    return _above(
+        section, table, Figure(path, "Test accuracy against the number of training pictures")
+    )
+
+
+def _above(section: Section, table: Table, figure: Figure) -> Section:
+    """A section with another table and figure, and its own table of runs folded away."""
     runs_table = dataclasses.replace(section.table, title="Every run")
     return dataclasses.replace(section, table=table, figures=[figure], more=[runs_table])
 
