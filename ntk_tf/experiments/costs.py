@@ -75,17 +75,29 @@ def evaluation_seconds(sizes: Counts, linearized: bool, pictures: int, speed: Sp
     return flops / (_TRAINING * speed.products * cores) + numbers / speed.elements / cores
 
 
-def gram_seconds(sizes: Counts, pictures: int, outputs: int, speed: Speed) -> float:
+def gram_seconds(
+    sizes: Counts, pictures: int, outputs: int, speed: Speed, crossed: bool = True
+) -> float:
     """Time of the Gram of gradients, and of its eigenvalues.
 
     By the operations of `ntk.contract`, of which the cheaper way counts for each layer; eigenvalues
     take 4/3 rows^3 operations, which wait for memory.
+
+    Args:
+        sizes: of the network.
+        pictures: n.
+        outputs: whose gradients are taken.
+        speed: of the machine.
+        crossed: whether each meets all others, and not only itself.
     """
-    rows = pictures * outputs
+    pairs = outputs**2 if crossed else outputs
+    rows = pictures * outputs if crossed else pictures
     entry = sum(
-        min(2 * k * c, 2 * p * c * (p / outputs + 1) + 2 * p**2 * k / outputs**2)
+        min(2 * k * c, 2 * p * c * (p / outputs + 1) + 2 * p**2 * k / pairs)
         for p, k, c in sizes.products
     )
-    propagated = 2 * sum(sizes.flops) * rows
-    products = (entry * rows**2 / 2 + propagated) / (_GRAM * speed.products * speed.cores)
+    propagated = 2 * sum(sizes.flops) * pictures * outputs
+    products = (entry * pairs * pictures**2 / 2 + propagated) / (
+        _GRAM * speed.products * speed.cores
+    )
     return products + 4 / 3 * rows**3 / (1.5 * speed.elements)

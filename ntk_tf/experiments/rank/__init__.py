@@ -113,9 +113,10 @@ def memory(config: Rank) -> tuple[int, float]:
 
 
 def time(config: Rank, speed: Speed) -> Time:
-    """The Gram's and its eigenvalues'."""
-    sizes = architecture.counts(config)
-    gram = costs.gram_seconds(sizes, config.examples, config.num_classes, speed)
+    """The Gram's and its eigenvalues'; a regression takes more."""
+    sizes, kind = architecture.counts(config), config.outputs
+    outputs = config.num_classes if kind in ("full", "trace") else 1
+    gram = costs.gram_seconds(sizes, config.examples, outputs, speed, crossed=kind == "full")
     return Time(costs.START + 2 * costs.TRACING + gram)
 
 
