@@ -1,11 +1,12 @@
 """What `make docs` adds to the pages: formulas as MathML, tables and figures made from `results/`.
 
 A line `<!-- results: FOLDER/FILE.md -->` in a page becomes that file of the report on
-`results/FOLDER`, or on all of it for `results`; figures are at `figures/FOLDER/...`, and the whole
-report's page at `report/`. Nothing is loaded from other hosts.
+`results/FOLDER`, or on all of it for `report`; figures are at `figures/FOLDER/...`, and the whole
+report's page at `report/`, beside the runs that it leads to. Nothing is loaded from other hosts.
 """
 
 import collections
+import contextlib
 import html
 import itertools
 import json
@@ -41,7 +42,9 @@ def on_pre_build(config):
     reports = pathlib.Path(tempfile.mkdtemp(prefix="ntk_tf_docs"))
     for name in FOLDERS:
         write.write(RESULTS / name, reports / name)
-    write.write(RESULTS, reports / "results")
+    shutil.copytree(RESULTS, reports / "results")
+    with contextlib.chdir(reports):  # no path of this machine is published
+        write.write(pathlib.Path("results"), pathlib.Path("report"))
     trained = [r for name in TRAINED for r in collect.read(RESULTS / name).of("train")]
     (reports / "figure2" / "distances.md").write_text(_distances(RESULTS / "figure2"))
     (reports / "table1.md").write_text(table1.table(grouping.studies(trained)).markdown())
@@ -51,11 +54,12 @@ def on_files(files, config):
     """Add their figures, with the data behind them."""
     found = {
         f"figures/{path.relative_to(reports).as_posix()}": path
-        for path in sorted(reports.rglob("*"))
+        for name in FOLDERS
+        for path in sorted((reports / name).rglob("*"))
         if path.suffix in (".svg", ".csv")
     }
     found |= {f"figures/{name}": RESULTS / name for name in PICTURES}
-    found["report/index.html"] = reports / "results" / "index.html"
+    found["report/index.html"] = reports / "report" / "index.html"
     for name, path in found.items():
         files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
@@ -124,5 +128,6 @@ def _mathml(found):
 
 def on_post_build(config):
     """Add what the report's page links to, and remove the reports."""
-    shutil.copytree(reports / "results", f"{config.site_dir}/report", dirs_exist_ok=True)
+    for name in ("report", "results"):
+        shutil.copytree(reports / name, f"{config.site_dir}/{name}", dirs_exist_ok=True)
     shutil.rmtree(reports)
