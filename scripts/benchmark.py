@@ -479,7 +479,7 @@ def main():
 
 def run(args: argparse.Namespace):
     tf.config.set_visible_devices([], "GPU")  # which are the workers'
-    console = Console()
+    console = Console(width=160 if not sys.stdout.isatty() else None)
     console.width = max(110, console.width)
     frameworks = [
         Framework(OURS, "ntk_tf", sys.executable),

@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=8)
     parser.add_argument("--lanczos_steps", type=int, default=30)
     arguments = parser.parse_args()
-    console = Console(width=110 if not sys.stdout.isatty() else None)
+    console = Console(width=160 if not sys.stdout.isatty() else None)
     console.print(f"{psutil.cpu_count(logical=False)} cores, TensorFlow {tf.__version__}")
     for name in ("jax", "torch"):
         if "beside" in arguments.studies and not getattr(arguments, f"{name}_python"):

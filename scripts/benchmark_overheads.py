@@ -17,6 +17,7 @@ import argparse
 import json
 import pathlib
 import statistics
+import sys
 import time
 import warnings
 
@@ -146,7 +147,7 @@ def main():
         plain, recorded = ((width, "pair", way) for way in ("plain", "recorded"))
         cells = [f"{median[way]:.2f}" for way in (plain, recorded)]
         pairs.add_row(f"LeNet x{width}", *cells, f"{ratio(recorded, plain):.2f}")
-    console = Console()
+    console = Console(width=160 if not sys.stdout.isatty() else None)
     console.print(table)
     console.print(pairs)
     if args.json:

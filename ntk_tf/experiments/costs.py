@@ -11,12 +11,13 @@ from ntk_tf.process.speed import Speed
 FLOAT = 4
 #: Seconds of a process's start, and of tracing a model.
 START, TRACING = 6.0, 3.0
-#: Of `Speed.products`, what products in a training step and in a Gram reach: measured, as all that
-#: follows, with LeNet and AlexNet on two cores of a server's CPU.
-_TRAINING, _GRAM = 1.0, 0.8
+#: Of `Speed.products`, what products in a training step, in an evaluation and in a Gram reach:
+#: measured, as all that follows, with LeNet, AlexNet and VGG-11 on two cores of a server's CPU.
+_TRAINING, _EVALUATION, _GRAM = 1.25, 1.0, 0.8
 #: Elementwise operations' time, in numbers that they would go through: of a layer with weights
-#: whatever its size, of each of its outputs, and of each parameter that is updated.
-_LAYER, _OUTPUT, _PARAMETER = 650_000, 2.0, 2.0
+#: whatever its size, of each of its outputs, of each parameter that is updated, and of each picture
+#: that is read for an evaluation.
+_LAYER, _OUTPUT, _PARAMETER, _PICTURE = 650_000, 2.0, 2.0, 100_000
 #: That the linearization takes more of these: it has tangents too.
 _LINEARIZED = 1.3
 
@@ -69,19 +70,18 @@ def update_seconds(config: Any, linearized: bool, speed: Speed) -> float:
 
 def evaluation_seconds(sizes: Counts, linearized: bool, pictures: int, speed: Speed) -> float:
     """Time of outputs of so many pictures."""
-    flops = (2 if linearized else 1) * sum(sizes.flops) * pictures
-    numbers = _OUTPUT * sizes.activations * pictures
-    cores = speed.cores
-    return flops / (_TRAINING * speed.products * cores) + numbers / speed.elements / cores
+    passes = 2 if linearized else 1
+    flops = passes * sum(sizes.flops) * pictures
+    numbers = (_OUTPUT * sizes.activations + passes * _PICTURE) * pictures
+    return (flops / (_EVALUATION * speed.products) + numbers / speed.elements) / speed.cores
 
 
 def gram_seconds(
     sizes: Counts, pictures: int, outputs: int, speed: Speed, crossed: bool = True
 ) -> float:
-    """Time of the Gram of gradients, and of its eigenvalues.
+    """Time of the Gram of gradients.
 
-    By the operations of `ntk.contract`, of which the cheaper way counts for each layer; eigenvalues
-    take 4/3 rows^3 operations, which wait for memory.
+    By the operations of `ntk.contract`, of which the cheaper way counts for each layer.
 
     Args:
         sizes: of the network.
@@ -91,13 +91,15 @@ def gram_seconds(
         crossed: whether each meets all others, and not only itself.
     """
     pairs = outputs**2 if crossed else outputs
-    rows = pictures * outputs if crossed else pictures
     entry = sum(
         min(2 * k * c, 2 * p * c * (p / outputs + 1) + 2 * p**2 * k / pairs)
         for p, k, c in sizes.products
     )
     propagated = 2 * sum(sizes.flops) * pictures * outputs
-    products = (entry * pairs * pictures**2 / 2 + propagated) / (
-        _GRAM * speed.products * speed.cores
-    )
-    return products + 4 / 3 * rows**3 / (1.5 * speed.elements)
+    operations = entry * pairs * pictures**2 / 2 + propagated
+    return operations / (_GRAM * speed.products * speed.cores)
+
+
+def eigenvalue_seconds(rows: int, speed: Speed) -> float:
+    """Time of a symmetric matrix's eigenvalues: 4/3 rows^3 operations, which wait for memory."""
+    return 4 / 3 * rows**3 / (1.5 * speed.elements)

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from ntk_tf import runs
 from ntk_tf.experiments import EXPERIMENTS
-from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.settings import Config, Options
 from ntk_tf.settings.setting import declarations
@@ -68,6 +67,8 @@ def run(config: Any, options: Options, console: Console) -> None:
         RunDirectoryError: if the run directory cannot be used.
         SettingError: if the network cannot be trained so.
     """
+    from ntk_tf.experiments.inputs import Inputs
+
     Inputs(config, options).open_workdir(Console(quiet=True))
     place = dataclasses.replace(options, workdir=options.workdir / runs.PRETRAINING)
     EXPERIMENTS["train"].run(settings(config), place, console)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ntk_tf.catalogue import datasets
 from ntk_tf.data import counts
-from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.experiments import EXPERIMENTS, pretraining
 from ntk_tf.experiments.experiment import Time
 from ntk_tf.process import devices, speed, startup
 from ntk_tf.process.speed import Speed
@@ -165,11 +165,20 @@ def basis(gpus: Sequence[str]) -> str:
 
 
 def run_time(config: Config, machine: Speed) -> Time | None:
-    """Estimate how long a run takes; None where that cannot be told.
+    """Estimate how long a run takes, training before it included; None where nobody can tell.
 
     Args:
         config: what is estimated.
         machine: how fast it computes.
     """
     time = EXPERIMENTS[config.experiment].time
-    return None if time is None else time(config, machine)
+    if time is None:
+        return None
+    found = time(config, machine)
+    trained = getattr(config, "pretrain_steps", 0) and not found.of
+    before = run_time(pretraining.settings(config), machine) if trained else None
+    return (
+        found
+        if before is None
+        else dataclasses.replace(found, seconds=found.seconds + before.seconds)
+    )

@@ -20,13 +20,21 @@ def kernel_movement(
     Returns:
         `relative_change` = ||Theta_t - Theta_0|| / ||Theta_0|| and `cosine` = <Theta_t, Theta_0> /
         (||Theta_t|| ||Theta_0||), Frobenius over all entries; `cka`, the same after centering;
-        `label_alignment`, the centered alignment of sum_l Theta_t[i,l,j,l] with Y Y^T.
+        `label_alignment` of Theta_t and `uncentered_label_alignment`; `eigenvector_alignment`, the
+        share of the labels in the L largest eigenvectors of sum_l Theta_t[i,l,j,l];
+        `label_alignment_0` and so on, that of each class against all others.
     """
+    of_classes = class_alignments(kernel, targets)
     return {
         "relative_change": relative_change(kernel, at_start),
         "cosine": cosine(kernel, at_start),
         "cka": cka(kernel, at_start),
-        "label_alignment": centered_alignment(np.einsum("iljl->ij", kernel), targets @ targets.T),
+        "label_alignment": label_alignment(kernel, targets),
+        "uncentered_label_alignment": label_alignment(kernel, targets, centered=False),
+        "eigenvector_alignment": float(
+            eigenvector_alignments(_traced(kernel), targets, targets.shape[1]).sum()
+        ),
+        **{f"label_alignment_{k}": float(value) for k, value in enumerate(of_classes)},
     }
 
 

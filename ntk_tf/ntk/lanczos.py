@@ -7,6 +7,12 @@ theta_k, and |z|^2 sum_k tau_k^2 f(theta_k), tau_k the first elements of T's eig
 m-point Gauss quadrature of z^T f(Theta) z (Ubaru, Chen and Saad 2017, "Fast estimation of tr(f(A))
 via stochastic Lanczos quadrature"). The few largest eigenvalues, which make most of the variance,
 are taken out first (as in Meyer et al. 2021, "Hutch++").
+
+Small eigenvalues beyond the reach of m steps bias Gauss' rule: it has too much of a function like
+the root, whose even derivatives are negative. The same T with one more row, chosen so that 0 is a
+node, is Gauss-Radau's rule, which has too little (Golub and Meurant 2010, "Matrices, Moments and
+Quadrature", section 6.2), and from further away where many eigenvalues are small. Gauss' rule is
+taken, and half of the difference is its error.
 """
 
 import dataclasses
@@ -64,7 +70,8 @@ class Estimate:
         trace: tr Theta.
         trace_error: its standard error.
         effective_rank: see `spectrum.effective_rank`, of the square roots of the eigenvalues.
-        effective_rank_error: its standard error.
+        effective_rank_error: its error, that of the random vectors and of the quadrature together.
+        quadrature_error: the quadrature's part of it, which falls with the steps.
         probes: number of random vectors.
         products: with Theta, in all.
     """
@@ -73,6 +80,7 @@ class Estimate:
     trace_error: float
     effective_rank: float
     effective_rank_error: float
+    quadrature_error: float
     probes: int
     products: int
 
@@ -84,11 +92,12 @@ def estimate_spectrum(
     deflate: int = 20,
     seed: int = 0,
 ) -> Estimate:
-    """Trace and effective rank by stochastic Lanczos quadrature, with their standard errors.
+    """Trace and effective rank by stochastic Lanczos quadrature, with their errors.
 
     With S = tr Theta^(1/2) and H = tr Theta^(1/2) log Theta^(1/2), the effective rank is
-    exp(log S - H / S). Its error is that of the probes' means to first order (the delta method);
-    the quadrature's own, for m steps, is not part of it and falls with m.
+    exp(log S - H / S). The error of the probes' means is taken to first order (the delta method),
+    that of the quadrature is half of the difference between Gauss' and Gauss-Radau's rule; the
+    root of the sum of their squares is given. The trace has no quadrature error.
 
     Args:
         operator: symmetric and positive semidefinite `[rows, rows]`, such as `KernelOperator`.
@@ -119,20 +128,28 @@ def estimate_spectrum(
     samples = []
     for _ in range(probes):
         start = _without(vectors, rng.choice([-1.0, 1.0], rows))
-        values, weights = _quadrature(operator, start, steps, vectors, count)
-        samples.append(exact + _functions(values) @ weights)
-    trace, total, entropy = np.mean(samples, axis=0)
-    covariance = np.cov(np.array(samples).T) / probes
-    rank = float(np.exp(np.log(total) - entropy / total))
+        rules = _quadratures(operator, start, steps, vectors, count)
+        samples.append([exact + _functions(values) @ weights for values, weights in rules])
+    means, radau = np.mean(samples, axis=0)
+    trace, total, entropy = means
+    covariance = np.cov(np.array(samples)[:, 0].T) / probes
+    rank = _rank(*means)
     slope = rank * np.array([0, 1 / total + entropy / total**2, -1 / total])
+    quadrature = abs(rank - _rank(*radau)) / 2
     return Estimate(
         trace=float(trace),
         trace_error=float(np.sqrt(covariance[0, 0])),
         effective_rank=rank,
-        effective_rank_error=float(np.sqrt(slope @ covariance @ slope)),
+        effective_rank_error=float(np.hypot(np.sqrt(slope @ covariance @ slope), quadrature)),
+        quadrature_error=quadrature,
         probes=probes,
         products=products,
     )
+
+
+def _rank(_trace: float, total: float, entropy: float) -> float:
+    """The effective rank of sums over all eigenvalues; see `_functions`."""
+    return float(np.exp(np.log(total) - entropy / total))
 
 
 def _functions(eigenvalues: np.ndarray) -> np.ndarray:
@@ -148,10 +165,13 @@ def _without(vectors: np.ndarray, v: np.ndarray) -> np.ndarray:
     return v
 
 
-def _quadrature(
+def _quadratures(
     operator, start: np.ndarray, steps: int, deflated: np.ndarray, after_product
-) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights for start^T f(operator) start, outside of a deflated space."""
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Nodes and weights for start^T f(operator) start, outside of a deflated space.
+
+    By Gauss' and by Gauss-Radau's rule.
+    """
     norm = np.linalg.norm(start)
     rows, first = deflated.shape
     basis = np.empty((rows, first + steps), order="F")
@@ -166,9 +186,17 @@ def _quadrature(
         diagonal.append(float(w @ basis[:, last]))
         w = _without(basis[:, : last + 1], w)
         length = float(np.linalg.norm(w))
-        if last + 1 == min(first + steps, rows) or length <= 1e-10 * abs(diagonal[0]):
+        exhausted = last + 1 == rows or length <= 1e-10 * abs(diagonal[0])
+        if exhausted or last + 1 == first + steps:
             break
         beside.append(length)
         basis[:, last + 1] = w / length
     values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside)
-    return values, norm**2 * vectors[0] ** 2
+    gauss = values, norm**2 * vectors[0] ** 2
+    if exhausted:
+        return [gauss, gauss]
+    # the element that makes 0 an eigenvalue: of the last row of T^-1, see Golub and Meurant
+    least = np.finfo(float).eps * values[-1]
+    corner = length**2 * (vectors[-1] ** 2 / np.maximum(values, least)).sum()
+    values, vectors = scipy.linalg.eigh_tridiagonal([*diagonal, corner], [*beside, length])
+    return [gauss, (values, norm**2 * vectors[0] ** 2)]

@@ -93,7 +93,9 @@ def test_kernel_movement_file(finished):
     assert rows[0]["relative_change"] == 0
     assert rows[0]["cosine"] == pytest.approx(1)
     assert rows[2]["relative_change"] > 0.01
-    assert all(0 <= row["label_alignment"] <= 1 for row in rows)
+    alignments = [name for name in rows[0] if "alignment" in name]
+    assert len(alignments) == 3 + 10  # of the labels together in three ways, and of each class
+    assert all(0 <= row[name] <= 1 for row in rows for name in alignments)
 
 
 def test_tensorboard_runs_share_their_tags(finished):

@@ -87,4 +87,13 @@ def test_movement_of_a_kernel(rng):
     )
     x, y = centered(a.reshape(18, 18)), centered(b.reshape(18, 18))
     assert found["cka"] == pytest.approx(angle(x, y), rel=1e-12)
-    assert found["label_alignment"] == compare.label_alignment(a, labels)
+    trace, same = sum(a[:, k, :, k] for k in range(3)), labels @ labels.T
+    assert found["label_alignment"] == pytest.approx(angle(centered(trace), centered(same)))
+    assert found["uncentered_label_alignment"] == pytest.approx(angle(trace, same))
+    top = np.linalg.svd(trace)[0][:, :3]
+    share = np.linalg.norm(top.T @ labels) ** 2 / np.linalg.norm(labels) ** 2
+    assert found["eigenvector_alignment"] == pytest.approx(share)
+    for k in range(3):
+        one = np.outer(labels[:, k], labels[:, k])
+        expected = angle(centered(a[:, k, :, k]), centered(one))
+        assert found[f"label_alignment_{k}"] == pytest.approx(expected)

@@ -104,6 +104,22 @@ def test_error_bars_are_honest(deflate, rng):
         assert abs(np.mean(errors)) < 0.6
 
 
+def test_few_steps_know_what_they_miss(rng):
+    """The eigenvalues fall by six powers of ten, most of them below what few steps see."""
+    basis = np.linalg.qr(rng.standard_normal((200, 200)))[0]
+    kernel = (basis * np.logspace(0, -6, 200)) @ basis.T
+    truth = ntk.decompose(kernel).effective_rank
+    misses, errors = [], []
+    for steps in (4, 8, 16, 32):
+        found = ntk.estimate_spectrum(aslinearoperator(kernel), 40, steps, deflate=5)
+        misses.append(abs(found.effective_rank - truth))
+        errors.append(found.effective_rank_error)
+        assert misses[-1] < 2 * found.effective_rank_error
+        assert found.quadrature_error < found.effective_rank_error
+    assert misses[-1] < misses[0] / 5
+    assert errors == sorted(errors, reverse=True)
+
+
 def test_exact_for_kernels_of_low_rank(rng):
     factor = rng.standard_normal((30, 4))
     truth = ntk.decompose(factor @ factor.T)

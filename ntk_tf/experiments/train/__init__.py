@@ -47,7 +47,6 @@ def time(config: Train, speed: Speed) -> Time:
     return Time(
         costs.START
         + 2 * costs.TRACING
-        + config.pretrain_steps * costs.update_seconds(config, False, speed)
         + total * costs.update_seconds(config, config.linearized, speed)
         + costs.evaluation_seconds(sizes, config.linearized, tests + train + test, speed)
     )

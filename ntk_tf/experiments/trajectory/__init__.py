@@ -67,7 +67,6 @@ def time(config: Trajectory, speed: Speed) -> Time:
     return Time(
         costs.START
         + 4 * costs.TRACING
-        + config.pretrain_steps * costs.update_seconds(config, False, speed)
         + total * both
         + 2 * costs.evaluation_seconds(sizes, True, measured, speed)
     )

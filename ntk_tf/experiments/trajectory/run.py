@@ -37,8 +37,6 @@ from ntk_tf.training.loop import Plan, train
 from ntk_tf.training.progress import ShowProgress
 from ntk_tf.training.state import State, changing_variables
 
-KERNEL_COLUMNS = ("step", "relative_change", "cosine", "cka", "label_alignment", "velocity")
-
 
 def run(config: Trajectory, options: Options, console: Console) -> dict[str, Any]:
     """Train both models and record their trajectories; see `experiments.Experiment`."""
@@ -155,7 +153,9 @@ class _Trajectory:
             workdir / "trajectory.json", content | {"distances": history.table("distance")}
         )
         if self.config.kernel_every:
-            runs.write_table(workdir / "kernel.csv", KERNEL_COLUMNS, history.table("kernel"))
+            rows = history.table("kernel")
+            columns = list(dict.fromkeys(name for row in rows for name in row))
+            runs.write_table(workdir / "kernel.csv", columns, rows)
 
     def _pictures(self, positions: np.ndarray | slice) -> tf.Tensor:
         """Test pictures as the networks see them, `[n, h, w, c]`."""
