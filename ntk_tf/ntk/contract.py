@@ -32,6 +32,8 @@ from ntk_tf.ntk.kinds import Pairing
 
 #: Terms summed in the factors' own precision.
 PIECE = 8192
+#: Numbers that all examples' gradients in a part have at least, so that it is worth a call.
+_PART = 2**26
 #: Bytes of an intermediate result of `Positions`: a few times the usual last-level cache.
 _SCRATCH = 2**26
 #: Operations that an element's way through memory is worth, in `Pairs`.
@@ -72,6 +74,15 @@ class Contraction:
         """What to store, from a and what was kept `[L, b, ...]`."""
         raise NotImplementedError
 
+    def joined(self, blocks: Sequence[Stored]) -> Stored:
+        """What is stored of several blocks' examples, one block after the other."""
+        return tuple(tf.concat(parts, self.axis) for parts in zip(*blocks, strict=True))
+
+    @property
+    def axis(self) -> int:
+        """That of the examples in what is stored."""
+        return 0
+
     def parts(self, examples: int, scratch: float) -> list:
         """The parts, each prepared for so many examples and taking at most `scratch` numbers."""
         del examples, scratch
@@ -110,19 +121,19 @@ class _ExampleGradients(Contraction):
     """A part is prepared as gradients `[b * L, q]`, `[b, L * q]` or `[L, b, q]` of weights."""
 
     @property
-    def joined(self) -> int:
+    def terms(self) -> int:
         """Outputs whose products are terms of one sum."""
         return self.outputs if self.pairing is Pairing.SUMMED else 1
 
     def operations(self) -> float:
         """See `Contraction.operations`."""
-        return 2.0 * self.shape.weights * self.joined
+        return 2.0 * self.shape.weights * self.terms
 
     def arrange(self, gradients: tf.Tensor) -> tf.Tensor:
         """Gradients `[b, L, q]` as the factor of a product."""
         if self.pairing is Pairing.EACH:
             return tf.transpose(gradients, [1, 0, 2])
-        return tf.reshape(gradients, [-1, gradients.shape[-1] * self.joined])
+        return tf.reshape(gradients, [-1, gradients.shape[-1] * self.terms])
 
     def product(self, left, right):
         """See `Contraction.product`."""
@@ -131,6 +142,11 @@ class _ExampleGradients(Contraction):
 
 class Gradients(_ExampleGradients):
     """Per-example gradients G `[b, L, g C K]`, stored as such, in ranges of weights."""
+
+    @property
+    def axis(self):
+        """See `Contraction.axis`."""
+        return 1 if self.pairing is Pairing.EACH else 0
 
     def stored(self) -> int:
         """See `Contraction.stored`."""
@@ -157,7 +173,7 @@ class Gradients(_ExampleGradients):
         return (stored[part],)
 
     def _ranges(self) -> list[slice]:
-        return even_slices(self.shape.weights, max(1, PIECE // self.joined))
+        return even_slices(self.shape.weights, max(1, PIECE // self.terms))
 
 
 class StreamedGradients(_ExampleGradients):
@@ -173,9 +189,10 @@ class StreamedGradients(_ExampleGradients):
         return a, tf.transpose(kept, [1, 2, 0, 4, 3])
 
     def parts(self, examples, scratch):
-        """Channels with a piece of weights, or fewer; see `Contraction.parts`."""
+        """Channels with a piece of weights or, for few examples, more; see `Contraction.parts`."""
         per_channel = self.shape.groups * self.shape.inputs
-        most = min(PIECE / self.joined, scratch / (examples * self.outputs))
+        worth = _PART / (examples * self.outputs)
+        most = min(max(PIECE / self.terms, worth), scratch / (examples * self.outputs))
         return even_slices(self.shape.channels, max(1, int(most / per_channel)))
 
     def prepare(self, part: slice, stored):
@@ -350,7 +367,7 @@ def choose(
     forming = 2.0 * shape.positions * shape.weights / examples
     if pairing is not Pairing.EVERY:
         other: Contraction = Pairs(*arguments)
-        forming *= gradients.joined
+        forming *= gradients.terms
         moving = 2.0 * shape.positions**2 * _ELEMENT
     else:
         other = Outer(*arguments) if shape.positions == 1 else Positions(*arguments)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ntk_tf.ntk.contract import Stored, sum_of_products
+from ntk_tf.ntk.contract import Stored, even_slices, sum_of_products
 from ntk_tf.ntk.inputs import Inputs, as_arrays, key, length, take
 from ntk_tf.ntk.kinds import Outputs, Pairing, check
 from ntk_tf.ntk.pieces import Features, Piece, StructureError, Survey, survey
@@ -312,9 +312,12 @@ class _Work:
         started = time.perf_counter()
         features = self.traced.features(group)
         x, x2 = self.sets
-        left = {i: features(take(x, self.plan.row_blocks[i])) for i in rows}
+        left = {i: self._block(features, group, x, self.plan.row_blocks[i]) for i in rows}
         same = left if self.plan.symmetric else {}
-        right = {j: same.get(j) or features(take(x2, self.plan.col_blocks[j])) for j in cols}
+        right = {
+            j: same.get(j) or self._block(features, group, x2, self.plan.col_blocks[j])
+            for j in cols
+        }
         self._finish(PROPAGATION, started, None)
         pairs = self.plan.pairs(rows, cols)
         for tile_of in sums:
@@ -328,6 +331,17 @@ class _Work:
                         self._add(i, j, tile_of, tile_of(left[i], right[j]))
                 self._finish(tile_of.name, started, tile_of.operations - before)
             tile_of.prepared.clear()
+
+    def _block(self, features: Features, group: list[Piece], x: Inputs, rows: slice) -> Block:
+        """The factors of a block, which may take several batches."""
+        batches = even_slices(_length(rows), self.plan.batch)
+        found = [features(take(take(x, rows), some)) for some in batches]
+        if len(found) == 1:
+            return found[0]
+        contractions = {piece.name: piece.contraction for piece in group}
+        return {
+            name: contractions[name].joined([part[name] for part in found]) for name in found[0]
+        }
 
     def _add(self, i: int, j: int, tile_of: "_Sum", tile: np.ndarray) -> None:
         gram = self.gram[self.results.index(tile_of.owner)] if self.results else self.gram

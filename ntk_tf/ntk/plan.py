@@ -30,6 +30,7 @@ class Plan:
         col_blocks: ranges of the second set's, the same if there is none.
         symmetric: whether there is but one set.
         groups: pieces whose factors are held at one time.
+        batch: most examples that go through the model at one time.
         held: most row blocks, and as many column blocks, held at one time.
         scratch: numbers that the gradients of a part may take.
     """
@@ -38,6 +39,7 @@ class Plan:
     col_blocks: list[slice]
     symmetric: bool
     groups: list[list[Piece]]
+    batch: int
     held: int
     scratch: float
 
@@ -118,16 +120,16 @@ def _with_functions(known: Survey, count: int, rows: int, cols: int | None, numb
     block_rows = _BLOCK_ROWS if rows * kind.rows < 8 * _BLOCK_ROWS else 2 * _BLOCK_ROWS
     size = min(
         max(1, block_rows // kind.rows),
-        max(1, int(_FORWARD * numbers / forward)),
         max(1, int(room / (2 * max(stored.values())))),
     )
+    batch = min(size, max(1, int(_FORWARD * numbers / forward)))
     row_blocks, col_blocks = even_slices(rows, size), even_slices(other, size)
     held = max(len(row_blocks), len(col_blocks))
     while held > 1 and max(stored.values()) * _examples(held, size, rows, cols) > room:
         held = -(-held // 2)
     most_stored = room / _examples(held, size, rows, cols)
     groups = [group for pieces in divisions for group in _pack(pieces, stored, most_stored)]
-    return Plan(row_blocks, col_blocks, cols is None, groups, held, _SCRATCH * numbers)
+    return Plan(row_blocks, col_blocks, cols is None, groups, batch, held, _SCRATCH * numbers)
 
 
 def _forward(piece: Piece, outputs: int) -> float:

@@ -618,7 +618,9 @@ class Training(Precision, DecayToward, Augmentation, MaxSteps, Objective, Descen
     def small(self) -> bool:
         """Whether each operation of a training step is too small to be split over threads.
 
-        Measured with LeNet in batches of 32: one thread for each is faster up to width 2.
+        Measured with LeNet in batches of 32: one thread for each is faster up to width 2. It is not
+        measured at the start, since the number of threads changes the last bits of sums: the same
+        command would give other numbers on a busy machine.
         """
         limit = architectures.find(self.arch).one_thread_width
         return self.width**2 * self.batch_size <= 32 * limit**2

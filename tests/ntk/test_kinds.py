@@ -111,6 +111,19 @@ def test_small_budgets_take_some_outputs_at_a_time(outputs, share, rng, float64)
 
 
 @pytest.mark.parametrize("outputs", ["full", "trace", "diagonal"])
+def test_blocks_of_several_batches(outputs, rng, float64, monkeypatch):
+    model, shape = own()
+    x, x2 = rng.standard_normal((5, *shape)), rng.standard_normal((3, *shape))
+    truth = ntk.gram(model, x, x2, outputs, precision="float64")
+    monkeypatch.setattr(plan, "_FORWARD", 1e-9)
+    known = ntk.pieces.survey(model, x[:2], 5, outputs=outputs)
+    parts = plan.make_plan(known, 5, 3, 1.0, 8)
+    assert (parts.batch, parts.row_blocks) == (1, [slice(0, 5)])
+    found = ntk.gram(model, x, x2, outputs, precision="float64", memory_gib=1.0)
+    np.testing.assert_allclose(found, truth, rtol=0, atol=1e-13 * np.abs(truth).max())
+
+
+@pytest.mark.parametrize("outputs", ["full", "trace", "diagonal"])
 def test_layers_add_up(outputs, rng, float64):
     model, shape = own()
     x = rng.standard_normal((4, *shape))
