@@ -4,6 +4,8 @@ Kernels are `[n, L, n, L]` or `[n, n]`, or anything else of one shape where only
 product matters: <K, K'> = sum of all products of entries, |K|^2 = <K, K>.
 """
 
+import math
+
 import numpy as np
 
 
@@ -22,9 +24,14 @@ def kernel_movement(
         (||Theta_t|| ||Theta_0||), Frobenius over all entries; `cka`, the same after centering;
         `label_alignment` of Theta_t and `uncentered_label_alignment`; `eigenvector_alignment`, the
         share of the labels in the L largest eigenvectors of sum_l Theta_t[i,l,j,l];
-        `label_alignment_0` and so on, that of each class against all others.
+        `label_alignment_0` and so on, that of each class against all others, without classes that
+        no example or every example has.
     """
-    of_classes = class_alignments(kernel, targets)
+    of_classes = {
+        k: float(value)
+        for k, value in enumerate(class_alignments(kernel, targets))
+        if np.isfinite(value)
+    }
     return {
         "relative_change": relative_change(kernel, at_start),
         "cosine": cosine(kernel, at_start),
@@ -34,7 +41,7 @@ def kernel_movement(
         "eigenvector_alignment": float(
             eigenvector_alignments(_traced(kernel), targets, targets.shape[1]).sum()
         ),
-        **{f"label_alignment_{k}": float(value) for k, value in enumerate(of_classes)},
+        **{f"label_alignment_{k}": value for k, value in of_classes.items()},
     }
 
 
@@ -53,9 +60,10 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
         b: K', of the same shape.
 
     Returns:
-        A number between -1 and 1; 1 for kernels that differ by a factor.
+        A number between -1 and 1; 1 for kernels that differ by a factor; not a number for zeros.
     """
-    return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(np.vdot(a, b) / norms) if norms else math.nan
 
 
 def cka(a: np.ndarray, b: np.ndarray) -> float:
@@ -139,13 +147,18 @@ def class_alignments(kernel: np.ndarray, targets: np.ndarray, centered: bool = T
         centered: whether both are centered.
 
     Returns:
-        `[L]`.
+        `[L]`; not a number for a class whose targets are all 0 or, centered, all equal.
     """
     own = [kernel] * targets.shape[1]
     if kernel.ndim == 4:
         own = [kernel[:, k, :, k] for k in range(targets.shape[1])]
-    pairs = zip(own, targets.T, strict=True)
-    return np.array([label_alignment(k, y[:, None], centered) for k, y in pairs])
+    told = np.ptp(targets, axis=0) if centered else np.abs(targets).max(axis=0)
+    return np.array(
+        [
+            label_alignment(k, y[:, None], centered) if some > 0 else np.nan
+            for k, y, some in zip(own, targets.T, told, strict=True)
+        ]
+    )
 
 
 def eigenvector_alignments(kernel: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:

@@ -68,6 +68,16 @@ def test_labels(rng):
     )
 
 
+def test_a_class_without_examples(rng):
+    kernel, _, labels = kernels(rng)
+    for value in (0.0, -0.1):
+        labels[:, 1] = value
+        for centered_too in (True, False):
+            found = compare.class_alignments(kernel, labels, centered_too)
+            assert np.isfinite(found).tolist() == [True, value != 0 and not centered_too, True]
+        assert "label_alignment_1" not in compare.kernel_movement(kernel, kernel, labels)
+
+
 def test_eigenvectors(rng):
     kernel, _, labels = kernels(rng)
     found = compare.eigenvector_alignments(kernel, labels, 18)
