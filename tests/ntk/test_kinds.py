@@ -28,6 +28,14 @@ def own():
     return keras.Model(inputs, layers.Dense(L)(layers.Flatten()(x))), (6, 6, 4)
 
 
+def small():
+    """Three ways to the kernel: of a depthwise layer, of many positions, and of one."""
+    inputs = keras.Input((5, 5, 2))
+    x = layers.DepthwiseConv2D(2, activation="tanh")(inputs)
+    x = layers.Conv2D(6, 2, activation="tanh")(x)
+    return keras.Model(inputs, layers.Dense(L)(layers.Flatten()(x))), (5, 5, 2)
+
+
 def attention():
     inputs = keras.Input((5, 6))
     x = layers.LayerNormalization()(layers.MultiHeadAttention(2, 3)(inputs, inputs))
@@ -36,7 +44,7 @@ def attention():
 
 def recurrent():
     inputs = keras.Input((3, 2))
-    return keras.Model(inputs, layers.Dense(L)(layers.LSTM(3)(inputs))), (3, 2)
+    return keras.Model(inputs, layers.Dense(L)(layers.LSTM(3, unroll=True)(inputs))), (3, 2)
 
 
 MODELS = {"lenet": lenet, "own": own, "attention": attention, "recurrent": recurrent}
@@ -98,7 +106,7 @@ def test_trace_is_that_of_neural_tangents(precision, request):
 @pytest.mark.parametrize("outputs", ["trace", "diagonal"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 4.0])
 def test_small_budgets_take_some_outputs_at_a_time(outputs, share, rng, float64):
-    model, shape = own()
+    model, shape = small()
     x = rng.standard_normal((9, *shape))
     known = ntk.pieces.survey(model, x[:2], 9, outputs=outputs)
     stored = 8 * 9 * sum(piece.contraction.stored() for piece in known.pieces)
@@ -112,7 +120,7 @@ def test_small_budgets_take_some_outputs_at_a_time(outputs, share, rng, float64)
 
 @pytest.mark.parametrize("outputs", ["full", "trace", "diagonal"])
 def test_blocks_of_several_batches(outputs, rng, float64, monkeypatch):
-    model, shape = own()
+    model, shape = small()
     x, x2 = rng.standard_normal((5, *shape)), rng.standard_normal((3, *shape))
     truth = ntk.gram(model, x, x2, outputs, precision="float64")
     monkeypatch.setattr(plan, "_FORWARD", 1e-9)
@@ -125,7 +133,7 @@ def test_blocks_of_several_batches(outputs, rng, float64, monkeypatch):
 
 @pytest.mark.parametrize("outputs", ["full", "trace", "diagonal"])
 def test_layers_add_up(outputs, rng, float64):
-    model, shape = own()
+    model, shape = small()
     x = rng.standard_normal((4, *shape))
     options = {"outputs": outputs, "precision": "float64"}
     whole = ntk.gram(model, x, **options)
