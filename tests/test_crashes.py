@@ -21,7 +21,7 @@ import pytest
 import tensorflow as tf
 from helpers import carry_out
 
-from ntk_tf import data, runs
+from ntk_tf import data, plots, runs
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.experiments.train import run as train
 from ntk_tf.experiments.trajectory import run as trajectory
@@ -337,9 +337,10 @@ def test_second_process_is_refused(tmp_path):
     assert run(workdir, max_steps=2)["status"] == "completed"
 
 
-def test_fuzz(tmp_path):
+def test_fuzz(tmp_path, monkeypatch):
     import fuzz
 
+    monkeypatch.setattr(plots, "FORMATS", ("svg",))  # drawing takes most of the time
     found = fuzz.fuzz_flags(fuzz._new(tmp_path / "flags"), 16)
     assert found["flag sets"] == 16
     assert 0 < found["accepted"] < 16
