@@ -338,9 +338,9 @@ class _Work:
         found = [features(take(take(x, rows), some)) for some in batches]
         if len(found) == 1:
             return found[0]
-        contractions = {piece.name: piece.contraction for piece in group}
-        return {
-            name: contractions[name].joined([part[name] for part in found]) for name in found[0]
+        return {  # piece by piece, so that hardly more than once all is held
+            piece.name: piece.contraction.joined([part.pop(piece.name) for part in found])
+            for piece in group
         }
 
     def _add(self, i: int, j: int, tile_of: "_Sum", tile: np.ndarray) -> None:

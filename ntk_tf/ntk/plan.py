@@ -120,14 +120,15 @@ def _with_functions(known: Survey, count: int, rows: int, cols: int | None, numb
     block_rows = _BLOCK_ROWS if rows * kind.rows < 8 * _BLOCK_ROWS else 2 * _BLOCK_ROWS
     size = min(
         max(1, block_rows // kind.rows),
-        max(1, int(room / (2 * max(stored.values())))),
+        max(1, int(room / (3 * max(stored.values())))),
     )
     batch = min(size, max(1, int(_FORWARD * numbers / forward)))
+    twice = 1.4 * size if batch < size else 0  # while batches are joined, roughly
     row_blocks, col_blocks = even_slices(rows, size), even_slices(other, size)
     held = max(len(row_blocks), len(col_blocks))
-    while held > 1 and max(stored.values()) * _examples(held, size, rows, cols) > room:
+    while held > 1 and max(stored.values()) * (_examples(held, size, rows, cols) + twice) > room:
         held = -(-held // 2)
-    most_stored = room / _examples(held, size, rows, cols)
+    most_stored = room / (_examples(held, size, rows, cols) + twice)
     groups = [group for pieces in divisions for group in _pack(pieces, stored, most_stored)]
     return Plan(row_blocks, col_blocks, cols is None, groups, batch, held, _SCRATCH * numbers)
 
