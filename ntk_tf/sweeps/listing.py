@@ -32,12 +32,13 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
         column.justify = "right"
         column.no_wrap = True
     speed = machine(gpus, jobs)
-    total = memory = 0.0
+    memory, left = 0.0, []
     for run in sweep.runs:
         size = estimate(run.config, run.options.cache_decoded)
         finished = runs.is_finished(run.options.workdir)
         time = run_time(run.config, speed)
-        total += 0 if finished or time is None or time.of else time.seconds
+        if not finished:
+            left.append(None if time is None or time.of else time.seconds)
         memory = max(memory, size.memory)
         table.add_row(
             Name(run.name),
@@ -51,10 +52,20 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
     console.print(table)
     say(
         console,
-        f"{len(sweep.runs)} runs under {sweep.runs_dir}, {jobs} at once on {place}; about"
-        f" {duration(total / jobs)} in all, {basis(gpus)}",
+        f"{len(sweep.runs)} runs under {sweep.runs_dir}, {jobs} at once on {place};"
+        f" {_in_all(left, jobs, gpus)}",
     )
     _warn(jobs * memory, size.available, console)
+
+
+def _in_all(left: Sequence[float | None], jobs: int, gpus: Sequence[str]) -> str:
+    """How long the runs that are left take; None for one whose time is not known before."""
+    known = [seconds for seconds in left if seconds is not None]
+    unknown = len(left) - len(known)
+    if unknown and not known:
+        return "how long they take is not known before"
+    besides = f" besides {unknown} of unknown time" if unknown else ""
+    return f"about {duration(sum(known) / jobs)} in all{besides}, {basis(gpus)}"
 
 
 def _warn(needed: float, available: float, console: Console) -> None:
