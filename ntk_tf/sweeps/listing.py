@@ -52,7 +52,7 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
     console.print(table)
     say(
         console,
-        f"{len(sweep.runs)} runs under {sweep.runs_dir}, {jobs} at once on {place};"
+        f"{len(sweep.runs)} run{'' if len(sweep.runs) == 1 else 's'} under {sweep.runs_dir}, {jobs} at once on {place};"
         f" {_in_all(left, jobs, gpus)}",
     )
     _warn(jobs * memory, size.available, console)

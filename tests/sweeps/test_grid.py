@@ -207,15 +207,15 @@ def test_dry_run_lists_every_run_and_writes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "told"),
     [
-        ("--experiment=infinite", "1 runs .* how long they take is not known before"),
-        ("--experiment=converged", "1 runs .* how long they take is not known before"),
-        ("--experiment=rank", "1 runs .* about .* in all, by this machine's speed right now"),
+        ("--experiment=infinite", "1 run .* how long they take is not known before"),
+        ("--experiment=converged", "1 run .* how long they take is not known before"),
+        ("--experiment=rank", "1 run .* about .* in all, by this machine's speed right now"),
     ],
 )
 def test_dry_run_says_what_time_it_does_not_know(program, flag, told):
     code, printed, _ = program("sweep", flag, "--dataset=digits", "--dry_run")
     assert code == 0
-    assert re.fullmatch(told, next(line for line in printed if " runs under " in line))
+    assert re.fullmatch(told, next(line for line in printed if " run under " in line))
 
 
 def test_missing_data_is_one_line_before_anything_starts(tmp_path):
