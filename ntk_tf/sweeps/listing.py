@@ -48,11 +48,11 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
             "finished" if finished else "",
         )
     number, unit = (len(gpus), "GPU") if gpus else (devices.cores(), "core")
-    place = f"{number} {unit}{'' if number == 1 else 's'}"
+    place, count = f"{number} {unit}{'' if number == 1 else 's'}", len(sweep.runs)
     console.print(table)
     say(
         console,
-        f"{len(sweep.runs)} run{'' if len(sweep.runs) == 1 else 's'} under {sweep.runs_dir}, {jobs} at once on {place};"
+        f"{count} run{'' if count == 1 else 's'} under {sweep.runs_dir}, {jobs} at once on {place};"
         f" {_in_all(left, jobs, gpus)}",
     )
     _warn(jobs * memory, size.available, console)

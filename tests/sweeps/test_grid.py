@@ -78,7 +78,7 @@ def test_flagfile_passes_a_dry_run(path):
     largest = dataclasses.replace(found, runs=found.runs[-1:])
     listing.describe(largest, 1, ["0"], Console(file=screen, width=300))
     assert found.runs[-1].name in screen.getvalue()
-    assert "1 runs under" in screen.getvalue()
+    assert "1 run under" in screen.getvalue()
 
 
 def test_paper_sweeps_have_the_papers_size():
