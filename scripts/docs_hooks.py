@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 FOLDERS = (
     *("figure2", "figure3", "figure4", "figure5", "kernel_movement"),
-    *("moment_of_linearization", "after_kernel", "infinite"),
+    *("moment_of_linearization", "after_kernel", "infinite", "alphas"),
 )
 #: Those with runs of Table 1.
 TRAINED = ("figure3", "figure4")
