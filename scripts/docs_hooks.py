@@ -31,8 +31,10 @@ FOLDERS = (
 #: Those with runs of Table 1.
 TRAINED = ("figure3", "figure4")
 #: Pictures that were drawn when what they show was still in the runs' folders.
-PICTURES = ("figure2/trajectories.png", "kernel_movement/trajectories.png")
-PICTURES += ("infinite/cosine_mnist/widths.png",)
+PICTURES = (
+    *("figure2/trajectories.png", "kernel_movement/trajectories.png"),
+    "infinite/cosine_mnist/widths.png",
+)
 
 reports = pathlib.Path()
 

@@ -130,8 +130,8 @@ def estimate_spectrum(
         start = _without(vectors, rng.choice([-1.0, 1.0], rows))
         rules = _quadratures(operator, start, steps, vectors, count)
         samples.append([exact + _functions(values) @ weights for values, weights in rules])
-    means, radau = np.mean(samples, axis=0)
-    trace, total, entropy = means
+    (trace, *means), (_, *radau) = np.mean(samples, axis=0)
+    total, entropy = means
     covariance = np.cov(np.array(samples)[:, 0].T) / probes
     rank = _rank(*means)
     slope = rank * np.array([0, 1 / total + entropy / total**2, -1 / total])
@@ -147,8 +147,8 @@ def estimate_spectrum(
     )
 
 
-def _rank(_trace: float, total: float, entropy: float) -> float:
-    """The effective rank of sums over all eigenvalues; see `_functions`."""
+def _rank(total: float, entropy: float) -> float:
+    """The effective rank, from the sums over all eigenvalues of s and of s log s."""
     return float(np.exp(np.log(total) - entropy / total))
 
 

@@ -134,7 +134,9 @@ def test_gram_of_each_layer_in_float32(name):
     assert error(found, rows @ rows.T) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["Embedding", "Conv2DTranspose same", "MultiHeadAttention"])
+@pytest.mark.parametrize(
+    "name", ["Embedding", "Conv2DTranspose same", "MultiHeadAttention", "LSTM"]
+)
 def test_trace_of_each_layer(name, float64):
     model, x = around(name)
     rows = dense_jacobian(model, x)

@@ -7,7 +7,6 @@ missing, and several processes leave what one would.
 import dataclasses
 import functools
 import itertools
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from ntk_tf.models import arguments as keywords
 from ntk_tf.ntk import BudgetError, infinite
 from ntk_tf.ntk.contract import even_slices
 from ntk_tf.ntk.infinite.limits import LIMITS
-from ntk_tf.process import slurm
+from ntk_tf.process import devices, slurm
 from ntk_tf.settings import Options, SettingError
 
 #: The kernels: parametrization, and attribute of `Kernels`.
@@ -208,11 +207,7 @@ def at_once(options: Options) -> int:
         return options.jobs or slurm.AT_ONCE
     if options.jobs is not None:
         return options.jobs
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        return 1
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on Windows and macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return 1 if tf.config.list_physical_devices("GPU") else devices.cores()
 
 
 def tiles_memory(options: Options) -> float | None:
