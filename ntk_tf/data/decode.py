@@ -7,7 +7,6 @@ makes no difference to a run whether the squares are kept in memory or made anew
 """
 
 import dataclasses
-import os
 from concurrent import futures
 
 import numpy as np
@@ -15,6 +14,7 @@ import tensorflow as tf
 
 from ntk_tf.data.counts import square_side
 from ntk_tf.data.source import DataError, Source, Split
+from ntk_tf.process import devices
 
 
 def decode(file: tf.Tensor, side: int) -> tf.Tensor:
@@ -88,7 +88,7 @@ def _decoded(split: Split, side: int) -> Split:
         images[i] = one(split.images[i])
 
     try:
-        with futures.ThreadPoolExecutor(os.cpu_count()) as workers:
+        with futures.ThreadPoolExecutor(devices.cores()) as workers:
             list(workers.map(fill, range(len(split))))
     except tf.errors.InvalidArgumentError as error:
         raise DataError(

@@ -9,6 +9,7 @@ matrix is never held. A vector is flat, `[p]`, in the precision of the weights; 
 over it is float64.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -68,10 +69,11 @@ class Ridge:
         self._dtypes = [w.dtype for w in self.jacobian.weights]
         self._sizes = [s.num_elements() for s in map(tf.TensorShape, self._shapes)]
         self.size, self.dtype = sum(self._sizes), tf.as_dtype(self._dtypes[0])
-        self._product = tf.function(self._product_of_batch)
-        self._residual = tf.function(self._residual_of_batch)
-        self._outputs = tf.function(self._outputs_of_batch)
-        self._pullback = tf.function(self._pullback_of_batch)
+        graph = functools.partial(tf.function, autograph=False)
+        self._product = graph(self._product_of_batch)
+        self._residual = graph(self._residual_of_batch)
+        self._outputs = graph(self._outputs_of_batch)
+        self._pullback = graph(self._pullback_of_batch)
 
     def origin(self) -> tf.Tensor:
         """The u where nothing decays: 0, or -w0."""

@@ -111,7 +111,9 @@ def calls(model: keras.Model, input_shape: tuple[int, ...]) -> list[Call]:
             stack.enter_context(_noting(layer, noted))
         example = tf.TensorSpec((1, *input_shape), keras.config.floatx())
         with keras.StatelessScope():  # a model of `shapes_only` has no values to read
-            tf.function(lambda x: model(x, training=False)).get_concrete_function(example)
+            tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(
+                example
+            )
     return noted
 
 

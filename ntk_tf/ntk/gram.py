@@ -143,7 +143,9 @@ class _Traced:
         names = tuple(piece.name for piece in group)
         if names not in self._sums:
             contractions = [piece.contraction for piece in group]
-            self._sums[names] = tf.function(functools.partial(sum_of_products, contractions))
+            self._sums[names] = tf.function(
+                functools.partial(sum_of_products, contractions), autograph=False
+            )
         return self._sums[names]
 
 

@@ -4,6 +4,7 @@ Theta v = J (J^T v): one backward pass and one forward derivative for each batch
 that time and memory grow with n and not with its square.
 """
 
+import functools
 from collections.abc import Iterator
 
 import keras
@@ -34,8 +35,9 @@ class _Derivatives:
         self.shape = [-1, *model(first, training=False).shape[1:]]
         cotangents = tf.TensorSpec([None, self.outputs], self.dtype)
         shapes = [tf.TensorSpec(w.shape, w.dtype) for w in self.weights]
-        self.vjp = tf.function(self._vjp, input_signature=[signature(x), cotangents])
-        self.jvp = tf.function(self._jvp, input_signature=[signature(x), shapes])
+        graph = functools.partial(tf.function, autograph=False)
+        self.vjp = graph(self._vjp, input_signature=[signature(x), cotangents])
+        self.jvp = graph(self._jvp, input_signature=[signature(x), shapes])
 
     def _vjp(self, x, cotangents):
         found = self.jacobian.vjp(x, tf.reshape(cotangents, self.shape))

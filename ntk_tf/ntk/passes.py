@@ -185,7 +185,7 @@ def example_gradients(
         )
 
     if not eager:
-        of_example = tf.function(of_example, reduce_retracing=True)
+        of_example = tf.function(of_example, reduce_retracing=True, autograph=False)
 
     def of_batch(x):
         rows = [slice(i, i + 1) for i in range(length(x))]

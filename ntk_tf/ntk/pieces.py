@@ -248,7 +248,7 @@ def _traced_view(model: keras.Model, layers: Sequence[keras.Layer], x: Inputs) -
     def look(x):
         views.append(_view(model, layers, x))
 
-    tf.function(look).get_concrete_function(inputs.signature(x, _BATCH))
+    tf.function(look, autograph=False).get_concrete_function(inputs.signature(x, _BATCH))
     return views[-1]
 
 
@@ -483,7 +483,9 @@ class Features:
         """The graph for inputs of x's shape, which leaves out what nobody asks for."""
         key = inputs.key(x)
         if key not in self.traced:
-            graph = tf.function(self._factors, input_signature=[inputs.signature(x)])
+            graph = tf.function(
+                self._factors, input_signature=[inputs.signature(x)], autograph=False
+            )
             try:
                 graph.get_concrete_function()
             except Exception:  # As in `survey`: without a graph, errors are the model's own.

@@ -56,12 +56,17 @@ def multi_step_function(model: keras.Model) -> Callable[[tf.data.Iterator, tf.Te
     Returns:
         A function of a batch iterator and a scalar int32 tensor, the number of updates.
     """
-    step = _in_loop(model, distribution.train_step(model))
+    return _repeated(model, distribution.train_step(model))
+
+
+def _repeated(model: keras.Model, step: Callable) -> Callable[[tf.data.Iterator, tf.Tensor], None]:
+    """A graph that calls a model's step with any number of batches."""
+    one = _in_loop(model, tf.autograph.experimental.do_not_convert(step))
 
     @tf.function(reduce_retracing=True)
     def run(iterator, steps):
         for _ in tf.range(steps):
-            model.distribute_strategy.run(step, args=(next(iterator),))
+            model.distribute_strategy.run(one, args=(next(iterator),))
 
     return run
 
@@ -93,16 +98,11 @@ def evaluation_function(
     Returns:
         A function of a dataset of `(x, y)`, which returns loss and metrics by name.
     """
-    step = _in_loop(model, model.test_step)
-
-    @tf.function(reduce_retracing=True)
-    def run(batches):
-        for batch in batches:
-            model.distribute_strategy.run(step, args=(batch,))
+    run = _repeated(model, model.test_step)
 
     def evaluate(batches):
         model.reset_metrics()
-        run(distribution.spread(model, batches))
+        run(iter(distribution.spread(model, batches)), tf.constant(len(batches)))
         return {name: shortest(value) for name, value in model.get_metrics_result().items()}
 
     return evaluate

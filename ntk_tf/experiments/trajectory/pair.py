@@ -57,11 +57,11 @@ class Pair:
         if step % self.every == 0:
             self._record_at(tf.constant(step // self.every))
 
-    @tf.function
+    @tf.function(autograph=False)
     def _record_at(self, position: tf.Tensor) -> None:
         self._write(position)
 
-    @tf.function
+    @tf.function(autograph=False)
     def outputs(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """f(w_t, x), T_f(u_t, x) and f(w_0, x), each `[n, L]`."""
         models = (self.standard, self.linearized, self.linearized.base)
