@@ -21,7 +21,7 @@ DTYPE = tf.float32
 
 
 def maxima(
-    order: Sequence[nodes.Node], inputs: tf.Tensor, channels: Sequence[int], seed: int
+    order: Sequence[nodes.Node], inputs: tf.Tensor, channels: Sequence[int], seed: tf.Tensor
 ) -> dict[str, Maxima]:
     """Random channels behind all max poolings.
 
@@ -29,7 +29,7 @@ def maxima(
         order: nodes, each after its inputs.
         inputs: `[positions, n, channels]`.
         channels: of the layers with weights, the last for all further ones.
-        seed: non-negative integer; fixes the channels.
+        seed: int64, not negative; fixes the channels.
 
     Returns:
         The channels by the pooling's name.
@@ -54,14 +54,14 @@ def maxima(
 class _Drawn:
     """Weights that are drawn layer by layer."""
 
-    def __init__(self, channels: Sequence[int], seed: int):
+    def __init__(self, channels: Sequence[int], seed: tf.Tensor):
         self.channels, self.seed, self.layers = channels, seed, 0
 
     def __call__(self, positions: int, inputs: int) -> tuple[tf.Tensor, tf.Tensor]:
         """A layer's weights `[positions, inputs, outputs]` and biases `[outputs]`."""
         outputs = self.channels[min(self.layers, len(self.channels) - 1)]
         draw = functools.partial(tf.random.stateless_normal, dtype=DTYPE)
-        seeds = ((self.seed, 2 * self.layers + i) for i in range(2))
+        seeds = (tf.stack([self.seed, 2 * self.layers + i]) for i in range(2))
         self.layers += 1
         return tuple(map(draw, ((positions, inputs, outputs), (outputs,)), seeds))
 

@@ -120,14 +120,15 @@ class KernelFunction:
         rows, columns = even_slices(len(x), self.block), even_slices(len(other), self.block)
 
         kept = max(_SIDES, _LARGEST // self.block)
+        drawn = tf.constant(seed, tf.int64)  # not a number, for each of which a graph would be made
 
         @functools.lru_cache(maxsize=kept)
         def left(i: int) -> Side:
-            return self._side(self._padded(x, rows, i), seed)
+            return self._side(self._padded(x, rows, i), drawn)
 
         @functools.lru_cache(maxsize=kept)
         def right(j: int) -> Side:
-            return self._side(self._padded(other, columns, j), seed)
+            return self._side(self._padded(other, columns, j), drawn)
 
         pairs = [
             (i, j)
