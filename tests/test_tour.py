@@ -14,25 +14,24 @@ TOUR = pathlib.Path(__file__).resolve().parent.parent / "docs/tour.ipynb"
 CELLS = [cell for cell in json.loads(TOUR.read_text())["cells"] if cell["cell_type"] == "code"]
 
 
-@pytest.fixture(scope="module")
-def toured():
-    """Everything that its cells define, and the processor's seconds that they took."""
+def test_it_runs_and_shows_what_it_says():
+    """In one test, so that one process takes it; in less than three minutes of the processor's.
+
+    About 20 seconds on a fast machine.
+    """
     matplotlib.use("Agg")
     names, before, began = {}, dict(matplotlib.rcParams), time.process_time()
     for cell in CELLS:
         exec("".join(cell["source"]), names)
     matplotlib.pyplot.close("all")
     matplotlib.rcParams.update(before)
-    return names, time.process_time() - began
+    assert time.process_time() - began < 180
+    check_kernel_and_spectrum(names)
+    check_that_the_wider_network_is_nearer_to_its_linearization(names)
+    check_that_it_is_stored_as_it_runs(names)
 
 
-def test_it_takes_less_than_three_minutes(toured):
-    """About 20 seconds on a fast machine; what else runs there does not count."""
-    assert toured[1] < 180
-
-
-def test_kernel_and_spectrum_are_those_of_the_jacobian(toured):
-    names = toured[0]
+def check_kernel_and_spectrum(names):
     theta, few = names["theta"][2], names["x_train"][names["chosen"]][:5]
     jacobian = dense_jacobian(names["network"](2), few).astype("float64")
     found = theta[:5, :, :5].reshape(50, 50)
@@ -43,8 +42,7 @@ def test_kernel_and_spectrum_are_those_of_the_jacobian(toured):
     assert rank == pytest.approx(np.exp(-p @ np.log(p)), rel=1e-6)
 
 
-def test_the_wider_network_is_nearer_to_its_linearization(toured):
-    names = toured[0]
+def check_that_the_wider_network_is_nearer_to_its_linearization(names):
     narrow, wide = names["WIDTHS"]
     for measured in ("gaps", "movement"):
         assert names[measured][wide] < names[measured][narrow] / 2
@@ -53,7 +51,7 @@ def test_the_wider_network_is_nearer_to_its_linearization(toured):
         assert len(standard) == len(linearized) == 1 + -(-1437 // 32)
 
 
-def test_it_is_stored_as_it_runs(toured):
+def check_that_it_is_stored_as_it_runs(names):
     """Every cell that shows something has it, in order, and no error or warning."""
     assert [cell["execution_count"] for cell in CELLS] == list(range(1, len(CELLS) + 1))
     outputs = [output for cell in CELLS for output in cell["outputs"]]
@@ -63,4 +61,4 @@ def test_it_is_stored_as_it_runs(toured):
     assert len(pictures) == shows == 3
     printed = "".join(t for o in outputs if o["output_type"] == "stream" for t in o["text"])
     stored = float(re.search(r"over the data, test accuracy ([\d.]+)%", printed)[1])
-    assert 100 * toured[0]["accuracy"] == pytest.approx(stored, abs=1)
+    assert 100 * names["accuracy"] == pytest.approx(stored, abs=1)
