@@ -19,7 +19,7 @@ def console(width):
 
 def test_lines_are_printed_as_they_are():
     out = console(20)
-    line = "runs/lr[/old]/[bold]x 'text' 12.5 " + "long " * 10
+    line = "runs/lr[/old]/[bold]x 'text' 12.5 " + "long " * 10 + "end"
     terminal.say(out, line)
     assert out.file.getvalue() == line + "\n"
 
