@@ -59,11 +59,17 @@ def draw(table: Table, path: pathlib.Path) -> None:
     with plt.rc_context(plots.STYLE):
         size = (1 + 2.4 * len(widths), 2.8)
         figure, axes = plt.subplots(
-            1, len(widths), figsize=size, sharey=True, squeeze=False, layout="constrained"
+            ncols=len(widths),
+            figsize=size,
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
         )
         for axis, width in zip(axes[0], widths, strict=True):
             _draw_width(axis, [row for row in table.rows if row["width"] == width])
             axis.set_title(f"width {width}")
+        _mark_decays(axes[0][0], sorted({row["weight_decay"] for row in table.rows}))
         axes[0][0].set_ylabel("test accuracy in percent")
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
@@ -86,8 +92,14 @@ def _draw_width(axis: plt.Axes, rows: Sequence[dict[str, Any]]) -> None:
         elif found:
             name = f"linearization {title}"
             axis.plot(*zip(*found, strict=True), label=name, markersize=4, **looks[key])
-    axis.set_xscale("symlog", linthresh=min((d for d in decays if d), default=1.0))
     axis.set_xlabel("weight decay")
+
+
+def _mark_decays(axis: plt.Axes, decays: Sequence[float]) -> None:
+    """A logarithmic scale with the weight decays that there are."""
+    axis.set_xscale("symlog", linthresh=min((d for d in decays if d), default=1.0))
+    axis.set_xticks(decays, [f"{d:g}".replace("e-0", "e-") for d in decays])
+    axis.minorticks_off()
 
 
 def _rows(study: Study, trained: Sequence[Study]) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ import pytest
 from written_runs import fake, rows
 
 from ntk_tf import runs
-from ntk_tf.reporting import write
+from ntk_tf.reporting import ends, write
 
 
 def test_gap_in_two_parts(tmp_path):
@@ -98,3 +98,22 @@ def test_missing_training_before_is_named(tmp_path):
     fake(tmp_path / "runs", 90, 95, dataset="mnist", linearized=True, pretrain_steps=3)
     with pytest.raises(runs.RunDirectoryError, match="pretraining"):
         write.write(tmp_path / "runs", tmp_path / "out")
+
+
+def test_every_width_has_a_scale_of_all_weight_decays(tmp_path, monkeypatch):
+    """Also where one weight decay was tried, whose own scale would have no mark."""
+    for width, decay in ((1, 1e-8), (1, 5e-5), (2, 5e-5)):
+        settings = {"dataset": "mnist", "experiment": "converged"}
+        fake(tmp_path / "runs", 96, 95, width=width, weight_decay=decay, **settings)
+    figures, usual = {}, ends.plots.save
+
+    def save(figure, path):
+        figures[path.name] = figure
+        usual(figure, path)
+
+    monkeypatch.setattr(ends.plots, "save", save)
+    write.write(tmp_path / "runs", tmp_path / "out")
+    axes = figures["converged_lenet_MNIST_gap"].axes
+    assert [axis.get_title() for axis in axes] == ["width 1", "width 2"]
+    for axis in axes:
+        assert [text.get_text() for text in axis.get_xticklabels()] == ["1e-8", "5e-5"]
