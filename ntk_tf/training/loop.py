@@ -60,7 +60,10 @@ def multi_step_function(model: keras.Model) -> Callable[[tf.data.Iterator, tf.Te
 
 
 def _repeated(model: keras.Model, step: Callable) -> Callable[[tf.data.Iterator, tf.Tensor], None]:
-    """A graph that calls a model's step with any number of batches."""
+    """A graph that calls a model's step with any number of batches.
+
+    As in Keras' own `fit`, the step is traced as it is: AutoGraph would only take time.
+    """
     one = _in_loop(model, tf.autograph.experimental.do_not_convert(step))
 
     @tf.function(reduce_retracing=True)
@@ -90,7 +93,7 @@ def _in_loop(model: keras.Model, step: Callable) -> Callable:
 def evaluation_function(
     model: keras.Model,
 ) -> Callable[[tf.data.Dataset], dict[str, float]]:
-    """A graph that evaluates a compiled model on any dataset of batches, whatever its length.
+    """A graph that evaluates a compiled model on any dataset of so many batches as `len` says.
 
     Args:
         model: a compiled model, whose metrics are built.
