@@ -3,8 +3,9 @@
 The minimizer has (J^T J + lambda I) u = J^T (y - f); see `ridge`. Conjugate gradients (Hestenes and
 Stiefel 1952) need one product with that matrix a step, which is a pass over the data.
 
-The preconditioner is that of a few examples, whose Gram has large eigenvalues like those of the
-whole up to the factor n / m (Ma and Belkin 2017, "Diving into the shallows", use it in SGD).
+The preconditioner takes a few examples for all n: (n / m) J_S^T J_S + mu I, whose inverse needs no
+more than a Cholesky factor of their Gram. FALKON (Rudi, Carratino and Rosasco 2017) solves kernel
+regression so; here what is solved stays the whole regression.
 
 Several weight decays share one sequence of passes where there is no preconditioner: J^T J has the
 same Krylov space with every multiple of I added, and residuals that point the same way (Frommer
@@ -26,8 +27,8 @@ from ntk_tf.linearization.ridge import Ridge
 
 #: Passes after which the residual is computed anew, since what is updated drifts by rounding.
 REFRESH = 20
-#: Eigenvalues below this part of the largest have eigenvectors that float32 does not hold.
-_SMALLEST = 1e-6
+#: Least part of a Gram's trace in its diagonal's shift, above what float32 makes of zero.
+_LEAST = 1e-7
 
 Precondition = Callable[[tf.Tensor], tf.Tensor]
 
@@ -41,7 +42,8 @@ def preconditioner(
 ) -> "Preconditioner":
     """The preconditioner from the Gram of a few examples.
 
-    Its eigenvectors count whose eigenvalues, times n / m, exceed lambda: the others change nothing.
+    Its mu is 2 (lambda + l) with l the smallest eigenvalue of the Gram times n / m: below that the
+    few examples know no direction, and mu = lambda would trust their noise.
 
     Args:
         ridge: the regression.
@@ -54,52 +56,40 @@ def preconditioner(
         The preconditioner.
 
     Raises:
-        ValueError: if the Gram is not of these examples.
+        ValueError: if the Gram is not of these examples, or is not positive semidefinite.
     """
     rows = gram.shape[0] * gram.shape[1] if gram.ndim == 4 else 0
     if gram.size != rows**2 or len(gram) != len(x):
         raise ValueError(f"gram {gram.shape}: must be [m, L, m, L] of the {len(x)} examples")
-    values, vectors = scipy.linalg.eigh(gram.reshape(rows, rows))
-    of_all = values * examples / len(x)
-    shift = ridge.shifts[0]
-    kept = (of_all > shift) & (values > _SMALLEST * values[-1])
-    values, of_all = values[kept], of_all[kept]
-    damping = 1 - (of_all[:1] + shift) / (of_all + shift)
-    basis = (vectors[:, kept] / np.sqrt(values)).astype(ridge.dtype.as_numpy_dtype)
-    return Preconditioner(ridge, x, basis, damping, batch_size)
+    gram = gram.reshape(rows, rows)
+    shift = max(ridge.shifts[0] * len(x) / examples, _LEAST * (np.trace(gram) or 1.0))
+    shift = 2 * _smallest_eigenvalue(_cholesky(gram, shift))
+    return Preconditioner(ridge, x, _cholesky(gram, shift), batch_size)
 
 
 class Preconditioner:
-    """v - U D U^T v with U = J_S^T B orthonormal: the few examples' largest directions, damped.
+    """v - J_S^T (Theta_S + shift I)^-1 J_S v, that is mu / ((n / m) J_S^T J_S + mu I).
 
-    U is never held: U^T v takes a forward derivative over the m examples, U c a backward pass.
+    J_S is never held: J_S v takes a forward derivative over the m examples, J_S^T c a backward
+    pass.
 
     Args:
         ridge: the regression.
         x: the m examples S.
-        basis: B `[m L, r]`.
-        damping: diagonal `[r]` of D, from 0 to 1.
+        factor: lower Cholesky factor `[m L, m L]` of Theta_S + shift I, shift = mu m / n; what is
+            above its diagonal is not read.
         batch_size: examples a product.
     """
 
-    def __init__(
-        self,
-        ridge: Ridge,
-        x: np.ndarray,
-        basis: np.ndarray,
-        damping: np.ndarray,
-        batch_size: int = 100,
-    ):
-        self.ridge, self.basis, self.damping = ridge, basis, damping
+    def __init__(self, ridge: Ridge, x: np.ndarray, factor: np.ndarray, batch_size: int = 100):
+        self.ridge, self.factor = ridge, factor
         self.batches = [x[part] for part in batch_ranges(len(x), batch_size)]
 
     def __call__(self, v: tf.Tensor) -> tf.Tensor:
         """The product with a vector `[p]`."""
-        if not len(self.damping):
-            return v
         tangents = self.ridge.tangents(v, self.batches)
-        inner = self.damping * (tangents.ravel() @ self.basis)
-        return v - self.ridge.pullback((self.basis @ inner).reshape(tangents.shape), self.batches)
+        solved = scipy.linalg.cho_solve((self.factor, True), tangents.ravel(), check_finite=False)
+        return v - self.ridge.pullback(solved.reshape(tangents.shape), self.batches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,6 +351,28 @@ def solve_each(
 def dot(a: tf.Tensor, b: tf.Tensor) -> float:
     """The inner product of two vectors, summed in float64."""
     return float(tf.tensordot(tf.cast(a, tf.float64), tf.cast(b, tf.float64), 1))
+
+
+def _cholesky(gram: np.ndarray, shift: float) -> np.ndarray:
+    """The lower factor of Theta + shift I, an array of its own.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    shifted = np.array(gram, np.float64, order="F")
+    shifted[np.diag_indices_from(shifted)] += shift
+    try:
+        return scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True)[0]
+    except np.linalg.LinAlgError as error:
+        raise ValueError(f"gram {gram.shape}: must be positive semidefinite") from error
+
+
+def _smallest_eigenvalue(factor: np.ndarray) -> float:
+    """Of the matrix of a Cholesky factor, or somewhat above, by inverse iteration."""
+    v = np.random.default_rng(0).standard_normal(len(factor))
+    for _ in range(20):
+        v = scipy.linalg.cho_solve((factor, True), v / np.linalg.norm(v), check_finite=False)
+    return 1 / float(np.linalg.norm(v))
 
 
 def _repeated(v: tf.Tensor, count: int) -> tf.Tensor:

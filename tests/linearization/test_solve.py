@@ -174,19 +174,27 @@ def test_without_weight_decay_is_the_shortest_least_squares_solution(rng, float6
     np.testing.assert_allclose(flat(found.u), expected, atol=1e-6)
 
 
-def test_preconditioner_of_all_examples_is_the_inverse_where_eigenvalues_are_large(rng, float64):
-    """P^-1 = I - U (1 - (l_r + lambda) / (l_i + lambda)) U^T, U by a dense decomposition."""
-    model, (x, y), decay = net(12), data(rng), 0.05
+@pytest.mark.parametrize("decay", [0, 1e-6, 0.05])
+def test_preconditioner_is_the_inverse_with_some_examples_for_all(rng, float64, decay):
+    """mu ((n / m) J_S^T J_S + mu I)^-1 with a dense inverse, mu of the size of 2 (lambda + l)."""
+    model, (x, y) = net(12), data(rng)
     j, _ = dense(model, x, y)
-    ridge = Ridge(model, [(x, y)], N * L, [decay])
-    found = preconditioner(ridge, x, (j @ j.T).reshape(N, L, N, L), N, batch_size=7)
-    _, s, vt = np.linalg.svd(j, full_matrices=False)
-    kept = s**2 > ridge.shifts[0]
-    assert 1 < kept.sum() < len(s)
-    values, u = s[kept] ** 2 + ridge.shifts[0], vt[kept].T
+    ridge, m = Ridge(model, [(x, y)], N * L, [decay]), N // 3
+    few = j[: m * L]
+    found = preconditioner(ridge, x[:m], (few @ few.T).reshape(m, L, m, L), N, batch_size=7)
+    shift = (np.tril(found.factor) @ np.tril(found.factor).T - few @ few.T)[0, 0]
+    smallest = np.linalg.eigvalsh(few @ few.T)[0]
+    assert 2 <= shift / (ridge.shifts[0] * m / N + smallest) < 4
     v = rng.standard_normal(j.shape[1])
-    expected = v - u @ ((1 - values[-1] / values) * (u.T @ v))
+    expected = shift * np.linalg.solve(few.T @ few + shift * np.eye(j.shape[1]), v)
     np.testing.assert_allclose(found(tf.constant(v)), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_gram_that_is_none_is_refused(rng, float64):
+    model, (x, y) = net(12), data(rng)
+    ridge = Ridge(model, [(x, y)], N * L, [0.05])
+    with pytest.raises(ValueError, match="positive semidefinite"):
+        preconditioner(ridge, x[:1], -np.eye(L).reshape(1, L, 1, L), N)
 
 
 def test_preconditioner_saves_passes(rng, float64):

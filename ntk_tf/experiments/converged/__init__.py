@@ -91,7 +91,7 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
 
 
 def memory(config: Converged) -> tuple[int, float]:
-    """Parameters, and bytes of vectors, a batch's activations, the Gram and its eigenvectors.
+    """Parameters, and bytes of vectors, a batch's activations, the Gram and its Cholesky factor.
 
     In float32 numbers a weight: w0, the residual, a product and its successor, a gradient and its
     flat copy, two factors of an inner product in float64, and for each weight decay a solution, a
@@ -101,7 +101,7 @@ def memory(config: Converged) -> tuple[int, float]:
     batch = counts.evaluation_batch_size(config.input_shape)
     rows = config.few(costs.examples(config)[0]) * config.num_classes
     numbers = (10 + 4 * len(config.decays)) * sizes.parameters + 3 * sizes.activations * batch
-    return sizes.parameters, costs.FLOAT * numbers + 3 * 8 * rows**2
+    return sizes.parameters, costs.FLOAT * numbers + 2 * 8 * rows**2
 
 
 def time(config: Converged, speed: Speed) -> Time:

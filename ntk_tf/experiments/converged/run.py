@@ -83,7 +83,7 @@ class _Converged:
     def __init__(self, config: Converged, options: Options, inputs: Inputs, model: keras.Model):
         self.config, self.options, self.inputs, self.model = config, options, inputs, model
         self.checkpoints = options.workdir / "checkpoint"
-        self.preconditioner_path = self.checkpoints / "preconditioner.npz"
+        self.preconditioner_path = self.checkpoints / "cholesky.npz"
         self.fingerprint = fingerprint(model.variables)
         self.title = f"linearized {title(config)}"
         self.splits = self.train, self.test = inputs.source.train, inputs.source.test
@@ -146,7 +146,7 @@ class _Converged:
         x, batch = self.inputs.arrays(few), self.inputs.evaluation_batch
         if self.preconditioner_path.exists():
             kept = runs.read_arrays(self.preconditioner_path)
-            return Preconditioner(self.ridge, x, kept["basis"], kept["damping"], batch)
+            return Preconditioner(self.ridge, x, kept["factor"], batch)
         gib = 8 * (len(x) * self.config.num_classes) ** 2 / 2**30 + _GRAM_GIB
         with console.status("preconditioner"), self.history.timed("preconditioner"):
             gram = ntk.gram(
@@ -162,7 +162,7 @@ class _Converged:
     def _keep(self, found: Preconditioner) -> None:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         with runs.atomic_write(self.preconditioner_path, "wb") as file:
-            np.savez(file, basis=found.basis, damping=found.damping)
+            np.savez(file, factor=found.factor)
 
     def _measure(self, state: State) -> dict[str, Any]:
         """The row of metrics.csv, of the smallest weight decay; notes the test outputs."""
