@@ -53,7 +53,7 @@ def test_interrupted_anywhere_ends_the_same(tmp_path, monkeypatch):
     row = metrics(tmp_path / "whole")[-1]
     assert written["passes"] == int(row["pass"])
     assert written["test_accuracy"] == float(row["test_accuracy"])
-    assert not (tmp_path / "whole/checkpoint/preconditioner.npz").exists()
+    assert not (tmp_path / "whole/checkpoint/cholesky.npz").exists()
     assert written["seconds_in"].keys() == {"start", "preconditioner", "passes"}
     assert 0 < sum(written["seconds_in"].values()) <= written["seconds"] + 0.01
 
