@@ -41,8 +41,9 @@ _VECTORS = ("u", "r", "p")
 _ARRAYS = ("outputs", "tangents", "zeta", "ratio", "betas", "residuals")
 _NUMBERS = ("length", "rz", "norm", "drifted", "exhausted")
 _META = {"fingerprint", "tables", "seconds", "seconds_in", *_NUMBERS}
-#: GiB for the preconditioner's Gram besides itself. Not what is free, so that the order of its
-#: sums, and with it the last bit of every result, is the same in each process.
+#: GiB for the preconditioner's Gram besides itself and the room that its factor takes later. Not
+#: what is free, so that the order of its sums, and with it the last bit of every result, is the
+#: same in each process.
 _GRAM_GIB = 1.0
 
 
@@ -147,7 +148,7 @@ class _Converged:
         if self.preconditioner_path.exists():
             kept = runs.read_arrays(self.preconditioner_path)
             return Preconditioner(self.ridge, x, kept["factor"], batch)
-        gib = 8 * (len(x) * self.config.num_classes) ** 2 / 2**30 + _GRAM_GIB
+        gib = 2 * 8 * (len(x) * self.config.num_classes) ** 2 / 2**30 + _GRAM_GIB
         with console.status("preconditioner"), self.history.timed("preconditioner"):
             gram = ntk.gram(
                 self.model,
