@@ -5,7 +5,7 @@ weight decay's, the second what SGD on the linearization has not reached.
 """
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from ntk_tf import plots
@@ -29,8 +29,9 @@ _VARIED = {"experiment", "width", "seed", "weight_decay"}
 NOTE = (
     "Accuracies in percent: of the network, of its linearization trained by SGD, and of the"
     " linearization's minimizer at the weight decay of the row; mean and standard deviation over"
-    " seeds, of the same seeds where there are such. The gap of test accuracies in two parts, in"
-    " points. SGD stands beside the minimizer of its own weight decay only."
+    " seeds, of the same seeds in all rows of a width and in all columns where there are such. The"
+    " gap of test accuracies in two parts, in points. SGD stands beside the minimizer of its own"
+    " weight decay only."
 )
 
 
@@ -103,19 +104,22 @@ def _mark_decays(axis: plt.Axes, decays: Sequence[float]) -> None:
 
 
 def _rows(study: Study, trained: Sequence[Study]) -> Iterator[dict[str, Any]]:
-    groups: dict[tuple[int, float], list[dict[str, Any]]] = {}
+    groups: dict[int, dict[float, dict[int, dict[str, Any]]]] = {}
     for record in study.records:
+        decays = groups.setdefault(record.config.width, {})
         for solution in _solutions(record):
-            place = record.config.width, solution["weight_decay"]
-            groups.setdefault(place, []).append(solution)
-    for (width, decay), found in sorted(groups.items()):
-        row: dict[str, Any] = {"width": width, "weight_decay": decay, "settings": study.note}
-        row |= _cells("converged", _of_solutions(found))
-        row |= _cells("network", _chosen(study, trained, width, None))
-        row |= _cells("sgd", _chosen(study, trained, width, decay))
-        row["kernel"] = _difference(row, "network", "converged")
-        row["descent"] = _difference(row, "converged", "sgd")
-        yield row
+            decays.setdefault(solution["weight_decay"], {})[record.config.seed] = solution
+    for width, decays in sorted(groups.items()):
+        shared = set.intersection(*(set(found) for found in decays.values()))
+        for decay, found in sorted(decays.items()):
+            seeds = shared or found.keys()
+            row: dict[str, Any] = {"width": width, "weight_decay": decay, "settings": study.note}
+            row |= _cells("converged", _accuracies([found[seed] for seed in sorted(seeds)]))
+            row |= _cells("network", _chosen(study, trained, width, None, seeds))
+            row |= _cells("sgd", _chosen(study, trained, width, decay, seeds))
+            row["kernel"] = _difference(row, "network", "converged")
+            row["descent"] = _difference(row, "converged", "sgd")
+            yield row
 
 
 def _solutions(record: Record) -> list[dict[str, Any]]:
@@ -124,7 +128,7 @@ def _solutions(record: Record) -> list[dict[str, Any]]:
     return record.result.get("solutions") or [alone]
 
 
-def _of_solutions(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+def _accuracies(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     return {
         split: [100 * solution[f"{split}_accuracy"] for solution in found]
         for split in ("test", "train")
@@ -132,19 +136,18 @@ def _of_solutions(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def _chosen(
-    study: Study, trained: Sequence[Study], width: int, decay: float | None
+    study: Study, trained: Sequence[Study], width: int, decay: float | None, seeds: Collection[int]
 ) -> dict[str, list[float]]:
     """Accuracies of the network, or of the linearization with a weight decay; none if not run.
 
-    They are those of the seeds whose minimizers there are, if any of these was trained.
+    They are those of the seeds, if any of these was trained.
     """
-    seeds = {r.config.seed for r in study.records if r.config.width == width}
     for other in trained:
         setting = choose([s for s in other.settings if _fits(s, study, width, decay)])
         if setting:
             done = [record for record in setting.records if not record.diverged]
             alike = [record for record in done if record.config.seed in seeds]
-            return _of_solutions([record.result for record in alike or done])
+            return _accuracies([record.result for record in alike or done])
     return {}
 
 

@@ -42,6 +42,21 @@ def test_gap_in_two_parts(tmp_path):
     assert "network − converged" in (tmp_path / "out/index.html").read_text()
 
 
+def test_weight_decays_are_compared_on_the_same_seeds(tmp_path):
+    for seed, decay, test in ((0, 5e-5, 95), (1, 5e-5, 91), (0, 1e-8, 97)):
+        settings = {"dataset": "mnist", "experiment": "converged", "weight_decay": decay}
+        fake(tmp_path / "runs", 96, test, seed=seed, **settings)
+        if decay == 5e-5:
+            fake(tmp_path / "runs", 99, test + 4, dataset="mnist", seed=seed)
+    write.write(tmp_path / "runs", tmp_path / "out")
+    found = rows(tmp_path / "out/tables/converged_lenet_MNIST_gap.csv")
+    assert [(r["weight_decay"], r["converged_test"]) for r in found] == [
+        ("1e-08", "97.0"),
+        ("5e-05", "95.0"),
+    ]
+    assert [(r["network_test"], r["kernel"]) for r in found] == [("99.0", "2.0"), ("99.0", "4.0")]
+
+
 def test_moments_of_linearization(tmp_path):
     settings = {"dataset": "mnist", "linearized": True}
     for steps, test in ((0, 94), (100, 95), (1000, 97)):
