@@ -199,6 +199,7 @@ def _serve() -> None:
     arguments = _accept(requests)
     np.random.seed()  # as after a start of its own; Python's generator does this itself
     sys.argv[1:] = arguments[1:]
+    sys.orig_argv[1:] = ["-m", *arguments]  # which a run records as its command
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
 

@@ -60,13 +60,14 @@ def test_it_is_a_process_of_its_own(start, tmp_path):
 def test_environment_folder_and_arguments_are_the_command_s(tmp_path, monkeypatch):
     (tmp_path / "told.py").write_text(
         "import os, sys\nprint(os.getcwd(), os.environ['A'], 'HOME' in os.environ, sys.argv[1:])\n"
+        "print(sys.orig_argv[1:])\n"
         "sys.exit('no')"
     )
     monkeypatch.chdir(tmp_path)
     environment = {name: value for name, value in os.environ.items() if name != "HOME"}
     done = commands.run([sys.executable, "-m", "told", "b c"], env=environment | {"A": "d"})
     assert (done.returncode, done.stderr) == (1, "no\n")
-    assert done.stdout == f"{tmp_path} d False ['b c']\n"
+    assert done.stdout == f"{tmp_path} d False ['b c']\n['-m', 'told', 'b c']\n"
 
 
 def test_what_cannot_be_forked_is_refused():
