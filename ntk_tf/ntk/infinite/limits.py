@@ -4,7 +4,9 @@ There are two limits. In the NTK parametrization each layer's weights and biases
 Theta. In the standard parametrization, which is how the paper widens its networks, the kernel grows
 as the width factor k does, and Theta / k has a limit: there a layer's weights count by their fan-in
 at width 1, those before which nothing grows and biases not at all (Sohl-Dickstein et al. 2020, "On
-the infinite width limit of neural networks with a standard parameterization").
+the infinite width limit of neural networks with a standard parameterization"). With Xavier's
+initialization outputs shrink as 1 / sqrt(k), and it is Theta that has a limit, in which all weights
+count by their fan-in and each bias by 1.
 """
 
 import math
@@ -38,7 +40,9 @@ class _Limit:
     def _weights(
         self, x: Node, size: int, units: int, grows: bool, factor: float | None
     ) -> tuple[float, float, tuple[float, float]]:
-        """sigma_w, the biases' variance and the shares of both in Theta, of a layer with weights.
+        """sigma_w, the biases' variance and what both add to Theta, of a layer with weights.
+
+        The weights' part is a multiple of K without biases, that of biases is itself.
 
         Args:
             x: the layer before.
@@ -95,7 +99,9 @@ class _Limit:
         size = places.shape[1]
         sigma, variance, shares = self._weights(x, size, units, grows, factor)
         return Weights(
-            *(name, x, places, sigma / math.sqrt(size), variance if use_bias else 0.0, shares),
+            *(name, x, places, sigma / math.sqrt(size)),
+            variance=variance if use_bias else 0.0,
+            shares=(shares[0], shares[1] if use_bias else 0.0),
             shape=shape,
             channels=units,
             grows=grows,
@@ -110,12 +116,19 @@ class _Limit:
         """See `Standard.activation`.
 
         Raises:
-            NoKernelError: for another than ReLU and the error function.
+            NoKernelError: for another than ReLU and the error function, or if what comes before is
+                not Gaussian, as an identity shortcut from behind an activation is not.
         """
         if kind not in ACTIVATIONS:
             raise NoKernelError(
                 f"layer {name}: the activation {kind} has no kernel here at infinite width; those"
                 f" of {', '.join(ACTIVATIONS)} are known"
+            )
+        if not _is_gaussian(x):
+            raise NoKernelError(
+                f"layer {name}: an activation has a kernel at infinite width only behind a"
+                " convolution, a dense layer or a sum of such; in a sum with what another"
+                " activation gives it is not Gaussian"
             )
         return Activation(name, x, kind)
 
@@ -206,14 +219,14 @@ class NTKLimit(_Limit):
     def _weights(self, x, size, units, grows, factor):
         """See `_Limit`."""
         sigma = self.sigma_w if factor is None else factor * math.sqrt(size * x.channels)
-        return sigma, self.sigma_b**2, (1.0, 1.0)
+        return sigma, self.sigma_b**2, (1.0, self.sigma_b**2)
 
 
 class WideningLimit(_Limit):
-    """The limit of `models.standard.Standard`, of its kernel divided by the width factor.
+    """The limit of `models.standard.Standard`; with PyTorch's initialization of Theta / k.
 
-    With PyTorch's initialization, the biases behind what does not grow remain in the signal. With
-    Xavier's, outputs shrink as the width grows, and K is that of the outputs times its square root.
+    There the biases behind what does not grow remain in the signal. With Xavier's, Theta is not
+    divided, and K is that of the outputs times the square root of the width.
 
     Args:
         gain: see `Standard`.
@@ -231,8 +244,8 @@ class WideningLimit(_Limit):
             fan_out = size * units
             fans = x.grows * fan_in + grows * fan_out or fan_in + fan_out
             variance, bias = 2 * self.gain**2 * fan_in / fans, 0.0
-        counts = x.grows or self.gain is not None
-        return math.sqrt(variance), bias, (fan_in / variance if counts else 0.0, 0.0)
+        weights = fan_in / variance if x.grows or self.gain is not None else 0.0
+        return math.sqrt(variance), bias, (weights, 0.0 if self.gain is None else 1.0)
 
 
 #: The limits by parametrization.

@@ -176,8 +176,8 @@ class Weights(Linear):
         windows: see `Linear`.
         factor: see `Linear`; sigma_w / sqrt(k) for the mean over the k positions.
         variance: of the biases, sigma_b^2.
-        shares: what the layer's own weights and biases contribute to Theta, as multiples of K
-            without and with nothing but the biases: 1 and 1 in NTK parametrization.
+        shares: what the layer's own weights and biases add to Theta, the weights as a multiple of
+            K without biases: 1 and sigma_b^2 in NTK parametrization.
         **more: see `Node`.
     """
 
@@ -189,7 +189,7 @@ class Weights(Linear):
         """See `Node.kernel`."""
         found = super().kernel(pairs, before, pairing, per_layer)
         (weights, biases), name = self.shares, self.name if per_layer else WHOLE
-        own = weights * found.nngp + biases * self.variance
+        own = weights * found.nngp + biases
         if not pairing.ntk:
             ntk = {}
         elif any(self.shares):
@@ -275,7 +275,6 @@ def relu(s: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
         b: variances of the other.
     """
     sine = tf.sqrt(tf.maximum(a * b - s * s, 0))
-    # Where the angle is small its arc cosine would have half of the digits.
     angle = math.pi - tf.atan2(sine, s)
     return (sine + angle * s) / (2 * math.pi), angle / (2 * math.pi)
 
