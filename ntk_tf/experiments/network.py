@@ -1,6 +1,7 @@
 """Where settings meet the network: built, with the weights of a run, linearized, compiled."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,7 +11,8 @@ from ntk_tf import models, runs
 from ntk_tf.catalogue import architectures
 from ntk_tf.experiments import architecture, trained_weights
 from ntk_tf.linearization import CenteredModel, LazyLoss, LinearizedModel
-from ntk_tf.settings import Config
+from ntk_tf.linearization.check import UNCHECKED
+from ntk_tf.settings import Config, SettingError
 from ntk_tf.settings.groups import INVERSE_EPOCHS
 from ntk_tf.training import TorchSGD, inverse_schedule, step_schedule
 from ntk_tf.training.metrics import FirstNonFinite, loss_function
@@ -68,6 +70,9 @@ def compiled(
 
     Returns:
         A compiled model whose optimizer is built.
+
+    Raises:
+        SettingError: if a network of the user's cannot be linearized.
     """
     model, _ = build(config, workdir)
     dtype = "float32"
@@ -90,7 +95,29 @@ def compiled(
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), FirstNonFinite()],
     )
     model.optimizer.build(model.trainable_variables)
+    if linearized:
+        check_linearizable(config, model.check, dtype)
     return model
+
+
+def check_linearizable(config: Any, check: Callable[[tf.Tensor], None], dtype: str) -> None:
+    """Refuse a network of the user's that cannot be linearized, before the work begins.
+
+    Args:
+        config: the run's settings.
+        check: of the linearization, in the mode of the run; takes a batch.
+        dtype: of the inputs.
+
+    Raises:
+        SettingError: if it cannot; the message names the layer.
+    """
+    if not architectures.is_own(config.arch):
+        return
+    try:
+        check(tf.zeros([2, *config.input_shape], dtype))
+    except ValueError as error:
+        reason = " ".join(str(error).split()).removesuffix(f"; {UNCHECKED}")
+        raise SettingError(f"--arch={config.arch}: {reason}") from error
 
 
 def _learning_rate(config: Any, steps_per_epoch: int) -> Any:

@@ -30,6 +30,10 @@ _CALLS = {"While", "If", "Case", "PartitionedCall", "IdentityN"}
 
 _EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
 _FLOAT32 = _EPSILON["float32"]
+#: Squares of smaller numbers are no float32 of full precision.
+_VANISHING = 1e-18
+#: Ends the message for those who call from Python.
+UNCHECKED = "check=False goes on without a check"
 #: Ops that compute in float32 whatever the model does.
 _IN_FLOAT32 = {"ResizeBilinear", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"}
 
@@ -206,9 +210,10 @@ def _complaint(trial, call, way) -> str | None:
     for left, right, r2, tangent2, gradient2, u2, outputs, *largest in replicas:
         columns = sum(math.prod(w.shape) for w in trial.point)
         scale = math.sqrt(max(r2 * tangent2 / max(outputs, 1), gradient2 * u2 / columns))
-        # Of values that overflow, or that are not numbers in f itself, nothing can be told.
+        # Of values whose squares overflow or vanish, or that are not numbers in f itself, nothing
+        # can be told.
         error = abs(left - right)
-        if math.isfinite(scale) and error > _tolerance(trial.base) * scale:
+        if _VANISHING < scale < math.inf and error > _tolerance(trial.base) * scale:
             if error <= _tolerance(trial.base, _FLOAT32) * scale and trial.op_types() & _IN_FLOAT32:
                 continue
             return f"jvp={way!r} gives <r, J u> = {left:.6g}, but <J^T r, u> = {right:.6g}"
@@ -354,7 +359,7 @@ def _advice(mode, ways) -> str:
         advice.append("let jvp='auto' choose")
     if mode == "xla":
         advice.append("use jit_compile=False")
-    return ", or ".join(advice) + "; check=False goes on without a check"
+    return ", or ".join(advice) + f"; {UNCHECKED}"
 
 
 def _shortened(error: Exception) -> str:

@@ -161,11 +161,11 @@ class LinearizedModel(keras.Model):
         archive.write_out(filepath, verbose=verbose is not False)
 
     def get_config(self):
-        """The configuration of the base and which of its weights u belongs to."""
-        chosen = {id(w) for w in self.jacobian.weights}
+        """The configuration of the base and which of its weights u belongs to, in u's order."""
+        places = {id(w): i for i, w in enumerate(self.base.weights)}
         return {
             "base": keras.saving.serialize_keras_object(self.base),
-            "weights": [i for i, w in enumerate(self.base.weights) if id(w) in chosen],
+            "weights": [places[id(w)] for w in self.jacobian.weights],
             "jvp": self.jacobian.way,
             "check": self.jacobian.checked,
             "centered": self.centered,

@@ -76,8 +76,10 @@ class Ridge:
         self._pullback = graph(self._pullback_of_batch)
 
     def origin(self) -> tf.Tensor:
-        """The u where nothing decays: 0, or -w0."""
-        return -self._start() if self.toward_zero else tf.zeros(self.size, self.dtype)
+        """The u where nothing decays: 0, or -w0; where there is no weight decay, that of SGD, 0."""
+        if self.toward_zero and self.shifts.any():
+            return -self._start()
+        return tf.zeros(self.size, self.dtype)
 
     def product(self, v: tf.Tensor) -> tuple[tf.Tensor, np.ndarray]:
         """(J^T J + lambda I) v for the smallest lambda, and J v `[n + m, L]`."""

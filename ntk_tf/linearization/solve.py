@@ -57,11 +57,16 @@ def preconditioner(
 
     Raises:
         ValueError: if the Gram is not of these examples, or is not positive semidefinite.
+        NotFiniteError: a ValueError, if it is not finite.
     """
     rows = gram.shape[0] * gram.shape[1] if gram.ndim == 4 else 0
     if gram.size != rows**2 or len(gram) != len(x):
         raise ValueError(f"gram {gram.shape}: must be [m, L, m, L] of the {len(x)} examples")
     gram = gram.reshape(rows, rows)
+    if not np.isfinite(np.trace(gram)) or not np.isfinite(gram).all():
+        raise NotFiniteError(
+            "the preconditioner's Gram is not finite: the model's gradients are not, or overflow"
+        )
     shift = max(ridge.shifts[0] * len(x) / examples, _LEAST * (np.trace(gram) or 1.0))
     shift = 2 * _smallest_eigenvalue(_cholesky(gram, shift))
     return Preconditioner(ridge, x, _cholesky(gram, shift), batch_size)
@@ -191,17 +196,25 @@ class ConjugateGradients:
         """One step on: a pass, or two where the residual is computed anew.
 
         Raises:
-            NotFiniteError: if the residual is not finite.
+            NotFiniteError: if the residual is not finite, or the direction's curvature no number
+                above 0.
         """
         product, tangent = self.ridge.product(state.p[0])
-        length = state.rz / dot(state.p[0], product)
+        curvature = dot(state.p[0], product)
+        if not curvature > 0:
+            raise NotFiniteError(
+                f"the curvature along step {state.passes} is {curvature:g}: the model's gradients"
+                f" are not finite, or too small or too large for {state.r.dtype.name}"
+            )
+        length = state.rz / curvature
         # Frommer 2003, (2.3) to (2.6), by the ratios of zeta, which do not underflow.
         memory = length * state.betas[0] / state.length
         ratio = 1 / (1 + self.offsets * length + memory * (1 - state.ratio))
         tangents = self._tangents(state, tangent)
         u = state.u + _column(length * ratio, state.u.dtype) * state.p
         outputs = state.outputs + (length * ratio)[:, None, None] * tangents
-        r, zeta = state.r - tf.cast(length, state.r.dtype) * product, state.zeta * ratio
+        r = state.r - tf.constant(length, state.r.dtype) * product  # a cast would be of a float32
+        zeta = state.zeta * ratio
         passes, residual = state.passes + 1, _norm(r) / state.norm
         restart = False
         if len(zeta) == 1 and (passes % REFRESH == 0 or residual <= self.tolerance):
@@ -311,7 +324,8 @@ def solve_each(
         x: inputs `[n, ...]`.
         y: targets `[n, L]`.
         weight_decays: at least one; different, of at least 0.
-        decay_toward: what decays: `initialization` for u, `zero` for the weights w0 + u.
+        decay_toward: what decays: `initialization` for u, `zero` for the weights w0 + u. Of `zero`
+            and several weight decays, 0 is the limit of small ones.
         centered: leave out f, so that T(u) = J u.
         gram: Theta `[m, L, m, L]` of the first m examples, from `ntk.gram(model, x[:m])`, for the
             preconditioner of one weight decay; None for none.

@@ -171,13 +171,16 @@ class Profile(keras.callbacks.Callback):
     def __init__(self, folder: pathlib.Path, start: int, end: int):
         super().__init__()
         self.folder, self.start, self.end = folder, start, end
+        self.runs = False
 
     def on_train_batch_begin(self, batch, logs=None):
         """Begin, if it is time."""
         if batch == self.start:
             tf.profiler.experimental.start(str(self.folder))
+            self.runs = True
 
     def on_train_batch_end(self, batch, logs=None):
         """Stop, if it is time."""
-        if batch == self.end or (batch > self.start and self.model.stop_training):
+        if self.runs and (batch >= self.end or self.model.stop_training):
             tf.profiler.experimental.stop()
+            self.runs = False

@@ -30,6 +30,7 @@ class TorchSGD(keras.optimizers.Optimizer):
         weight_decay: at least 0.
         decay_offsets: None, or a constant variable or array of the same shape for each trained
             variable; an optimizer that has them cannot be saved, as a configuration holds none.
+            Nor can one with variables that `exclude_from_weight_decay` was given, but with names.
         name: of the optimizer.
         **kwargs: Keras' own, such as `clipnorm`.
 
@@ -106,9 +107,10 @@ class TorchSGD(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         """Update one variable in place, by TensorFlow's fused kernels."""
         gradient = tf.convert_to_tensor(gradient)
-        learning_rate, decay, momentum = (
-            tf.cast(number, gradient.dtype)
-            for number in (learning_rate, self.coupled_weight_decay, self.momentum)
+        learning_rate = tf.cast(learning_rate, gradient.dtype)
+        decay, momentum = (  # no casts, which would be of float32 numbers
+            tf.convert_to_tensor(number, gradient.dtype)
+            for number in (self.coupled_weight_decay, self.momentum)
         )
         position = self._positions[id(_plain(variable))]
         decayed = self._decayed(variable, position)
@@ -150,14 +152,31 @@ class TorchSGD(keras.optimizers.Optimizer):
         """Everything needed to build the same optimizer again.
 
         Raises:
-            ValueError: if there are offsets, which would be lost.
+            ValueError: if there are offsets, or variables without decay that are not excluded by
+                name, which would be lost.
         """
+        excluded, names = self._undecayed
         if self.decay_offsets is not None:
             raise ValueError("a TorchSGD with decay_offsets cannot be saved: they would be lost")
+        if excluded:
+            raise ValueError(
+                "a TorchSGD with exclude_from_weight_decay(var_list=...) cannot be saved: they"
+                " would be lost; var_names=... are kept"
+            )
         return super().get_config() | {
             "momentum": self.momentum,
             "weight_decay": self.coupled_weight_decay,
+            "undecayed_names": names,
         }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """The optimizer of a configuration."""
+        config = dict(config)
+        names = config.pop("undecayed_names", None)
+        optimizer = super().from_config(config, custom_objects)
+        optimizer.exclude_from_weight_decay(var_names=names)
+        return optimizer
 
 
 def _plain(variable) -> tf.Variable:

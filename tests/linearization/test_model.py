@@ -201,6 +201,19 @@ def test_keras_interface(rng, tmp_path):
     )
 
 
+def test_saving_keeps_which_weight_a_tangent_belongs_to(rng, tmp_path):
+    """Also where they are in another order than the base's, and of equal shapes."""
+    inputs = keras.Input((3,))
+    base = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Dense(3)(inputs)))
+    linear = LinearizedModel(base, [base.weights[2], base.weights[0]])
+    for u in linear.trainable_weights:
+        u.assign(rng.standard_normal(u.shape))
+    x = rng.standard_normal((4, 3)).astype("float32")
+    linear.save(tmp_path / "linear.keras")
+    loaded = keras.saving.load_model(tmp_path / "linear.keras")
+    np.testing.assert_array_equal(loaded(x), linear(x))
+
+
 def test_sample_weights_and_loss_metric(rng):
     """The reported loss and the step are those of the weighted loss."""
     base = build("lenet", 1, (16, 16, 1))

@@ -52,10 +52,31 @@ def test_differs_from_keras_sgd_where_it_should(rng):
 
 def test_configuration_round_trip():
     optimizer = TorchSGD(step_schedule(0.1, 4, 10.0), 0.9, 0.05)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    bias, kernel = (keras.Variable([1.0, 1.0], name=name) for name in ("u_bias", "u_kernel"))
+    again.apply([np.zeros(2, "float32")] * 2, [bias, kernel])
+    assert bias.numpy()[0] == 1 > kernel.numpy()[0]
     assert isinstance(again, TorchSGD)
     assert (again.momentum, again.coupled_weight_decay) == (0.9, 0.05)
     assert float(again.learning_rate) == pytest.approx(0.1)
+
+
+def test_excluded_variables_are_not_lost_in_saving():
+    optimizer = TorchSGD(0.1, weight_decay=0.05)
+    optimizer.exclude_from_weight_decay([keras.Variable(np.ones(2))])
+    with pytest.raises(ValueError, match="var_list"):
+        keras.optimizers.serialize(optimizer)
+
+
+def test_float64_is_not_rounded_to_float32(rng):
+    start, gradients = rng.standard_normal(4), rng.standard_normal((5, 4))
+    variable = keras.Variable(start, dtype="float64")
+    optimizer = TorchSGD(0.125, 0.9, 0.05)  # a learning rate is a float32 number in Keras
+    for g in gradients:
+        optimizer.apply([g], [variable])
+    expected = numpy_sgd(start, gradients, [0.125] * 5, 0.9, 0.05)
+    np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-14, atol=1e-14)
 
 
 def test_offsets_are_one_a_variable_and_not_lost_in_saving():

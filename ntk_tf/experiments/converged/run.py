@@ -54,6 +54,7 @@ def run(config: Converged, options: Options, console: Console) -> dict[str, Any]
         DataError: if the memory does not hold the preconditioner's Gram, or the network's outputs
             or gradients are not finite.
         RunDirectoryError: if an earlier process had other weights.
+        SettingError: if a network of the user's cannot be linearized.
     """
     began = time.monotonic()
     inputs = Inputs(config, options)
@@ -98,6 +99,8 @@ class _Converged:
             config.centered,
             watched=inputs.evaluation_batches(self.test).map(lambda x, y: x),
         )
+        jacobian = self.ridge.jacobian
+        network.check_linearizable(config, lambda x: jacobian.check(x, "graph"), "float32")
         self.history = runs.History()
         self.tested = np.empty(0)
         self.restored = self._restore()
@@ -140,14 +143,18 @@ class _Converged:
         return state.residual == 0 or (exact and settled) or over
 
     def _precondition(self, console: Console) -> Preconditioner | None:
-        """The preconditioner, of an earlier process if that has left one."""
+        """The preconditioner, of an earlier process if that has left one.
+
+        Raises:
+            DataError: if its Gram has no Cholesky factor.
+        """
         few = self.train.first(self.config.few(len(self.train)))
         if not len(few):
             return None
         x, batch = self.inputs.arrays(few), self.inputs.evaluation_batch
-        if self.preconditioner_path.exists():
-            kept = runs.read_arrays(self.preconditioner_path)
-            return Preconditioner(self.ridge, x, kept["factor"], batch)
+        kept = self._kept_factor(console)
+        if kept is not None:
+            return Preconditioner(self.ridge, x, kept, batch)
         gib = 2 * 8 * (len(x) * self.config.num_classes) ** 2 / 2**30 + _GRAM_GIB
         with console.status("preconditioner"), self.history.timed("preconditioner"):
             gram = ntk.gram(
@@ -156,14 +163,28 @@ class _Converged:
                 memory_gib=self.options.memory_gib or gib,
                 after_step=lambda _: signals.obey(),
             )
-            found = preconditioner(self.ridge, x, np.asarray(gram), len(self.train), batch)
+            try:
+                found = preconditioner(self.ridge, x, np.asarray(gram), len(self.train), batch)
+            except ValueError as error:  # not finite, or the precision is too low
+                raise DataError(f"preconditioner_examples={len(x)}: {error}") from error
         runs.insist(lambda: self._keep(found), self.options.checkpoint_minutes)
         return found
 
     def _keep(self, found: Preconditioner) -> None:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         with runs.atomic_write(self.preconditioner_path, "wb") as file:
-            np.savez(file, factor=found.factor)
+            np.savez(file, factor=found.factor, fingerprint=self.fingerprint)
+
+    def _kept_factor(self, console: Console) -> np.ndarray | None:
+        """Of an earlier process of this run; None if it has left none that can be used."""
+        if not self.preconditioner_path.exists():
+            return None
+        try:
+            kept = runs.read_arrays(self.preconditioner_path)
+        except runs.RunDirectoryError as error:
+            terminal.say(console, f"{error}; it is made anew")
+            return None
+        return kept["factor"] if kept.get("fingerprint") == self.fingerprint else None
 
     def _measure(self, state: State) -> dict[str, Any]:
         """The row of metrics.csv, of the smallest weight decay; notes the test outputs."""
