@@ -3,6 +3,8 @@
 import functools
 import importlib
 import inspect
+import math
+import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -62,6 +64,28 @@ def check(arch: str, arguments: Mapping[str, Any], allowed: Iterable[str]) -> No
             )
 
 
+def _check_values(taker: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Check arguments against what their annotations say; numbers of something are at least 1.
+
+    Raises:
+        ArchitectureError: for the first that is wrong.
+    """
+    for name, parameter in inspect.signature(taker).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or name not in arguments:
+            continue
+        value, kind = arguments[name], parameter.annotation
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if kind is int and not (whole and value >= 1):
+            raise ArchitectureError(f"{name}={value!r}: must be a whole number of at least 1")
+        if kind in (float, float | None) and not (
+            (number and math.isfinite(value)) or (value is None and kind is not float)
+        ):
+            raise ArchitectureError(f"{name}={value!r}: must be a finite number")
+        if kind is bool and not isinstance(value, bool):
+            raise ArchitectureError(f"{name}={value!r}: must be true or false")
+
+
 def resolve(
     arch: str, layers: Callable[..., Any], arguments: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Callable[..., Any]]:
@@ -81,7 +105,7 @@ def resolve(
 
     Raises:
         ValueError: for an unknown architecture.
-        ArchitectureError: for an argument that neither takes.
+        ArchitectureError: for an argument that neither takes, or of a value that it cannot have.
     """
     if arch not in architectures.ARCHITECTURES:
         names = ", ".join(architectures.ARCHITECTURES)
@@ -91,6 +115,8 @@ def resolve(
     function = getattr(importlib.import_module(module), name)
     its, sets = keyword_only(function), keyword_only(layers)
     check(arch, arguments, its + sets)
+    for taker in (function, layers):
+        _check_values(taker, arguments)
     for_set = {name: arguments.get(name, getattr(row, name)) for name in sets}
     return for_set, functools.partial(function, **{k: arguments[k] for k in its if k in arguments})
 

@@ -21,11 +21,7 @@ def mlp(
     Returns:
         `[b, L]`.
 
-    Raises:
-        ValueError: for a smaller depth.
     """
-    if depth < 1:
-        raise ValueError(f"depth={depth}: must be at least 1")
     x = layers.flatten(inputs, name="flatten")
     for i in range(1, depth):
         x = layers.dense(x, units, activation=activation, name=f"dense{i}")

@@ -19,11 +19,7 @@ def wrn(layers, inputs, num_classes: int, *, blocks: int = 1, channels: int = 10
     Returns:
         `[b, L]`.
 
-    Raises:
-        ValueError: without blocks.
     """
-    if blocks < 1:
-        raise ValueError(f"blocks={blocks}: must be at least 1")
 
     def conv(x, strides, name):
         return layers.conv(x, channels, 3, strides, "same", name=name)

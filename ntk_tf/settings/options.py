@@ -19,6 +19,10 @@ from ntk_tf.settings.setting import (
 
 _TRAIN = Condition("--experiment=train", lambda config: config.experiment == "train")
 _INFINITE = Condition("--experiment=infinite", lambda config: config.experiment == "infinite")
+_KERNEL = Condition(
+    "--experiment=rank, converged or infinite",
+    lambda config: config.experiment in ("rank", "converged", "infinite"),
+)
 _ABOVE_0 = real("above 0", lambda value: value > 0)
 _FOLDER = optional(text("a folder", placeholder="DIR"))
 
@@ -70,7 +74,9 @@ class Options(Cluster):
     memory_gib: float | None = setting(
         None,
         optional(_ABOVE_0),
-        "memory for the Gram, itself included (default: half of what is free)",
+        "memory for a kernel, itself included (default: of rank half of what is free, else what it"
+        " is fastest with)",
+        when=_KERNEL,
     )
     jobs: int | None = setting(
         None,

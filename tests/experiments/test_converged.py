@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import Interrupted, carry_out, final_arrays, metrics
 
+from ntk_tf.data import DataError
 from ntk_tf.experiments.converged.record import Record
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.settings import Options, SettingError
@@ -56,6 +57,69 @@ def test_interrupted_anywhere_ends_the_same(tmp_path, monkeypatch):
     assert not (tmp_path / "whole/checkpoint/cholesky.npz").exists()
     assert written["seconds_in"].keys() == {"start", "preconditioner", "passes"}
     assert 0 < sum(written["seconds_in"].values()) <= written["seconds"] + 0.01
+
+
+@pytest.mark.parametrize("damage", ["bytes", "name", "network"])
+def test_a_preconditioner_that_cannot_be_used_is_made_anew(tmp_path, monkeypatch, damage):
+    def crash(self, row):
+        raise Interrupted
+
+    monkeypatch.setattr(Record, "add", crash)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "cut")
+    monkeypatch.undo()
+    path = tmp_path / "cut/checkpoint/cholesky.npz"
+    with np.load(path) as file:
+        kept = dict(file)
+    if damage == "bytes":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "name":
+        np.savez(path, basis=kept["factor"], fingerprint=kept["fingerprint"])
+    else:
+        np.savez(path, factor=0 * kept["factor"], fingerprint=kept["fingerprint"] + 1)
+    run(tmp_path / "cut")
+    run(tmp_path / "whole")
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+
+
+def test_gradients_out_of_range_are_one_line(tmp_path):
+    config = resolve(**SETTINGS, output_factor=1e30)
+    with pytest.raises(DataError, match="preconditioner_examples=4: .*finite"):
+        carry_out(config, Options(tmp_path / "run"))
+
+
+HIDDEN = """
+import keras
+import tensorflow as tf
+
+
+class Hidden(keras.layers.Layer):
+    def call(self, x):
+        y = tf.numpy_function(lambda a: 2 * a, [x], tf.float32)
+        y.set_shape(x.shape)
+        return y
+
+
+def net(input_shape, num_classes, width, seed):
+    x = inputs = keras.Input(input_shape)
+    x = Hidden(name="hidden")(keras.layers.Dense(5)(keras.layers.Flatten()(x)))
+    return keras.Model(inputs, keras.layers.Dense(num_classes)(x))
+"""
+
+
+@pytest.mark.parametrize("experiment", ["converged", "train", "trajectory"])
+def test_own_networks_without_a_derivative_are_refused_in_one_line(
+    tmp_path, monkeypatch, experiment
+):
+    (tmp_path / "hidingnet.py").write_text(HIDDEN)
+    monkeypatch.chdir(tmp_path)
+    settings = {"arch": "hidingnet:net", "dataset": "digits", "train_examples": 40}
+    linearized = {"linearized": True} if experiment == "train" else {}
+    config = resolve(experiment=experiment, **settings, **linearized)
+    with pytest.raises(SettingError, match=r"^--arch=hidingnet:net: .*'hidden'") as raised:
+        carry_out(config, Options(tmp_path / "run"))
+    assert "\n" not in str(raised.value)
+    assert "check=False" not in str(raised.value)
 
 
 def test_cross_entropy_is_refused():

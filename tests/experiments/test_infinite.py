@@ -203,6 +203,27 @@ def test_several_processes_compute_the_same(tmp_path, monkeypatch):
         np.testing.assert_array_equal(kernel, found[name])
 
 
+@pytest.mark.parametrize(
+    ("code", "told"), [(3, "exit code 3; the same command"), (-signal.SIGKILL, r"killed.*memory")]
+)
+def test_a_process_that_fails_is_one_line(tmp_path, monkeypatch, code, told):
+    class Ended:
+        exitcode = code
+
+        def __init__(self, **_):
+            self.start = self.terminate = self.join = lambda: None
+
+        def is_alive(self):
+            return True
+
+    context = types.SimpleNamespace(Process=Ended)
+    monkeypatch.setattr(processes.multiprocessing, "get_context", lambda _: context)
+    shares = [[0], [1]]
+    with pytest.raises(RunDirectoryError, match=told) as raised:
+        processes._in_processes(None, Options(tmp_path), shares, lambda: None)
+    assert "\n" not in str(raised.value)
+
+
 class Cluster:
     """In place of submitit and SLURM: an array's jobs run at once, but for those that are killed.
 

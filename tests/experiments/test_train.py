@@ -159,9 +159,14 @@ def test_divergence_is_a_result(tmp_path):
     assert 1 < content["diverged_at_step"] <= content["steps"]
     assert content["learning_rate"] == content["diverged_at_learning_rate"] == 1e6
     assert content["test_accuracy"] is None
-    shown = []
-    shown.append(EXPERIMENTS["train"].describe(tmp_path / "run"))
-    assert "diverged at update" in shown[0]
+    assert "diverged at update" in EXPERIMENTS["train"].describe(tmp_path / "run")
+
+
+def test_divergence_after_a_profile_is_a_result(tmp_path):
+    config = resolve(dataset="digits", train_examples=96, epochs=9, learning_rate=30.0)
+    content = carry_out(config, Options(tmp_path / "run", profile=1))
+    assert content["status"] == "diverged"
+    assert (tmp_path / "run/tensorboard/plugins/profile").exists()
 
 
 @pytest.mark.parametrize("settings", [{"loss": "cross_entropy"}, {"max_steps": 10}, {"padding": 2}])

@@ -155,7 +155,11 @@ def test_arguments_reach_the_architecture():
     [
         ({"kernel": 3}, "kernel=3: the architecture lenet takes kernel_size, pooling, gain"),
         ({"kernel_size": 29}, r"input_shape=\(28, 28, 1\) with kernel_size=29 .*29"),
-        ({"kernel_size": "a"}, "with kernel_size='a'"),
+        ({"kernel_size": "a"}, "kernel_size='a': must be a whole number of at least 1"),
+        ({"kernel_size": 0}, "kernel_size=0: must be a whole number of at least 1"),
+        ({"kernel_size": 2.5}, "kernel_size=2.5: must be a whole number of at least 1"),
+        ({"kernel_size": True}, "kernel_size=True: must be a whole number of at least 1"),
+        ({"gain": float("nan")}, "gain=nan: must be a finite number"),
         ({"pooling": "min"}, "pooling='min': must be one of max, average"),
     ],
 )

@@ -337,6 +337,8 @@ def test_layers_without_a_kernel_are_named(monkeypatch, build, named):
         ({"arch": "resnet18"}, "layer group1_block1_relu2: .*not Gaussian"),
         ({"arch": "mlp", "arch_args": {"activation": "tanh"}}, "layer dense1_activation: .*tanh"),
         ({"arch": "lenet", "x": np.zeros((1, 8, 8, 1))}, "input_shape=.*does not fit"),
+        ({"arch": "mlp", "arch_args": {"depth": 1}, "parametrization": "standard"}, "no hidden"),
+        ({"arch": "mlp", "arch_args": {"sigma_w": np.nan}}, "sigma_w=nan: must be a finite number"),
         ({"arch": "lenet", "x": np.zeros((2, 7))}, "takes pictures"),
         ({"arch": "mlp", "arch_args": {"gain": 2.0}}, "gain=2.0: the architecture mlp takes"),
         ({"arch": "mlp", "x": np.zeros((0, 7))}, "at least one picture"),

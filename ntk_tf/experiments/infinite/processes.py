@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from ntk_tf import runs
 from ntk_tf.experiments.infinite import Infinite, array, tiles, worker
 from ntk_tf.settings import Options
 
@@ -32,6 +34,7 @@ def carry_out(
 
     Raises:
         SlurmError: if that is where to run, and it does not work.
+        RunDirectoryError: if one of several processes fails.
     """
     (options.workdir / "tiles").mkdir(exist_ok=True)
     if options.executor == "slurm":
@@ -54,7 +57,7 @@ def _in_processes(
     """Let several processes compute tiles of some numbers each.
 
     Raises:
-        RuntimeError: if one of them fails.
+        RunDirectoryError: if one of them fails.
     """
     context = multiprocessing.get_context("spawn")
     arguments = [(config, options, share, os.getpid()) for share in shares]
@@ -67,10 +70,15 @@ def _in_processes(
             time.sleep(_POLL)
             if any(process.exitcode for process in processes):
                 break
+        codes = [process.exitcode for process in processes if process.exitcode]
     finally:
         for process in processes:
             process.terminate()
             process.join()
-    codes = [process.exitcode for process in processes]
-    if any(codes):
-        raise RuntimeError(f"processes that compute the kernels ended with exit codes {codes}")
+    if codes:
+        killed = -signal.SIGKILL in codes
+        reason = " (killed, perhaps for memory: --memory_gib, --jobs)" if killed else ""
+        raise runs.RunDirectoryError(
+            f"--workdir={options.workdir}: a process that computes its kernels ended with exit code"
+            f" {codes[0]}{reason}; the same command goes on with what is missing"
+        )

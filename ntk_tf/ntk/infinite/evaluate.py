@@ -267,13 +267,19 @@ def network(
     shape = tuple(input_shape[:2]) if pictures else (1, 1)
     inputs = nodes.Input("inputs", (), shape, input_shape[-1], grows=False)
     try:
-        return function(LIMITS[parametrization](**for_set), inputs, 1)
+        output = function(LIMITS[parametrization](**for_set), inputs, 1)
     except NoKernelError:
         raise
     except (TypeError, ValueError) as error:
         raise models.ArchitectureError(
             f"arch={arch!r}: has no kernel for input_shape={tuple(input_shape)} ({error})"
         ) from error
+    if not any(isinstance(node, nodes.Weights) and any(node.shares) for node in _in_order(output)):
+        raise NoKernelError(
+            f"arch={arch!r}: has no hidden layer, so its kernel divided by the width factor is 0 at"
+            " infinite width"
+        )
+    return output
 
 
 def _check_channels(channels: Sequence[int] | None, arch: str, estimated: bool) -> tuple[int, ...]:

@@ -48,6 +48,7 @@ def relative_error(kernels: np.ndarray) -> float:
     Args:
         kernels: `[seeds, n, n]`, of at least two seeds.
     """
-    scaled = kernels / np.trace(kernels, axis1=1, axis2=2)[:, None, None]
-    error = scaled.std(axis=0, ddof=1) / len(kernels) ** 0.5
-    return float(np.linalg.norm(error) / np.linalg.norm(scaled.mean(axis=0)))
+    seeds = len(kernels)
+    mean = sum(k / (seeds * np.trace(k)) for k in kernels)  # one at a time: they may be large
+    squares = sum(np.linalg.norm(k / np.trace(k) - mean) ** 2 for k in kernels)
+    return float((squares / (seeds * (seeds - 1))) ** 0.5 / np.linalg.norm(mean))
