@@ -163,8 +163,9 @@ def test_divergence_is_a_result(tmp_path):
 
 
 def test_divergence_after_a_profile_is_a_result(tmp_path):
-    config = resolve(dataset="digits", train_examples=96, epochs=9, learning_rate=30.0)
-    content = carry_out(config, Options(tmp_path / "run", profile=1))
+    settings = {"arch": "mlp", "linearized": True, "dataset": "digits", "learning_rate": 10.0}
+    sizes = {"train_examples": 64, "test_examples": 20, "batch_size": 8, "epochs": 60}
+    content = carry_out(resolve(**settings, **sizes), Options(tmp_path / "run", profile=1))
     assert content["status"] == "diverged"
     assert (tmp_path / "run/tensorboard/plugins/profile").exists()
 

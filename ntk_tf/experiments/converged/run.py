@@ -184,7 +184,7 @@ class _Converged:
         except runs.RunDirectoryError as error:
             terminal.say(console, f"{error}; it is made anew")
             return None
-        return kept["factor"] if kept.get("fingerprint") == self.fingerprint else None
+        return kept.get("factor") if kept.get("fingerprint") == self.fingerprint else None
 
     def _measure(self, state: State) -> dict[str, Any]:
         """The row of metrics.csv, of the smallest weight decay; notes the test outputs."""
