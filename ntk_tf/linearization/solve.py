@@ -146,8 +146,8 @@ class State:
 class ConjugateGradients:
     """Preconditioned conjugate gradients, step by step, for one or several weight decays.
 
-    Of one, the residual is computed anew every `REFRESH` passes and before it is said to be small
-    enough. Where it is not what the recurrence says, the method begins anew there, and where that
+    Of one, the residual is computed anew every `REFRESH` passes and before it is first said to be
+    small enough. Where it is not what the recurrence says, the method begins anew there, and where that
     has happened before at hardly more, rounding allows no less. Of several it follows from the
     recurrence, and `confirm` computes it at the end.
 
@@ -217,7 +217,8 @@ class ConjugateGradients:
         zeta = state.zeta * ratio
         passes, residual = state.passes + 1, _norm(r) / state.norm
         restart = False
-        if len(zeta) == 1 and (passes % REFRESH == 0 or residual <= self.tolerance):
+        small = residual <= self.tolerance < state.residual
+        if len(zeta) == 1 and (passes % REFRESH == 0 or small):
             r, renewed = self.ridge.residual(u[0])
             said, residual = residual, _norm(r) / state.norm
             outputs, passes = renewed[None], passes + 1
