@@ -44,12 +44,12 @@ class Weighted(K.Layer):
 class InnerFunction(Weighted):
     """A weight that an inner `tf.function` captures."""
 
-    def call(self, x):
-        @tf.function
-        def inner(x):
-            return tf.tanh(x @ tf.convert_to_tensor(self.kernel))
+    @tf.function
+    def inner(self, x):
+        return tf.tanh(x @ tf.convert_to_tensor(self.kernel))
 
-        return inner(x)
+    def call(self, x):
+        return self.inner(x)
 
 
 @tf.custom_gradient
