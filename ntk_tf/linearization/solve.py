@@ -147,8 +147,8 @@ class ConjugateGradients:
     """Preconditioned conjugate gradients, step by step, for one or several weight decays.
 
     Of one, the residual is computed anew every `REFRESH` passes and before it is first said to be
-    small enough. Where it is not what the recurrence says, the method begins anew there, and where that
-    has happened before at hardly more, rounding allows no less. Of several it follows from the
+    small enough. Where it is not what the recurrence says, the method begins anew there, and where
+    that has happened before at hardly more, rounding allows no less. Of several it follows from the
     recurrence, and `confirm` computes it at the end.
 
     Args:
