@@ -15,6 +15,7 @@ SETTINGS = {
     "experiment": "converged",
     "arch": "mlp",
     "dataset": "digits",
+    "image_size": 8,
     "train_examples": 40,
     "test_examples": 20,
     "preconditioner_examples": 4,
@@ -27,8 +28,15 @@ def run(workdir):
     return carry_out(resolve(**SETTINGS), Options(workdir, checkpoint_minutes=1e-9))
 
 
-def test_interrupted_anywhere_ends_the_same(tmp_path, monkeypatch):
-    result = run(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The directory of an undisturbed run, and its result."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, run(workdir)
+
+
+def test_interrupted_anywhere_ends_the_same(whole, tmp_path, monkeypatch):
+    undisturbed, result = whole
     add = Record.add
 
     def crash(self, row):
@@ -44,23 +52,23 @@ def test_interrupted_anywhere_ends_the_same(tmp_path, monkeypatch):
             run(tmp_path / "cut")
     monkeypatch.undo()
     run(tmp_path / "cut")
-    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
-    whole, cut = (final_arrays(tmp_path / name) for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys() >= {"u", "r", "p"}
-    for name, array in whole.items():
+    assert metrics(tmp_path / "cut") == metrics(undisturbed)
+    expected, cut = final_arrays(undisturbed), final_arrays(tmp_path / "cut")
+    assert expected.keys() == cut.keys() >= {"u", "r", "p"}
+    for name, array in expected.items():
         np.testing.assert_array_equal(cut[name], array)
-    written = json.loads((tmp_path / "whole/result.json").read_text())
+    written = json.loads((undisturbed / "result.json").read_text())
     assert written == result
-    row = metrics(tmp_path / "whole")[-1]
+    row = metrics(undisturbed)[-1]
     assert written["passes"] == int(row["pass"])
     assert written["test_accuracy"] == float(row["test_accuracy"])
-    assert not (tmp_path / "whole/checkpoint/cholesky.npz").exists()
+    assert not (undisturbed / "checkpoint/cholesky.npz").exists()
     assert written["seconds_in"].keys() == {"start", "preconditioner", "passes"}
     assert 0 < sum(written["seconds_in"].values()) <= written["seconds"] + 0.01
 
 
 @pytest.mark.parametrize("damage", ["bytes", "name", "network"])
-def test_a_preconditioner_that_cannot_be_used_is_made_anew(tmp_path, monkeypatch, damage):
+def test_a_preconditioner_that_cannot_be_used_is_made_anew(whole, tmp_path, monkeypatch, damage):
     def crash(self, row):
         raise Interrupted
 
@@ -78,8 +86,7 @@ def test_a_preconditioner_that_cannot_be_used_is_made_anew(tmp_path, monkeypatch
     else:
         np.savez(path, factor=0 * kept["factor"], fingerprint=kept["fingerprint"] + 1)
     run(tmp_path / "cut")
-    run(tmp_path / "whole")
-    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+    assert metrics(tmp_path / "cut") == metrics(whole[0])
 
 
 def test_gradients_out_of_range_are_one_line(tmp_path):
