@@ -63,7 +63,7 @@ def preconditioner(
     if gram.size != rows**2 or len(gram) != len(x):
         raise ValueError(f"gram {gram.shape}: must be [m, L, m, L] of the {len(x)} examples")
     gram = gram.reshape(rows, rows)
-    if not np.isfinite(np.trace(gram)) or not np.isfinite(gram).all():
+    if not np.isfinite(gram).all():
         raise NotFiniteError(
             "the preconditioner's Gram is not finite: the model's gradients are not, or overflow"
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ntk_tf.catalogue import architectures
+from ntk_tf.settings.setting import TRUE_OR_FALSE, Rule, optional
 
 
 class UnknownActivationError(Exception):
@@ -18,6 +19,21 @@ class UnknownActivationError(Exception):
 
 class ArchitectureError(ValueError):
     """A network that cannot be built as asked; the message is one line and names the argument."""
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    """Whether it is a number of a kind, NumPy's included; bool is none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+_FINITE = Rule("a finite number", lambda v: _is_number(v, numbers.Real) and math.isfinite(v))
+#: What an argument may be, by its annotation; whole numbers are numbers of something.
+_RULES: dict[Any, Rule] = {
+    int: Rule("a whole number of at least 1", lambda v: _is_number(v, numbers.Integral) and v >= 1),
+    float: _FINITE,
+    float | None: optional(_FINITE),
+    bool: TRUE_OR_FALSE,
+}
 
 
 def named(function: Callable, besides: Iterable[str] = ()) -> list[str]:
@@ -65,25 +81,15 @@ def check(arch: str, arguments: Mapping[str, Any], allowed: Iterable[str]) -> No
 
 
 def _check_values(taker: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    """Check arguments against what their annotations say; numbers of something are at least 1.
+    """Check arguments against the rules of their annotations.
 
     Raises:
         ArchitectureError: for the first that is wrong.
     """
     for name, parameter in inspect.signature(taker).parameters.items():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or name not in arguments:
-            continue
-        value, kind = arguments[name], parameter.annotation
-        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if kind is int and not (whole and value >= 1):
-            raise ArchitectureError(f"{name}={value!r}: must be a whole number of at least 1")
-        if kind in (float, float | None) and not (
-            (number and math.isfinite(value)) or (value is None and kind is not float)
-        ):
-            raise ArchitectureError(f"{name}={value!r}: must be a finite number")
-        if kind is bool and not isinstance(value, bool):
-            raise ArchitectureError(f"{name}={value!r}: must be true or false")
+        rule = _RULES.get(parameter.annotation)
+        if rule and name in arguments and not rule.accepts(arguments[name]):
+            raise ArchitectureError(f"{name}={arguments[name]!r}: must be {rule.allowed}")
 
 
 def resolve(

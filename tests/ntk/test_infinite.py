@@ -19,6 +19,13 @@ LENET = next(gold for gold in GOLD if gold.name == "LeNet, average pooling")
 PICTURES = sines(3, 1, 16)
 
 
+def assert_approached(found, expected):
+    """The mean of finite kernels: within its error, and what falls as 1 / width."""
+    error = np.std(found, axis=0, ddof=1) / np.sqrt(len(found))
+    assert error.max() < 0.1 * expected.max()
+    assert np.all(np.abs(np.mean(found, axis=0) - expected) < 4 * error + 0.02 * expected.max())
+
+
 def entries(kernel, pairs):
     return np.array([kernel[pair] for pair in pairs])
 
@@ -71,10 +78,7 @@ def test_standard_parametrization_is_what_finite_kernels_approach(arch, x, width
             bias.assign(0 * bias)
         jacobian = dense_jacobian(model, x.astype("float32")).astype("float64")
         found.append(jacobian @ jacobian.T / width)
-    error = np.std(found, axis=0, ddof=1) / np.sqrt(len(found))
-    assert error.max() < 0.1 * expected.max()
-    # The first layer's part falls as 1 / width too.
-    assert np.all(np.abs(np.mean(found, axis=0) - expected) < 4 * error + 0.02 * expected.max())
+    assert_approached(found, expected)
     other = infinite.kernel(arch, x, arch_args=arguments | {"sigma_b": 0.0})
     assert cosine(np.mean(found, axis=0), expected) > cosine(np.mean(found, axis=0), other)
 
@@ -88,9 +92,7 @@ def test_xavier_s_limit_is_what_finite_kernels_approach():
         model = models.build("mlp", 16, 1, x.shape[1:], seed, **arguments)
         jacobian = dense_jacobian(model, x.astype("float32")).astype("float64")
         found.append(jacobian @ jacobian.T)
-    error = np.std(found, axis=0, ddof=1) / np.sqrt(len(found))
-    assert error.max() < 0.1 * expected.max()
-    assert np.all(np.abs(np.mean(found, axis=0) - expected) < 4 * error + 0.02 * expected.max())
+    assert_approached(found, expected)
 
 
 def test_sums_are_what_finite_networks_give(monkeypatch):
@@ -113,9 +115,7 @@ def test_sums_are_what_finite_networks_give(monkeypatch):
         model = keras.Model(inputs, build(layers, inputs))
         jacobian = dense_jacobian(model, x.astype("float32")).astype("float64")
         found.append(jacobian @ jacobian.T)
-    error = np.std(found, axis=0, ddof=1) / np.sqrt(len(found))
-    assert error.max() < 0.1 * expected.max()
-    assert np.all(np.abs(np.mean(found, axis=0) - expected) < 4 * error + 0.02 * expected.max())
+    assert_approached(found, expected)
 
 
 def cosine(a, b):
