@@ -106,8 +106,8 @@ def memory(config: Converged) -> tuple[int, float]:
 
 def time(config: Converged, speed: Speed) -> Time:
     """That of a pass, J u and J^T r over all pictures; how many it takes nobody knows before."""
-    sizes, pictures = architecture.counts(config), sum(costs.examples(config))
-    both = costs.evaluation_seconds(sizes, True, 2 * pictures, speed)
+    pictures = sum(costs.examples(config))
+    both = costs.evaluation_seconds(config, True, 2 * pictures, speed)
     return Time(both, f"a pass, of at most {config.max_passes:,}")
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ntk_tf.experiments import architecture, costs
+from ntk_tf.experiments import costs
 from ntk_tf.experiments.experiment import Experiment, Time, accuracies
 from ntk_tf.process.speed import Speed
 from ntk_tf.settings import groups
@@ -41,14 +41,14 @@ def memory(config: Train) -> tuple[int, float]:
 
 def time(config: Train, speed: Speed) -> Time:
     """The updates', the tests' after every epoch, and the last evaluation's."""
-    sizes, (train, test) = architecture.counts(config), costs.examples(config)
+    train, test = costs.examples(config)
     total = costs.updates(config, config.epochs)
     tests = -(-total // costs.updates(config)) * test
     return Time(
         costs.START
         + 2 * costs.TRACING
         + total * costs.update_seconds(config, config.linearized, speed)
-        + costs.evaluation_seconds(sizes, config.linearized, tests + train + test, speed)
+        + costs.evaluation_seconds(config, config.linearized, tests + train + test, speed)
     )
 
 

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ntk_tf.experiments import architecture, costs
+from ntk_tf.experiments import costs
 from ntk_tf.experiments.experiment import Experiment, Time
 from ntk_tf.process.speed import Speed
 from ntk_tf.runs import number
@@ -61,14 +61,14 @@ def memory(config: Trajectory) -> tuple[int, float]:
 
 def time(config: Trajectory, speed: Speed) -> Time:
     """The updates', of both models, and those of measuring their distance."""
-    sizes, total = architecture.counts(config), costs.updates(config)
+    total = costs.updates(config)
     both = sum(costs.update_seconds(config, linearized, speed) for linearized in (False, True))
     measured = config.distance_examples * max(10, total // config.distance_every)
     return Time(
         costs.START
         + 4 * costs.TRACING
         + total * both
-        + 2 * costs.evaluation_seconds(sizes, True, measured, speed)
+        + 2 * costs.evaluation_seconds(config, True, measured, speed)
     )
 
 
