@@ -58,7 +58,10 @@ def save(figure: plt.Figure, path: pathlib.Path) -> None:
         path: without ending.
     """
     dates = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    figure.draw_without_rendering()  # which lays it out, once for all formats
+    figure.set_layout_engine("none")
+    box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
     for ending in FORMATS:
         with runs.atomic_write(path.with_name(f"{path.name}.{ending}"), "wb") as file:
-            figure.savefig(file, format=ending, bbox_inches="tight", metadata=dates[ending])
+            figure.savefig(file, format=ending, bbox_inches=box, metadata=dates[ending])
     plt.close(figure)

@@ -369,8 +369,8 @@ def test_memory_estimate_is_near_what_a_run_takes(model, tmp_path):
 
     Started cold: what TensorFlow needs to load is part of it.
     """
-    flags = ["--dataset=digits", "--width=20", model, "--max_steps=4", "--test_examples=20"]
-    command = commands.command(*flags, f"--workdir={tmp_path / 'run'}")
+    flags = ["--dataset=digits", "--width=20", "--train_examples=128", "--test_examples=20"]
+    command = commands.command(*flags, model, "--epochs=1", f"--workdir={tmp_path / 'run'}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     performance = json.loads((tmp_path / "run/result.json").read_text())["performance"]

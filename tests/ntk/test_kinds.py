@@ -19,11 +19,10 @@ def lenet():
 
 
 def own():
-    """Batch normalization, a depthwise and a grouped convolution, and few positions."""
+    """Batch normalization, a convolution in groups of two channels, and few positions."""
     inputs = keras.Input((6, 6, 4))
-    x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same")(inputs)
-    x = layers.BatchNormalization()(x)
-    x = layers.Conv2D(8, 3, groups=2, activation="tanh")(x)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2)(inputs)
+    x = layers.Activation("tanh")(layers.BatchNormalization()(x))
     x = layers.Conv2D(12, 3, activation="tanh")(x)
     return keras.Model(inputs, layers.Dense(L)(layers.Flatten()(x))), (6, 6, 4)
 
@@ -43,8 +42,8 @@ def attention():
 
 
 def recurrent():
-    inputs = keras.Input((3, 2))
-    return keras.Model(inputs, layers.Dense(L)(layers.LSTM(3, unroll=True)(inputs))), (3, 2)
+    inputs = keras.Input((2, 2))
+    return keras.Model(inputs, layers.Dense(L)(layers.LSTM(3, unroll=True)(inputs))), (2, 2)
 
 
 MODELS = {"lenet": lenet, "own": own, "attention": attention, "recurrent": recurrent}
