@@ -19,7 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
-import scipy.linalg
+import scipy  # whose parts load where they are used
 import tensorflow as tf
 
 from ntk_tf.linearization.operator import batch_ranges
