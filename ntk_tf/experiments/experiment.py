@@ -61,6 +61,11 @@ class Experiment:
     more: bool = False
     keeps_inputs: bool = False
 
+    @property
+    def modules(self) -> list[str]:
+        """What it loads, beyond what every run does."""
+        return [self.module, *([self.figure] if self.figure else [])]
+
     def run(self, config: Config, options: Options, console: Console) -> dict[str, Any]:
         """Carry the experiment out in its run directory, or go on with it.
 

@@ -103,8 +103,8 @@ class Runner:
         left = [entry for entry in self.entries if entry.status not in ENDED]
         if not warm.is_possible() or len(left) <= len(self.environments):
             return None
-        work = EXPERIMENTS[left[0].run.config.experiment].module
-        return warm.Server(environment, ["ntk_tf.cli", work])
+        experiment = EXPERIMENTS[left[0].run.config.experiment]
+        return warm.Server(environment, ["ntk_tf.cli", *experiment.modules])
 
     def _launch(self, entry: Entry, slot: int) -> None:
         entry.before = entry.fraction()

@@ -43,7 +43,7 @@ def run(config: Any, options: Options, widths: Sequence[int], dry_run: bool) -> 
     with contextlib.ExitStack() as stack:
         server = None
         if len(parts) > 1 and not dry_run and warm.is_possible():
-            server = warm.Server(os.environ, [EXPERIMENTS[config.experiment].module])
+            server = warm.Server(os.environ, EXPERIMENTS[config.experiment].modules)
             stack.callback(server.close)
         for part, place in parts:
             command = [sys.executable, "-m", "ntk_tf.main", *flags_of(part, place), *more]

@@ -4,6 +4,7 @@ import gzip
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from ntk_tf import data
 from ntk_tf.data import counts, pipeline
@@ -106,6 +107,11 @@ def test_digits():
     assert abs(normalized.mean()) < 1e-9
     assert normalized.std() == pytest.approx(1)
     assert set(source.test.labels) == set(range(10))
+    known = load_digits()
+    images = np.concatenate([source.train.images, source.test.images])
+    assert np.abs(images[..., 0] / 255 - known.images / 16).max() <= 0.5 / 255
+    labels = np.concatenate([source.train.labels, source.test.labels])
+    np.testing.assert_array_equal(labels, known.target)
 
 
 def test_first_examples_and_too_many():

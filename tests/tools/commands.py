@@ -12,11 +12,12 @@ import subprocess
 import sys
 import tempfile
 
+from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.process import warm
 
 #: What the commands import besides TensorFlow.
-MODULES = ("ntk_tf.cli", "ntk_tf.data.digits", "ntk_tf.experiments.train.run")
-MODULES += ("ntk_tf.experiments.trajectory.run", "ntk_tf.experiments.rank.run")
+MODULES = ["ntk_tf.cli", "ntk_tf.data.digits"]
+MODULES += [m for name in ("train", "trajectory", "rank") for m in EXPERIMENTS[name].modules]
 
 
 def command(*arguments, module="main"):
