@@ -128,11 +128,11 @@ def test_same_seed_same_numbers(finished, tmp_path):
     assert metrics(tmp_path / "other") != metrics(workdir)
 
 
-@pytest.mark.parametrize("stop", [1, 5, 7, 12, 21])
-def test_resumed_run_equals_undisturbed_run(finished, stop, tmp_path, monkeypatch):
-    """A crash after any update, in the middle of an epoch too, loses nothing."""
+def test_resumed_run_equals_undisturbed_run(finished, tmp_path, monkeypatch):
+    """Crashes one after the other, at an epoch's end and in its middle, lose nothing."""
     workdir, linearized = finished
-    interrupted(tmp_path / "run", stop, monkeypatch, linearized=linearized)
+    for stop in (1, 5, 7, 12, 21):
+        interrupted(tmp_path / "run", stop, monkeypatch, linearized=linearized)
     in_process(tmp_path / "run", linearized=linearized)
     assert metrics(tmp_path / "run") == metrics(workdir)
     assert result(tmp_path / "run") == result(workdir)
@@ -170,13 +170,12 @@ def test_divergence_after_a_profile_is_a_result(tmp_path):
     assert (tmp_path / "run/tensorboard/plugins/profile").exists()
 
 
-@pytest.mark.parametrize("settings", [{"loss": "cross_entropy"}, {"max_steps": 10}, {"padding": 2}])
 @pytest.mark.parametrize("linearized", [False, True])
-def test_other_settings(settings, linearized, tmp_path):
+def test_other_settings(linearized, tmp_path):
+    settings = {"loss": "cross_entropy", "max_steps": 10, "padding": 2}
     content = in_process(tmp_path / "run", linearized=linearized, **settings)
-    assert content["status"] == "completed"
-    assert content["steps"] == settings.get("max_steps", 28)
-    assert np.isfinite(content["train_loss"])
+    assert (content["status"], content["steps"]) == ("completed", 10)
+    assert 0 < content["train_loss"] < 2 * np.log(10)
 
 
 @pytest.mark.parametrize("linearized", [False, True])
