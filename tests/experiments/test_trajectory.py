@@ -116,16 +116,18 @@ def test_tensorboard_runs_share_their_tags(finished):
 
 def test_interrupted_run_ends_the_same(finished, tmp_path, monkeypatch):
     save = trajectory.Save.on_train_batch_end
-    stop = 0
 
-    def crash(self, batch, logs=None):
-        self.minutes = 0  # save whenever asked
-        save(self, batch, logs)
-        if batch >= stop:
-            raise Interrupted
+    def crash_at(stop):
+        def crash(self, batch, logs=None):
+            self.minutes = 0  # save whenever asked
+            save(self, batch, logs)
+            if batch >= stop:
+                raise Interrupted
+
+        return crash
 
     for stop in (3, 13):
-        monkeypatch.setattr(trajectory.Save, "on_train_batch_end", crash)
+        monkeypatch.setattr(trajectory.Save, "on_train_batch_end", crash_at(stop))
         with pytest.raises(Interrupted):
             run(tmp_path / "run", kernel_every=10, kernel_examples=6)
         monkeypatch.undo()
