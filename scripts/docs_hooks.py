@@ -29,7 +29,7 @@ FOLDERS = (
     *("moment_of_linearization", "after_kernel", "infinite", "alphas"),
 )
 #: Those with runs of Table 1.
-TRAINED = ("figure3", "figure4")
+TRAINED = ("figure3", "figure4", "alphas", "table1")
 #: Pictures that were drawn when what they show was still in the runs' folders.
 PICTURES = (
     *("figure2/trajectories.png", "kernel_movement/trajectories.png"),
