@@ -132,7 +132,7 @@ def seconds_left(entries: Iterable[Entry], jobs: int) -> float | None:
     """
     done = left = busy = 0.0
     for entry in entries:
-        if entry.skipped or entry.status == FAILED:
+        if entry.skipped or entry.status in (FAILED, DIVERGED):  # early, and tells nothing
             continue
         fraction = entry.fraction()
         busy += entry.elapsed()
