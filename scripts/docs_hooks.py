@@ -33,7 +33,7 @@ TRAINED = ("figure3", "figure4", "alphas", "table1")
 #: Pictures that were drawn when what they show was still in the runs' folders.
 PICTURES = (
     *("figure2/trajectories.png", "kernel_movement/trajectories.png"),
-    "infinite/cosine_mnist/widths.png",
+    *("infinite/cosine_mnist/widths.png", "infinite/cosine_cifar10/widths.png"),
 )
 
 reports = pathlib.Path()
