@@ -58,6 +58,8 @@ def load_tensorflow() -> None:
     if not devices.has_driver():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # before a user's environment or keras.json
+    if {"keras", "tensorflow"} <= sys.modules.keys():
+        return
     with _filtered_stderr(), _no_garbage(), _hidden(_UNUSED):
         import keras  # noqa: F401
         import tensorflow  # noqa: F401

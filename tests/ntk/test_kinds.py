@@ -19,7 +19,7 @@ def lenet():
 
 
 def own():
-    """Batch normalization, a convolution in groups of two channels, and few positions."""
+    """Batch normalization, a depthwise convolution with groups of two channels, few positions."""
     inputs = keras.Input((6, 6, 4))
     x = layers.DepthwiseConv2D(3, depth_multiplier=2)(inputs)
     x = layers.Activation("tanh")(layers.BatchNormalization()(x))
