@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from ntk_tf import plots
+from ntk_tf.experiments import costs
 from ntk_tf.plots import plt
 from ntk_tf.reporting import grouping
 from ntk_tf.reporting.collect import Record
@@ -24,6 +25,7 @@ COLUMNS = [
     Column("model", "model"),
     Column("width", "width", "value"),
     Column("pictures", "training pictures", "value"),
+    Column("test_pictures", "test pictures", "value"),
     Column("runs", "runs", "value"),
     Column("test", "test", "mean"),
     Column("plain_test", "test, no ridge", "mean"),
@@ -74,7 +76,7 @@ def _rows(
     for record in kernels:
         by_pictures.setdefault(_pictures(record), []).append(record)
     for pictures, group in sorted(by_pictures.items()):
-        row = {"pictures": pictures, "settings": text}
+        row = {"pictures": pictures, "settings": text, "test_pictures": _test_pictures(group)}
         for kind, (title, _) in KERNELS.items():
             yield (
                 row | {"model": title, "kind": kind} | _of_kernels([r.result[kind] for r in group])
@@ -84,8 +86,13 @@ def _rows(
 
 def _pictures(record: Record) -> int:
     """Number of training pictures."""
-    config = record.config
-    return config.train_examples or config.card.train
+    return costs.examples(record.config)[0]
+
+
+def _test_pictures(records: Sequence[Record]) -> int | str:
+    """Numbers of test pictures of some runs."""
+    sizes = sorted({costs.examples(record.config)[1] for record in records})
+    return sizes[0] if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
 
 
 def _of_kernels(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -118,6 +125,7 @@ def _of_networks(
         chosen = grouping.choose(candidates)
         if chosen:
             row = {"model": _FINITE[linearized], "width": width, "runs": chosen.seeds}
+            row["test_pictures"] = _test_pictures(chosen.records)
             for split in ("test", "train"):
                 row |= {split: chosen.mean(split), f"{split}_std": chosen.std(split)}
             yield row

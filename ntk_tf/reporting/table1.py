@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ntk_tf.experiments import costs
 from ntk_tf.reporting import paper
 from ntk_tf.reporting.grouping import Study, choose, in_words
 from ntk_tf.reporting.paper import LIMIT, LINEARIZATION, NETWORK, Model
@@ -74,8 +75,7 @@ def _by_size(
 
 
 def _pictures(study: Study) -> int:
-    config = study.records[0].config
-    return config.train_examples or config.card.train
+    return costs.examples(study.records[0].config)[0]
 
 
 def _deviations(study: Study | None, entry: Mapping[str, Any]) -> list[str]:

@@ -56,6 +56,7 @@ def test_as_many_pictures(tmp_path):
     ]
     assert [row["settings"] for row in found] == [""] * 5 + ["arch args pooling=average"] * 4
     assert [row["error"] for row in found] == ["2.0"] * 3 + [""] * 6
+    assert [row["test_pictures"] for row in found] == ["50"] * 3 + ["360"] * 6
 
 
 def test_section(tmp_path):
