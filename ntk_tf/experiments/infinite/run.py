@@ -61,6 +61,7 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
     _kernels(work, config, options, console)
     result, spectra = _results(work, config, inputs, options, console)
     result["seconds"] = round(history.elapsed(), 3)
+    result["tile_seconds"] = round(sum(work.seconds.values()), 3)
     complete = {"status": "completed"} | result | runs.provenance()
 
     def finish() -> None:

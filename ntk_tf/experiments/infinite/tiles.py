@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ KINDS = {
     "nngp": ("ntk", "nngp"),
     "ntk_paper_widening": ("standard", "ntk"),
 }
+#: Beside the kernels in a tile's file: what it took its process.
+_SECONDS = "seconds"
 #: Pictures along a side of a tile: of exact kernels, and of estimated ones.
 _SIDE, _ESTIMATED_SIDE = 512, 256
 
@@ -83,6 +86,7 @@ class Work:
         functions: the kernels by parametrization.
         tiles: all of them.
         seeds: number of draws of random channels.
+        seconds: that each tile took whichever process computed it, by file, once it is read.
 
     Raises:
         SettingError: if the architecture has no kernels at infinite width, or no use for channels.
@@ -95,6 +99,7 @@ class Work:
         estimated = self.functions["ntk"].estimated
         self.estimated, self.seeds = estimated, config.kernel_seeds if estimated else 1
         self.tiles = divide(len(source.train), len(source.test), estimated)
+        self.seconds: dict[str, float] = {}
         self._arrays = {name: inputs.arrays(getattr(source, name)) for name in ("train", "test")}
 
     def missing(self) -> list[int]:
@@ -105,7 +110,8 @@ class Work:
         return [number for number, name in enumerate(names) if name not in there]
 
     def compute(self, tile: Tile, after_block: Callable[[], None]) -> dict[str, np.ndarray]:
-        """A tile's kernels `[seeds, rows, columns]` by kind."""
+        """A tile's kernels `[seeds, rows, columns]` by kind, and the seconds it took."""
+        began = time.monotonic()
         x, z = self._arrays[tile.split][tile.rows], self._arrays["train"][tile.columns]
         found: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
         for seed, (name, function) in itertools.product(range(self.seeds), self.functions.items()):
@@ -113,7 +119,8 @@ class Work:
             for kind, (parametrization, attribute) in KINDS.items():
                 if parametrization == name:
                     found[kind].append(getattr(kernels, attribute))
-        return {kind: np.stack(parts) for kind, parts in found.items()}
+        arrays = {kind: np.stack(parts) for kind, parts in found.items()}
+        return arrays | {_SECONDS: np.array(time.monotonic() - began)}
 
     def write(self, tile: Tile, found: dict[str, np.ndarray]) -> None:
         """Write a tile's file.
@@ -147,7 +154,8 @@ class Work:
             tile.columns.stop - tile.columns.start,
         )
         try:
-            block = runs.read_arrays(path).get(kind)
+            arrays = runs.read_arrays(path)
+            block = arrays.get(kind)
             if block is None or block.shape != expected or block.dtype != np.float64:
                 raise runs.RunDirectoryError(f"{path}: holds no tile of {expected}")
         except runs.RunDirectoryError as error:
@@ -155,6 +163,7 @@ class Work:
             raise runs.RunDirectoryError(
                 f"{error}; it is removed, and the same command computes it again"
             ) from error
+        self.seconds[path.name] = float(arrays.get(_SECONDS, 0))
         return block
 
 
