@@ -5,13 +5,14 @@ import itertools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from gold_kernels import CNTK, GOLD, circle, sines
 from references import dense_jacobian
 
 from ntk_tf import models, ntk
 from ntk_tf.models.ntk_scaled import NTKScaled
 from ntk_tf.ntk import infinite
-from ntk_tf.ntk.infinite import evaluate
+from ntk_tf.ntk.infinite import evaluate, nodes
 from ntk_tf.ntk.infinite.limits import NTKLimit
 from ntk_tf.ntk.infinite.nodes import Input
 
@@ -133,6 +134,20 @@ def test_blocks_and_two_sets(rng):
     np.testing.assert_allclose(found.ntk, whole.ntk[:5, 5:], rtol=1e-12)
     np.testing.assert_allclose(found.nngp, whole.nngp[:5, 5:], rtol=1e-12)
     np.testing.assert_allclose(function(x).ntk, whole.ntk[:5, :5], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("outputs", "terms"), [(7, 1), (50, 32), (5, 33), (50, 49), (3000, 49)])
+def test_sums_over_windows(rng, outputs, terms):
+    """Few terms or many, for few positions or many, by a graph that does not grow with them."""
+    x, rows = rng.standard_normal((20, 3, 2)), rng.integers(0, 21, (outputs, terms))
+    expected = np.concatenate([x, np.zeros((1, 3, 2))])[rows].sum(axis=1)
+
+    @tf.function
+    def sums():
+        return nodes._sum_of_rows(tf.constant(x), rows, outside=True)
+
+    np.testing.assert_allclose(sums(), expected, rtol=1e-12, atol=1e-12)
+    assert len(sums.get_concrete_function().graph.get_operations()) <= 40
 
 
 def test_float32_is_near():
@@ -350,6 +365,10 @@ def test_layers_without_a_kernel_are_named(monkeypatch, build, named):
         ({"arch": "lenet", "channels": (0,)}, "channels=.* at least 1"),
         ({"arch": "lenet", "memory_gib": 1e-9}, "memory_gib=1e-09: the kernels of two pictures"),
         ({"arch": "a.b:c"}, "arch='a.b:c': must be one of lenet"),
+        (
+            {"arch": "alexnet", "x": np.zeros((1, 224, 224, 3))},
+            r"^pictures of 224x224: conv1 reads \S+ pairs of positions .* smaller pictures",
+        ),
     ],
 )
 def test_refusals(arguments, message):

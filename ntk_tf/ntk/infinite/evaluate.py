@@ -28,6 +28,9 @@ _ENTRIES, _POOLED_ENTRIES = 2**18, 2**24
 _TEMPORARIES = 6
 #: Most pictures of a block, also the pictures that are kept ready; and blocks of them, at least.
 _LARGEST, _SIDES = 1024, 32
+#: Most pairs of positions that a layer may read for a pair of pictures, repetitions counted: a
+#: graph holds their numbers.
+_MOST_TERMS = 2**27
 #: Stands for K among the parts of the NTK, which have layers' names.
 _NNGP = "/nngp"
 
@@ -71,7 +74,8 @@ class KernelFunction:
         ArchitectureError: a ValueError, for an argument that the architecture does not take, or
             inputs that it does not.
         NoKernelError: a ValueError, for a layer without a kernel at infinite width.
-        BudgetError: a ValueError, if the memory does not hold the kernels of two pictures.
+        BudgetError: a ValueError, if the memory does not hold the kernels of two pictures, or they
+            are too large for any.
     """
 
     def __init__(
@@ -312,13 +316,22 @@ def _needed(order: Sequence[nodes.Node], each: bool) -> dict[nodes.Node, np.ndar
     Args:
         order: the layers, the output last.
         each: for the variances before all activations, not for the output.
+
+    Raises:
+        BudgetError: if a layer reads too many.
     """
     needed: dict[nodes.Node, list[np.ndarray]] = {node: [] for node in order}
     found = {}
     if not each:
         needed[order[-1]].append(np.zeros(1, int))
     for node in reversed(order):
-        pairs = found[node] = _union(needed[node])
+        pairs = found[node] = _union(needed[node], node.positions**2)
+        if (terms := len(pairs) * node.terms) > _MOST_TERMS:
+            height, width = order[0].shape
+            raise BudgetError(
+                f"pictures of {height}x{width}: {node.name} reads {terms:,} pairs of positions for"
+                f" two of them, and can {_MOST_TERMS:,}; smaller pictures need fewer"
+            )
         for before in node.inputs:
             needed[before].append(node.reads(pairs))
         if each and isinstance(node, nodes.Activation):
@@ -326,8 +339,14 @@ def _needed(order: Sequence[nodes.Node], each: bool) -> dict[nodes.Node, np.ndar
     return found
 
 
-def _union(pairs: Sequence[np.ndarray]) -> np.ndarray:
-    return np.unique(np.concatenate([np.ravel(some) for some in pairs] or [np.zeros(0, int)]))
+def _union(parts: Sequence[np.ndarray], numbers: int) -> np.ndarray:
+    """Those of so many numbers that are in some arrays, ascending."""
+    if sum(part.size for part in parts) < numbers / 8:
+        return np.unique(np.concatenate([np.ravel(part) for part in parts] or [np.zeros(0, int)]))
+    there = np.zeros(numbers, bool)
+    for part in parts:
+        there[part] = True
+    return np.flatnonzero(there)
 
 
 def _evaluate(

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from ntk_tf.ntk.infinite.windows import OUTSIDE
 
-#: As many terms are gathered one by one; beyond, all at once.
+#: As many terms are gathered one by one; beyond, all of an output at once, or in a loop.
 _FEW_TERMS = 32
 #: The one part of the NTK if it is not asked for by layer.
 WHOLE = "/ntk"
@@ -69,7 +69,10 @@ class Node:
         shape: height and width; `(1, 1)` for vectors.
         channels: at width 1.
         grows: whether the channels grow with the width.
+        terms: number of pairs of positions of an input that one of its own reads.
     """
+
+    terms = 1
 
     def __init__(
         self,
@@ -135,6 +138,7 @@ class Linear(Node):
     def __init__(self, name, before, windows, factor=1.0, crossed=False, **more):
         super().__init__(name, [before], **more)
         self.windows, self.crossed = windows, crossed
+        self.terms = windows.shape[1] ** (2 if crossed else 1)
         self.factor = np.broadcast_to(np.asarray(factor, float), [len(windows)])
 
     def reads(self, pairs):
@@ -248,6 +252,7 @@ class MaxPool(Node):
     def __init__(self, name, before, windows, relu, **more):
         super().__init__(name, [before], **more)
         self.windows, self.relu = windows, relu
+        self.terms = windows.shape[1] ** 2
 
     def reads(self, pairs):
         """See `Node.reads`."""
@@ -309,7 +314,20 @@ def _sum_of_rows(x: tf.Tensor, rows: np.ndarray, outside: bool = False) -> tf.Te
         return _gathered(x, rows.T.astype(np.int32))
     if outputs == 1 and np.array_equal(rows[0], np.arange(x.shape[0])):
         return tf.reduce_sum(x, 0, keepdims=True)
-    return tf.stack([tf.reduce_sum(tf.gather(x, row), 0) for row in rows])
+    if outputs < terms:
+        return tf.stack([tf.reduce_sum(tf.gather(x, row), 0) for row in rows])
+    return _gathered_in_turn(x, rows.T.astype(np.int32))
+
+
+def _gathered_in_turn(x: tf.Tensor, rows: np.ndarray) -> tf.Tensor:
+    """Sums over rows `[terms, outputs]`, in a loop, whose graph does not grow with them."""
+
+    def add(i, total):
+        return i + 1, total + tf.gather(x, tf.gather(rows, i))
+
+    start = tf.zeros((rows.shape[1], *x.shape[1:]), x.dtype)
+    _, total = tf.while_loop(lambda i, _: i < len(rows), add, (0, start), parallel_iterations=1)
+    return total
 
 
 @tf.function(jit_compile=True, autograph=False)
