@@ -136,6 +136,17 @@ def test_blocks_and_two_sets(rng):
     np.testing.assert_allclose(function(x).ntk, whole.ntk[:5, :5], rtol=1e-12)
 
 
+def test_random_channels_are_kept_within_the_memory(rng):
+    x = rng.standard_normal((8, 16, 16, 1))
+    small = infinite.KernelFunction("lenet", (16, 16, 1), memory_gib=0.01)
+    side = small._side(small._padded(x, [slice(0, small.block)], 0), tf.constant(0, tf.int64))
+    kept = sum(a.nbytes for maxima in side.maxima.values() for a in map(np.asarray, maxima))
+    assert 0.05 < small.sides * kept / (0.01 * 2**30) < 0.25
+    whole = infinite.KernelFunction("lenet", (16, 16, 1))
+    assert small.block < whole.block and small.sides < whole.sides
+    np.testing.assert_allclose(small(x, x[:1]).ntk, whole(x, x[:1]).ntk, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("outputs", "terms"), [(7, 1), (50, 32), (5, 33), (50, 49), (3000, 49)])
 def test_sums_over_windows(rng, outputs, terms):
     """Few terms or many, for few positions or many, by a graph that does not grow with them."""
@@ -364,6 +375,7 @@ def test_layers_without_a_kernel_are_named(monkeypatch, build, named):
         ({"arch": "mlp", "channels": (4,)}, "channels=.* mlp has no max pooling"),
         ({"arch": "lenet", "channels": (0,)}, "channels=.* at least 1"),
         ({"arch": "lenet", "memory_gib": 1e-9}, "memory_gib=1e-09: the kernels of two pictures"),
+        ({"arch": "lenet", "memory_gib": 2e-3}, "memory_gib=0.002: the random channels of two"),
         ({"arch": "a.b:c"}, "arch='a.b:c': must be one of lenet"),
         (
             {"arch": "alexnet", "x": np.zeros((1, 224, 224, 3))},

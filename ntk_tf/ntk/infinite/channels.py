@@ -51,6 +51,31 @@ def maxima(
     return found
 
 
+def memory(order: Sequence[nodes.Node], channels: Sequence[int]) -> tuple[int, int]:
+    """Bytes that a picture's channels behind all max poolings take, and those of the largest layer.
+
+    Args:
+        order: see `maxima`.
+        channels: see there.
+    """
+    counts: dict[nodes.Node, int] = {}
+    layers = 0
+    for node in order:
+        if isinstance(node, nodes.Weights):
+            counts[node] = _outputs(channels, layers)
+            layers += 1
+        else:
+            counts[node] = counts[node.inputs[0]] if node.inputs else node.channels
+    numbers = {node: node.positions * count for node, count in counts.items()}
+    pooled = sum(number for node, number in numbers.items() if isinstance(node, nodes.MaxPool))
+    return pooled * (DTYPE.size + tf.int8.size), max(numbers.values()) * DTYPE.size
+
+
+def _outputs(channels: Sequence[int], layer: int) -> int:
+    """The channels of a layer with weights, counted from 0."""
+    return channels[min(layer, len(channels) - 1)]
+
+
 class _Drawn:
     """Weights that are drawn layer by layer."""
 
@@ -59,7 +84,7 @@ class _Drawn:
 
     def __call__(self, positions: int, inputs: int) -> tuple[tf.Tensor, tf.Tensor]:
         """A layer's weights `[positions, inputs, outputs]` and biases `[outputs]`."""
-        outputs = self.channels[min(self.layers, len(self.channels) - 1)]
+        outputs = _outputs(self.channels, self.layers)
         draw = functools.partial(tf.random.stateless_normal, dtype=DTYPE)
         seeds = (tf.stack([self.seed, 2 * self.layers + i]) for i in range(2))
         self.layers += 1

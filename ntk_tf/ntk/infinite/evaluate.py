@@ -26,7 +26,10 @@ CHANNELS = (256, 1024)
 _ENTRIES, _POOLED_ENTRIES = 2**18, 2**24
 #: Arrays of that size that are held at one time, beside the two layers' own.
 _TEMPORARIES = 6
-#: Most pictures of a block, also the pictures that are kept ready; and blocks of them, at least.
+#: Part of the memory for random channels, and layers of them held at one time to compute them.
+_CHANNELS_SHARE, _CHANNELS_HELD = 0.25, 4
+#: Most pictures of a block, also the pictures that are kept ready; and blocks of them, if memory
+#: allows.
 _LARGEST, _SIDES = 1024, 32
 #: Most pairs of positions that a layer may read for a pair of pictures, repetitions counted: a
 #: graph holds their numbers.
@@ -97,7 +100,7 @@ class KernelFunction:
         self.estimated = any(isinstance(node, nodes.MaxPool) for node in self._order)
         self.channels = _check_channels(channels, arch, self.estimated)
         self._needed = _needed(self._order, each=False)
-        self.block = self._block(memory_gib)
+        self.block, self.sides = self._fit(memory_gib)
         graph = functools.partial(tf.function, autograph=False)
         self._side, self._pair = graph(self._of_pictures), graph(self._of_pairs)
 
@@ -123,14 +126,13 @@ class KernelFunction:
         other = x if x2 is None else self._checked("x2", x2)
         rows, columns = even_slices(len(x), self.block), even_slices(len(other), self.block)
 
-        kept = max(_SIDES, _LARGEST // self.block)
         drawn = tf.constant(seed, tf.int64)  # not a number, for each of which a graph would be made
 
-        @functools.lru_cache(maxsize=kept)
+        @functools.lru_cache(maxsize=self.sides if x2 is None else 1)
         def left(i: int) -> Side:
             return self._side(self._padded(x, rows, i), drawn)
 
-        @functools.lru_cache(maxsize=kept)
+        @functools.lru_cache(maxsize=self.sides - 1)
         def right(j: int) -> Side:
             return self._side(self._padded(other, columns, j), drawn)
 
@@ -185,8 +187,8 @@ class KernelFunction:
         parts = {_NNGP: output.nngp, **output.ntk}
         return {name: tf.cast(part[0], tf.float64) for name, part in parts.items()}
 
-    def _block(self, memory_gib: float | None) -> int:
-        """Pictures of a block.
+    def _fit(self, memory_gib: float | None) -> tuple[int, int]:
+        """Pictures of a block, and blocks whose pictures are kept ready, at least two.
 
         Raises:
             BudgetError: see the class.
@@ -195,16 +197,28 @@ class KernelFunction:
         kernels = 2 + (layers if self.per_layer else 0)
         pairs = max(len(found) for found in self._needed.values())
         entries = float(_POOLED_ENTRIES if self.estimated else _ENTRIES)
-        if memory_gib is not None:
-            number = np.dtype(self.precision).itemsize
-            held = memory_gib * 2**30 / (number * (_TEMPORARIES + 2 * kernels))
-            if held < pairs:
-                raise BudgetError(
-                    f"memory_gib={memory_gib:g}: the kernels of two pictures at {pairs:,} pairs of"
-                    f" positions take {pairs * memory_gib / held:.2g} GiB"
-                )
-            entries = min(entries, held)
-        return int(min(_LARGEST, max(1.0, math.sqrt(entries / pairs))))
+        budget = math.inf if memory_gib is None else memory_gib * 2.0**30
+        number = np.dtype(self.precision).itemsize
+        for_channels = budget * _CHANNELS_SHARE if self.estimated else 0.0
+        held = (budget - for_channels) / (number * (_TEMPORARIES + 2 * kernels))
+        if held < pairs:
+            raise BudgetError(
+                f"memory_gib={memory_gib:g}: the kernels of two pictures at {pairs:,} pairs of"
+                f" positions take {pairs * memory_gib / held:.2g} GiB"
+            )
+        block = int(min(_LARGEST, max(1.0, math.sqrt(min(entries, held) / pairs))))
+        sides = max(_SIDES, _LARGEST // block)
+        if not self.estimated or memory_gib is None:
+            return block, sides
+        kept, largest = random_channels.memory(self._order, self.channels)
+        largest *= _CHANNELS_HELD
+        block = min(block, int(for_channels / (2 * kept + largest)))
+        if not block:
+            raise BudgetError(
+                f"memory_gib={memory_gib:g}: the random channels of two pictures take"
+                f" {(2 * kept + largest) / _CHANNELS_SHARE / 2**30:.2g} GiB"
+            )
+        return block, min(sides, int((for_channels / block - largest) / kept))
 
 
 def kernel(
