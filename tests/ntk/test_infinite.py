@@ -143,8 +143,9 @@ def test_random_channels_are_kept_within_the_memory(rng):
     kept = sum(a.nbytes for maxima in side.maxima.values() for a in map(np.asarray, maxima))
     assert 0.05 < small.sides * kept / (0.01 * 2**30) < 0.25
     whole = infinite.KernelFunction("lenet", (16, 16, 1))
-    assert small.block < whole.block and small.sides < whole.sides
-    np.testing.assert_allclose(small(x, x[:1]).ntk, whole(x, x[:1]).ntk, rtol=1e-5)
+    assert small.block < whole.block
+    assert small.sides < whole.sides
+    np.testing.assert_allclose(small(x[:4]).ntk, whole(x[:4]).ntk, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("outputs", "terms"), [(7, 1), (50, 32), (5, 33), (50, 49), (3000, 49)])
