@@ -344,7 +344,7 @@ def _needed(order: Sequence[nodes.Node], each: bool) -> dict[nodes.Node, np.ndar
             height, width = order[0].shape
             raise BudgetError(
                 f"pictures of {height}x{width}: {node.name} reads {terms:,} pairs of positions for"
-                f" two of them, and can {_MOST_TERMS:,}; smaller pictures need fewer"
+                f" two of them, at most {_MOST_TERMS:,} are possible; smaller pictures need fewer"
             )
         for before in node.inputs:
             needed[before].append(node.reads(pairs))
