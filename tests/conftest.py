@@ -1,5 +1,6 @@
 """Shared fixtures; TensorFlow is imported once, quietly, on few threads."""
 
+import gc
 import importlib
 import os
 import pathlib
@@ -17,9 +18,13 @@ from ntk_tf.process import startup  # noqa: E402
 
 startup.import_tensorflow()
 
+import filelock  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+#: Tracing makes many small objects that live: searching them for garbage took a tenth of the time.
+gc.set_threshold(100_000, 20, 100)
 
 SHARED = TESTS.parent.parent / "shared"
 
@@ -69,12 +74,15 @@ def cifar10_jpeg():
 
 @pytest.fixture(scope="session")
 def mnist_data_dir(mnist_files, tmp_path_factory):
-    """A TFDS folder in which MNIST has been prepared from its original files."""
+    """A TFDS folder in which MNIST has been prepared from its original files, once for all."""
     from ntk_tf import data
 
-    folder = str(tmp_path_factory.mktemp("tfds"))
-    data.prepare("mnist", data_dir=folder, manual_dir=str(mnist_files))
-    return folder
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    with filelock.FileLock(root / "tfds.lock"):
+        data.prepare("mnist", data_dir=str(root / "tfds"), manual_dir=str(mnist_files))
+    return str(root / "tfds")
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_same_seed_same_numbers(finished, tmp_path):
 def test_resumed_run_equals_undisturbed_run(finished, tmp_path, monkeypatch):
     """Crashes one after the other, at an epoch's end and in its middle, lose nothing."""
     workdir, linearized = finished
-    for stop in (1, 5, 7, 12, 21):
+    for stop in (1, 13, 19):
         interrupted(tmp_path / "run", stop, monkeypatch, linearized=linearized)
     in_process(tmp_path / "run", linearized=linearized)
     assert metrics(tmp_path / "run") == metrics(workdir)
@@ -184,10 +184,10 @@ def test_alexnet(linearized, tmp_path):
         tmp_path / "run",
         arch="alexnet",
         image_size=64,
-        batch_size=8,
-        max_steps=2,
-        train_examples=16,
-        test_examples=8,
+        batch_size=4,
+        max_steps=1,
+        train_examples=4,
+        test_examples=4,
         linearized=linearized,
     )
     assert content["parameters"] == 57_044_810
@@ -368,7 +368,7 @@ def test_memory_estimate_is_near_what_a_run_takes(model, tmp_path):
 
     Started cold: what TensorFlow needs to load is part of it.
     """
-    flags = ["--dataset=digits", "--width=20", "--train_examples=128", "--test_examples=20"]
+    flags = ["--dataset=digits", "--width=20", "--train_examples=32", "--test_examples=20"]
     command = commands.command(*flags, model, "--epochs=1", f"--workdir={tmp_path / 'run'}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -125,10 +125,21 @@ def resizing(interpolation):
     return lambda: K.Resizing(4, 7, interpolation=interpolation, name="resized")
 
 
+def activations(names):
+    """Dense layers side by side, each with another activation."""
+
+    def build():
+        inputs = keras.Input((4,))
+        parts = [K.Activation(name)(K.Dense(3)(inputs)) for name in names.split()]
+        return keras.Model(inputs, K.Concatenate()(parts))
+
+    return build
+
+
 ACTIVATIONS = """
-relu relu6 leaky_relu elu selu celu gelu silu mish softplus softsign softmax log_softmax sigmoid
-log_sigmoid hard_sigmoid hard_silu hard_tanh hard_shrink soft_shrink tanh tanh_shrink squareplus
-sparse_plus sparse_sigmoid sparsemax exponential linear
+relu relu6 leaky_relu elu selu celu gelu silu mish
+softplus softmax log_softmax sigmoid log_sigmoid hard_sigmoid hard_silu hard_tanh hard_shrink
+soft_shrink tanh tanh_shrink squareplus sparse_plus sparse_sigmoid sparsemax exponential linear
 """
 
 RIGHT = {
@@ -183,7 +194,8 @@ RIGHT = {
     "stop_gradient": on_vector(own(lambda x: x * tf.stop_gradient(x))),
     "several inputs and outputs": several,
     "outputs of shape [b]": on_vector(own(lambda x: tf.reduce_sum(tf.sin(x), axis=1))),
-} | {name: on_vector(lambda name=name: K.Activation(name)) for name in ACTIVATIONS.split()}
+    "softsign": on_vector(lambda: K.Activation("softsign")),
+} | {names: activations(names) for names in ACTIVATIONS.strip().split("\n")}
 
 #: TensorFlow computes these in float32 only, whatever comes in.
 SINGLE = {

@@ -16,7 +16,7 @@ from ntk_tf.training import distribution
 
 #: 93 pictures make a last batch of 29, in parts of 15 and 14; 41 test pictures are odd too.
 QUICK = ["--dataset=digits", "--train_examples=93", "--test_examples=41", "--epochs=3"]
-#: The program with the CPU split in two, and callbacks after every update.
+#: The program with the CPU split in two, and callbacks after every update, once for each line.
 TWO_CPUS = """
 import sys
 from ntk_tf import main
@@ -27,13 +27,18 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
 from ntk_tf.training import loop
 loop.CALLBACK_SECONDS = 0
-sys.exit(main.main())
+for line in sys.argv[1:]:
+    sys.argv = ["main", *line.split("\\n")]
+    if main.main():
+        sys.exit(1)
 """
 
 
-def run(workdir, *args):
-    command = [sys.executable, "-c", TWO_CPUS, *QUICK, f"--workdir={workdir}", *args]
-    return subprocess.run(command, capture_output=True, text=True)
+def run(*argument_lists):
+    """One run after the other in one process."""
+    lines = ["\n".join([*QUICK, *arguments]) for arguments in argument_lists]
+    done = subprocess.run([sys.executable, "-c", TWO_CPUS, *lines], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def read(workdir):
@@ -47,13 +52,13 @@ def read(workdir):
     "model", [["--nolinearized"], ["--linearized", "--decay_toward=zero", "--weight_decay=0.01"]]
 )
 def test_mirrored_equals_one_device(model, tmp_path):
-    often = "--checkpoint_minutes=0.00001"
-    results = {}
-    for name in ("one_device", "mirrored"):
-        done = run(tmp_path / name, *model, f"--strategy={name}", often)
-        assert done.returncode == 0, done.stderr
-        results[name] = read(tmp_path / name)
-    (one, rows1, arrays1), (two, rows2, arrays2) = results.values()
+    flags = {
+        name: [f"--workdir={tmp_path / name}", *model, f"--strategy={name}"]
+        + ["--checkpoint_minutes=0.00001"]
+        for name in ("one_device", "mirrored")
+    }
+    run(*flags.values())
+    (one, rows1, arrays1), (two, rows2, arrays2) = (read(tmp_path / name) for name in flags)
     for key in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
         assert two[key] == pytest.approx(one[key], rel=1e-5)
     assert [r["test_accuracy"] for r in rows1] == [r["test_accuracy"] for r in rows2]
@@ -66,17 +71,17 @@ def test_mirrored_equals_one_device(model, tmp_path):
         key = next(k for k in arrays1 if k.startswith(f"{position:04d}/"))
         np.testing.assert_allclose(arrays2[key], arrays1[key], atol=1e-6)
     if "--linearized" in model:
-        check_that_it_resumes(tmp_path / "mirrored", [*model, "--strategy=mirrored", often])
+        check_that_it_resumes(tmp_path / "mirrored", flags["mirrored"])
 
 
-def check_that_it_resumes(workdir, args):
+def check_that_it_resumes(workdir, flags):
     """Go on from a checkpoint in the middle of an epoch, metrics and all."""
     whole = read(workdir)
     (workdir / "result.json").unlink()
     *_, older, newest = sorted((workdir / "checkpoint").glob("step-*.npz"))
     assert older.name == "step-000000008.npz"  # an epoch has three updates
     newest.unlink()
-    assert run(workdir, *args).returncode == 0
+    run(flags)
     again = read(workdir)
     for result in (whole[0], again[0]):
         del result["seconds"], result["seconds_in"], result["performance"], result["provenance"]
