@@ -21,8 +21,8 @@ def find(origin: Origin) -> str:
 
 
 def prepare(origin: Origin) -> None:
-    """Prepare the dataset where that has not been done; see `tfds_files.prepare`."""
-    tfds_files.prepare(PUBLISHED, origin)
+    """Prepare the dataset where that has not been done, to the files that `load` keeps."""
+    tfds_files.load(PUBLISHED, origin)
 
 
 def load(origin: Origin) -> Source:

@@ -4,10 +4,11 @@ import gzip
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from ntk_tf import data
-from ntk_tf.data import counts, pipeline
+from ntk_tf.data import counts, pipeline, tfds_files
 from ntk_tf.data.source import Split
 
 
@@ -153,6 +154,63 @@ def test_mnist_from_its_original_files(mnist_files, mnist_data_dir):
         assert found == expected
     assert source.train.images.mean() / 255 == pytest.approx(0.1307, abs=1e-4)
     assert source.train.images.std() / 255 == pytest.approx(0.3081, abs=1e-4)
+
+
+class Squares(tfds.core.GeneratorBasedBuilder):
+    """A dataset of five and three pictures."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(4, 4, 1)), "label": np.int64}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._examples(5), "test": self._examples(3)}
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+    def _examples(self, count):
+        for i in range(count):
+            yield i, {"image": np.full((4, 4, 1), 10 * i, np.uint8), "label": i}
+
+
+@pytest.mark.parametrize("damage", ["bytes", "names", "folder"])
+def test_decoded_pictures_are_kept_beside_the_prepared_files(damage, tmp_path, monkeypatch):
+    """And made anew where they are damaged; a folder stands for what cannot be written."""
+    tfds.disable_progress_bar()
+    made = Squares(data_dir=tmp_path)
+    made.download_and_prepare()
+    published = tfds_files.Published("squares")
+    monkeypatch.setattr(tfds_files, "prepare", lambda *_: made)
+    reads = []
+    read = tfds_files.read
+    monkeypatch.setattr(tfds_files, "read", lambda *args: reads.append(args[1]) or read(*args))
+
+    def check(expected):
+        reads.clear()
+        for split, count in zip(tfds_files.load(published, data.Origin()), (5, 3), strict=True):
+            assert split.images.dtype == np.uint8
+            assert split.labels.dtype == np.int64
+            assert sorted(split.labels) == list(range(count))
+            np.testing.assert_array_equal(split.images[:, 3, 3, 0], 10 * split.labels)
+        assert reads == expected
+
+    check(["train", "test"])
+    check([])
+    (kept,) = tmp_path.rglob("ntk_tf-test.npz")
+    content = bytearray(kept.read_bytes())
+    if damage == "bytes":
+        content[len(content) // 3] ^= 4
+        kept.write_bytes(content)
+    elif damage == "names":
+        np.savez(kept, images=np.zeros((3, 4, 4, 1), np.uint8))
+    else:
+        kept.unlink()
+        kept.mkdir()
+    check(["test"])
+    check(["test"] if damage == "folder" else [])
 
 
 def test_missing_mnist_is_explained(tmp_path, monkeypatch):
