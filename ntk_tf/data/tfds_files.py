@@ -22,6 +22,8 @@ from ntk_tf.runs.files import RunDirectoryError, atomic_write, read_arrays
 
 #: Of the names like one that does not exist, an error tells so many.
 NAMED = 5
+#: Files of decoded pictures, training and test, beside TFDS' own.
+_KEPT = ("ntk_tf-train.npz", "ntk_tf-test.npz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +124,8 @@ def _check_folder(published: Published, folder: pathlib.Path) -> None:
 def load(published: Published, origin: Origin) -> tuple[Split, Split]:
     """Read the training and test pictures, preparing the dataset first where that is needed.
 
-    They are kept, decoded, in files beside the prepared ones where that folder can be written:
-    parsing and decoding 70,000 records takes seconds in every run, reading arrays a tenth of one.
+    They are kept, decoded, beside the prepared files where that folder can be written: TFDS takes
+    seconds to be imported, and to parse and decode 70,000 records, in every run.
 
     Args:
         published: the dataset.
@@ -135,21 +137,29 @@ def load(published: Published, origin: Origin) -> tuple[Split, Split]:
     Raises:
         DataError: if the data cannot be found, prepared or read.
     """
+    versions = list((data_dir(origin) / published.dataset).glob("*/dataset_info.json"))
+    if len(versions) == 1 and (splits := _kept(versions[0].parent)):
+        return splits
     builder = prepare(published, origin)
-    return _kept(builder, "train"), _kept(builder, "test")
+    splits = read(builder, "train"), read(builder, "test")
+    _keep(pathlib.Path(builder.data_dir), splits)
+    return splits
 
 
-def _kept(builder, split: str) -> Split:
-    """A split as it has been kept, or read and kept; damaged files are written anew."""
-    path = pathlib.Path(builder.data_dir) / f"ntk_tf-{split}.npz"
-    with contextlib.suppress(RunDirectoryError):
-        arrays = read_arrays(path)
-        if arrays.keys() == {"images", "labels"}:
-            return Split(**arrays)
-    found = read(builder, split)
-    with contextlib.suppress(RunDirectoryError), atomic_write(path, "wb") as file:
-        np.savez(file, images=np.asarray(found.images), labels=found.labels)
-    return found
+def _kept(folder: pathlib.Path) -> tuple[Split, Split] | None:
+    """The splits that `_keep` has written; None without them, or where they are damaged."""
+    try:
+        train, test = (Split(**read_arrays(folder / name)) for name in _KEPT)
+    except (RunDirectoryError, TypeError):  # TypeError: arrays of other names
+        return None
+    return train, test
+
+
+def _keep(folder: pathlib.Path, splits: tuple[Split, Split]) -> None:
+    """Write decoded pictures, if that can be done."""
+    for name, split in zip(_KEPT, splits, strict=True):
+        with contextlib.suppress(RunDirectoryError), atomic_write(folder / name, "wb") as file:
+            np.savez(file, images=np.asarray(split.images), labels=split.labels)
 
 
 def prepare(
