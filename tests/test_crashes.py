@@ -303,6 +303,22 @@ def test_damaged_checkpoint_is_passed_over_by_name_and_goes(whole, tmp_path, mon
     assert not (folder / "step-000000999.npz").exists()
 
 
+@pytest.mark.parametrize("error", [OSError(errno.ESTALE, "Stale file handle"), MemoryError()])
+def test_what_cannot_be_read_now_is_not_taken_for_damaged(error, tmp_path, monkeypatch):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, checkpoint.Checkpoint(step, {"a": np.ones(3)}, {}))
+
+    def fail(*_, **__):
+        raise error
+
+    with monkeypatch.context() as context:
+        context.setattr(np.lib.npyio, "NpzFile", fail)
+        with pytest.raises(runs.RunDirectoryError, match="cannot be read") as raised:
+            checkpoint.restore(tmp_path)
+    assert not isinstance(raised.value, runs.DamagedError)
+    assert checkpoint.restore(tmp_path).step == 2
+
+
 def test_nothing_is_unpickled(tmp_path):
     """A file that would create another when unpickled."""
 

@@ -141,8 +141,11 @@ def load(published: Published, origin: Origin) -> tuple[Split, Split]:
     if len(versions) == 1 and (splits := _kept(versions[0].parent)):
         return splits
     builder = prepare(published, origin)
+    folder = pathlib.Path(builder.data_dir)
+    if splits := _kept(folder):
+        return splits
     splits = read(builder, "train"), read(builder, "test")
-    _keep(pathlib.Path(builder.data_dir), splits)
+    _keep(folder, splits)
     return splits
 
 

@@ -140,6 +140,11 @@ class Ridge:
     def _residual_of_batch(self, x, y, u):
         f, tangent, pullback = self.jacobian.linearize(x, self.split(u))
         outputs = self._of_linearization(f, tangent)
+        if y.shape[1:] != outputs.shape[1:]:
+            raise ValueError(
+                f"targets of {y.shape[-1]} numbers: must have as many as the model has outputs,"
+                f" {outputs.shape[-1]}"
+            )
         return self.flat(pullback(tf.cast(y, outputs.dtype) - outputs)), outputs
 
     def _outputs_of_batch(self, x, u):

@@ -1,10 +1,11 @@
 """What there is of SLURM: an executor of submitit's, the queue, how large an array may be."""
 
+import contextlib
 import pathlib
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 #: SLURM's own default; positions in an array are below it.
@@ -47,6 +48,21 @@ def executor(folder: pathlib.Path, jobs: int | None, asked: Mapping[str, Any]) -
     given = {name: value for name, value in asked.items() if value is not None}
     found.update_parameters(job_name="ntk_tf", array_parallelism=jobs or AT_ONCE, **given)
     return found
+
+
+@contextlib.contextmanager
+def batch(executor: Any) -> Iterator[None]:
+    """Jobs submitted inside become one array at the end.
+
+    Raises:
+        SlurmError: if SLURM does not take it, such as for an unknown partition.
+    """
+    try:
+        with executor.batch():
+            yield
+    except RuntimeError as error:  # submitit's, with what sbatch wrote
+        reason = " ".join(str(error).split())[-300:]
+        raise SlurmError(f"--executor=slurm: sbatch failed: {reason}") from error
 
 
 def largest_array() -> int:

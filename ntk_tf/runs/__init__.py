@@ -11,6 +11,7 @@
 
 from ntk_tf.runs.directory import PRETRAINING, check_workdir, is_owned, open_workdir, own
 from ntk_tf.runs.files import (
+    DamagedError,
     RunDirectoryError,
     WriteError,
     atomic_write,
@@ -28,6 +29,7 @@ from ntk_tf.runs.result import METRICS_COLUMNS, is_finished, number, read_result
 __all__ = [
     "METRICS_COLUMNS",
     "PRETRAINING",
+    "DamagedError",
     "History",
     "RunDirectoryError",
     "WriteError",

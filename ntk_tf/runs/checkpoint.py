@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ntk_tf.runs.files import RunDirectoryError, WriteError, atomic_write, read_arrays
+from ntk_tf.runs.files import DamagedError, RunDirectoryError, WriteError, atomic_write, read_arrays
 
 KEEP = 2
 _META = "meta"
@@ -75,7 +75,8 @@ def restore(
         The checkpoint, or None where there is none.
 
     Raises:
-        RunDirectoryError: if it lacks one of those names, or has another fingerprint.
+        RunDirectoryError: if it lacks one of those names or has another fingerprint, or if a file
+            cannot be read though it may be whole: its disk does not answer.
     """
     found = _newest(directory)
     if found is not None and not set(needed) <= found.meta.keys():
@@ -83,7 +84,7 @@ def restore(
             f"{directory}: made by another version of ntk_tf; finish the run with that one or"
             " remove the folder to start anew"
         )
-    if found is not None and fingerprint not in (None, found.meta["fingerprint"]):
+    if found is not None and fingerprint not in (None, found.meta.get("fingerprint")):
         raise RunDirectoryError(
             f"{directory}: made from other weights, or by another version of TensorFlow or Keras;"
             " finish the run with those or remove the folder to start anew"
@@ -97,7 +98,7 @@ def _newest(directory: pathlib.Path) -> Checkpoint | None:
             arrays = read_arrays(path)
             meta = json.loads(str(arrays.pop(_META)))
             return Checkpoint(int(path.stem.split("-")[1]), arrays, dict(meta))
-        except (RunDirectoryError, LookupError, TypeError, ValueError, RecursionError) as error:
+        except (DamagedError, LookupError, TypeError, ValueError, RecursionError) as error:
             reason = str(error).removeprefix(f"{path}: ")
             warnings.warn(f"{path} is damaged and is passed over ({reason})", stacklevel=2)
     return None

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -21,6 +22,10 @@ INSIST_SECONDS = 5.0
 
 class RunDirectoryError(Exception):
     """A run directory that cannot be used; the message is one line and names the file."""
+
+
+class DamagedError(RunDirectoryError):
+    """A file that can be read and does not hold what it should."""
 
 
 class WriteError(RunDirectoryError):
@@ -131,7 +136,9 @@ def read_arrays(path: pathlib.Path) -> dict[str, "np.ndarray"]:
         The arrays by name.
 
     Raises:
-        RunDirectoryError: if the file cannot be read, is damaged or no such file.
+        DamagedError: if the file is damaged or of another kind.
+        RunDirectoryError: if it cannot be read now: it is not there, its disk does not answer, or
+            it does not fit into memory.
     """
     import numpy as np
 
@@ -140,7 +147,12 @@ def read_arrays(path: pathlib.Path) -> dict[str, "np.ndarray"]:
         with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except Exception as error:  # NumPy, zipfile and zlib raise many things that none documents
-        raise RunDirectoryError(_unreadable(path, error)) from error
+        # zipfile goes to places in the file that it finds there, nonsense as they may be: EINVAL.
+        now = (
+            isinstance(error, OSError | MemoryError) and getattr(error, "errno", 0) != errno.EINVAL
+        )
+        kind = RunDirectoryError if now else DamagedError
+        raise kind(_unreadable(path, error)) from error
 
 
 def write_table(path: pathlib.Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:

@@ -122,7 +122,7 @@ class SlurmRunner:
         self.submit.update_parameters(array_parallelism=at_once)
 
     def _submit_array(self, entries: Sequence[Entry]) -> None:
-        with self.submit.batch():
+        with slurm.batch(self.submit):
             for entry in entries:
                 job = self.submit.submit(Job(entry.run.command, entry.log.resolve()))
                 self.jobs[entry.run.name] = job

@@ -6,6 +6,8 @@ import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -210,7 +212,7 @@ def test_several_processes_compute_the_same(tmp_path, monkeypatch):
 )
 def test_a_process_that_fails_is_one_line(tmp_path, monkeypatch, code, told):
     class Ended:
-        exitcode = code
+        exitcode, pid = code, 1
 
         def __init__(self, **_):
             self.start = self.terminate = self.join = lambda: None
@@ -224,6 +226,33 @@ def test_a_process_that_fails_is_one_line(tmp_path, monkeypatch, code, told):
     with pytest.raises(RunDirectoryError, match=told) as raised:
         processes._in_processes(None, Options(tmp_path), shares, lambda: None)
     assert "\n" not in str(raised.value)
+    calls = []
+
+    def after():  # a signal to all processes, noticed once the others have ended of it
+        calls.append(1)
+        if len(calls) > 1:
+            raise Interrupted(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        processes._in_processes(None, Options(tmp_path), shares, after)
+
+
+def test_only_sigterm_ends_a_process_that_computes_tiles(tmp_path):
+    """What reaches a whole process group, such as Ctrl-C, its first process answers."""
+    program = """
+import os, signal, sys
+from ntk_tf.experiments.infinite import worker
+def work(*_):
+    for name in ("SIGINT", "SIGHUP", "SIGUSR2"):
+        os.kill(os.getpid(), getattr(signal, name))
+    print("goes on", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+worker.work = work
+worker.child(None, None, (), os.getppid())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("goes on\n", "")
+    assert done.returncode == -signal.SIGTERM
 
 
 class Cluster:
@@ -359,6 +388,7 @@ def test_a_forecast_is_the_time_of_all_tiles(monkeypatch, split):
         (SettingError, {"channels": (8,)}, {}, "channels=.*mlp has no max pooling"),
         (SettingError, {"arch_args": "gamma=1"}, {}, "gamma=1: the architecture mlp takes"),
         (SettingError, {"arch_args": "activation=tanh"}, {}, "--arch=mlp: layer dense1_act"),
+        (SettingError, {"arch_args": "activation=selu"}, {}, "--arch=mlp: layer dense1_act"),
         (
             SettingError,
             {"arch": "resnet18", "arch_args": "batch_norm=true"},
@@ -377,3 +407,8 @@ def test_refusals(error, settings, options, message, tmp_path):
         run(tmp_path / "run", options, **settings)
     assert "\n" not in str(found.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_kernel_beyond_all_numbers_is_one_line(tmp_path):
+    with pytest.raises(SettingError, match="--recursion=float64: the kernel ntk is not fin"):
+        run(tmp_path / "run", arch_args="sigma_w=1e100")

@@ -274,6 +274,8 @@ def test_refuses_what_cannot_be(rng, float64):
         solve(model, x, y, 1, decay_toward="w")
     with pytest.raises(ValueError, match=r"targets \(23, 3\)"):
         solve(model, x, y[1:], 1)
+    with pytest.raises(ValueError, match="targets of 1 numbers: .* as the model has outputs, 3"):
+        solve(model, x, y[:, :1], 1)
     with pytest.raises(ValueError, match=r"gram \(2, 2\)"):
         solve(model, x, y, 1, gram=np.eye(2))
     with pytest.raises(NotFiniteError, match="after 1 passes is nan"):

@@ -169,6 +169,15 @@ def test_float32_is_near():
     assert not np.array_equal(near, exact)
 
 
+def test_float32_of_many_layers(rng):
+    """Whose variances are so small that their products are zero in float32."""
+    x = rng.standard_normal((3, 20))
+    given = {"arch": "mlp", "x": x, "arch_args": {"depth": 32}, "parametrization": "standard"}
+    exact = infinite.kernel(**given)
+    assert 0 < exact.max() < np.finfo("float32").tiny ** 0.5
+    np.testing.assert_allclose(infinite.kernel(**given, precision="float32"), exact, rtol=1e-4)
+
+
 def of_layers(monkeypatch, build, shape=(6, 6, 2), **options):
     """The kernel function of layers that are no architecture."""
 
@@ -368,6 +377,14 @@ def test_layers_without_a_kernel_are_named(monkeypatch, build, named):
         ({"arch": "mlp", "arch_args": {"sigma_w": np.nan}}, "sigma_w=nan: must be a finite number"),
         ({"arch": "lenet", "x": np.zeros((2, 7))}, "takes pictures"),
         ({"arch": "mlp", "arch_args": {"gain": 2.0}}, "gain=2.0: the architecture mlp takes"),
+        (
+            {
+                "arch": "mlp",
+                "arch_args": {"gain": 1.0, "activation": "erf"},
+                "parametrization": "standard",
+            },
+            "layer dense1_activation: erf has no kernel here with gain=1; relu has",
+        ),
         ({"arch": "mlp", "x": np.zeros((0, 7))}, "at least one picture"),
         ({"arch": "mlp", "x2": np.zeros((2, 7))}, "x2 of shape"),
         ({"arch": "mlp", "kind": "nnk"}, "kind='nnk': must be"),
@@ -376,6 +393,7 @@ def test_layers_without_a_kernel_are_named(monkeypatch, build, named):
         ({"arch": "mlp", "channels": (4,)}, "channels=.* mlp has no max pooling"),
         ({"arch": "lenet", "channels": (0,)}, "channels=.* at least 1"),
         ({"arch": "lenet", "memory_gib": 1e-9}, "memory_gib=1e-09: the kernels of two pictures"),
+        ({"arch": "lenet", "memory_gib": 0}, "memory_gib=0: the kernels of two pictures"),
         ({"arch": "lenet", "memory_gib": 2e-3}, "memory_gib=0.002: the random channels of two"),
         ({"arch": "a.b:c"}, "arch='a.b:c': must be one of lenet"),
         (

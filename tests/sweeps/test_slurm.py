@@ -125,6 +125,18 @@ def test_largest_array_is_slurms(monkeypatch, tmp_path):
     assert cluster_of.largest_array() == 77
 
 
+def test_what_sbatch_says_is_one_line():
+    class Executor:
+        @contextlib.contextmanager
+        def batch(self):
+            yield
+            raise RuntimeError("\n-----\nsbatch: error: invalid partition specified: nope\n")
+
+    told = "sbatch failed: .*partition specified: nope$"
+    with pytest.raises(cluster_of.SlurmError, match=told), cluster_of.batch(Executor()):
+        pass
+
+
 def test_refused_without_slurm(tmp_path):
     environment = os.environ | {"PATH": str(tmp_path)}
     args = ["--executor=slurm", "--dataset=digits", f"--runs_dir={tmp_path / 'runs'}"]

@@ -181,7 +181,7 @@ class _Converged:
             return None
         try:
             kept = runs.read_arrays(self.preconditioner_path)
-        except runs.RunDirectoryError as error:
+        except runs.DamagedError as error:
             terminal.say(console, f"{error}; it is made anew")
             return None
         return kept.get("factor") if kept.get("fingerprint") == self.fingerprint else None

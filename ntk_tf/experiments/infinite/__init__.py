@@ -11,6 +11,7 @@ from ntk_tf.catalogue import architectures
 from ntk_tf.experiments import costs
 from ntk_tf.experiments.experiment import Experiment, accuracies
 from ntk_tf.models import ArchitectureError, shapes
+from ntk_tf.models.arguments import UnknownActivationError
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
 from ntk_tf.settings.setting import (
@@ -86,7 +87,7 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
 def draws(config: Infinite) -> int:
     """Kernels over which the mean is taken: one where there is no max pooling."""
     if not architectures.is_own(config.arch):
-        with contextlib.suppress(ArchitectureError):
+        with contextlib.suppress(ArchitectureError, UnknownActivationError):
             arguments = config.arch, 1, config.num_classes, config.input_shape, "ntk"
             pooled = shapes.count(*arguments, **config.arguments).max_pools
             return config.kernel_seeds if pooled else 1
@@ -97,7 +98,8 @@ def memory(config: Infinite) -> tuple[int, float]:
     """No parameters; bytes of the inputs, of a kernel's draws and of what solves with it."""
     train, test = costs.examples(config)
     inputs = 4 * (train + test) * math.prod(config.input_shape)
-    return 0, inputs + 8.0 * train * ((draws(config) + 1) * (train + test) + 3 * train)
+    kept = 3 if config.keep_kernels else 0
+    return 0, inputs + 8.0 * train * ((draws(config) + 1 + kept) * (train + test) + 3 * train)
 
 
 EXPERIMENT = Experiment(

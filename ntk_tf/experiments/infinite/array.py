@@ -66,7 +66,7 @@ def _shares(numbers: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def _submit(submit: Any, jobs: Sequence[worker.Job]) -> list[Any]:
-    with submit.batch():
+    with slurm.batch(submit):
         return [submit.submit(job) for job in jobs]
 
 

@@ -70,11 +70,13 @@ def _in_processes(
             time.sleep(_POLL)
             if any(process.exitcode for process in processes):
                 break
+        after()  # a signal to the whole process group has ended the others first
         codes = [process.exitcode for process in processes if process.exitcode]
     finally:
         for process in processes:
-            process.terminate()
-            process.join()
+            if process.pid is not None:
+                process.terminate()
+                process.join()
     if codes:
         killed = -signal.SIGKILL in codes
         reason = " (killed, perhaps for memory: --memory_gib, --jobs)" if killed else ""

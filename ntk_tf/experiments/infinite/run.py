@@ -25,7 +25,7 @@ from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.ntk import infinite
 from ntk_tf.ntk.leave_one_out import leave_one_out
 from ntk_tf.process import signals, terminal
-from ntk_tf.settings import Options
+from ntk_tf.settings import Options, SettingError
 
 __all__ = ["more", "run"]
 
@@ -102,18 +102,28 @@ def _kernels(work: Work, config: Infinite, options: Options, console: Console) -
 def _results(
     work: Work, config: Infinite, inputs: Inputs, options: Options, console: Console
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The content of infinite.json, and singular values by kernel."""
+    """The content of infinite.json, and singular values by kernel.
+
+    Raises:
+        SettingError: if a kernel is not finite.
+    """
     kept: dict[str, np.ndarray] = {}
     found, spectra = {}, {}
     train, test = inputs.source.train, inputs.source.test
     for kind in KINDS:
         gram, cross = work.assemble("train", kind), work.assemble("test", kind)
+        if not (np.isfinite(gram).all() and np.isfinite(cross).all()):
+            raise SettingError(
+                f"--recursion={config.recursion}: the kernel {kind} is not finite; allowed:"
+                " float64, or --arch_args with a smaller sigma_w, sigma_b or depth"
+            )
         with console.status(f"regression with {kind}"):
             found[kind], spectra[kind] = _regress(gram, cross, train, test, config.num_classes)
         if config.keep_kernels:
             kept |= {f"{kind}_train": gram.mean(axis=0), f"{kind}_test": cross.mean(axis=0)}
         if kind == "ntk_paper_widening" and config.finite_widths:
             limit = gram.mean(axis=0)
+        del gram, cross  # before the next ones are there
         signals.obey()
     if config.keep_kernels:
         path = options.workdir / "kernel.npz"

@@ -157,8 +157,8 @@ class Work:
             arrays = runs.read_arrays(path)
             block = arrays.get(kind)
             if block is None or block.shape != expected or block.dtype != np.float64:
-                raise runs.RunDirectoryError(f"{path}: holds no tile of {expected}")
-        except runs.RunDirectoryError as error:
+                raise runs.DamagedError(f"{path}: holds no tile of {expected}")
+        except runs.DamagedError as error:
             path.unlink(missing_ok=True)
             raise runs.RunDirectoryError(
                 f"{error}; it is removed, and the same command computes it again"

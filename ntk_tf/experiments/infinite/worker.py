@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,13 @@ def work(
 
 
 def child(config: Infinite, options: Options, numbers: Sequence[int], parent: int) -> None:
-    """Compute tiles; end when the process does that started this one, whose id is given."""
+    """Compute tiles; end when the process does that started this one, whose id is given.
+
+    Signals to the whole process group are that process's business, which ends this one by SIGTERM.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     def after() -> None:
         if os.getppid() != parent:

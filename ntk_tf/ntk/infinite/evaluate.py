@@ -58,6 +58,8 @@ class KernelFunction:
 
     They are exact up to rounding, but behind max poolings, whose kernel has no closed form and is
     estimated from random channels, with an error of a few percent that falls as 1/sqrt(channels).
+    Outputs are without a factor: Arora et al.'s networks have kappa = .05 behind theirs, so that
+    their finite kernels are kappa^2 times these.
 
     Args:
         arch: a key of `catalogue.architectures.ARCHITECTURES`.
@@ -200,11 +202,13 @@ class KernelFunction:
         budget = math.inf if memory_gib is None else memory_gib * 2.0**30
         number = np.dtype(self.precision).itemsize
         for_channels = budget * _CHANNELS_SHARE if self.estimated else 0.0
-        held = (budget - for_channels) / (number * (_TEMPORARIES + 2 * kernels))
+        each = number * (_TEMPORARIES + 2 * kernels)  # bytes at a pair of positions
+        held = (budget - for_channels) / each
         if held < pairs:
+            share = 1 - _CHANNELS_SHARE if self.estimated else 1
             raise BudgetError(
                 f"memory_gib={memory_gib:g}: the kernels of two pictures at {pairs:,} pairs of"
-                f" positions take {pairs * memory_gib / held:.2g} GiB"
+                f" positions take {pairs * each / share / 2**30:.2g} GiB"
             )
         block = int(min(_LARGEST, max(1.0, math.sqrt(min(entries, held) / pairs))))
         sides = max(_SIDES, _LARGEST // block)

@@ -235,6 +235,19 @@ class WideningLimit(_Limit):
     def __init__(self, *, gain: float | None = None):
         self.gain = gain
 
+    def activation(self, x: Node, kind: str, *, name: str) -> Node:
+        """See `Standard.activation`.
+
+        Raises:
+            NoKernelError: as above, and for the error function with Xavier's initialization.
+        """
+        if self.gain is not None and kind == "erf":
+            # Outputs of the first layer shrink with the width, which only ReLU does not mind.
+            raise NoKernelError(
+                f"layer {name}: erf has no kernel here with gain={self.gain:g}; relu has"
+            )
+        return super().activation(x, kind, name=name)
+
     def _weights(self, x, size, units, grows, factor):
         """See `_Limit`."""
         fan_in = size * x.channels

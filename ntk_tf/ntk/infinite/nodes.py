@@ -271,6 +271,10 @@ class MaxPool(Node):
         return Kernel(pairs, nngp, dict(zip(kernel.ntk, parts, strict=True)))
 
 
+#: By precision: integers of the same size, and which of their bits are the exponent.
+_EXPONENT = {"float32": (tf.int32, 0x7F800000), "float64": (tf.int64, 0x7FF0000000000000)}
+
+
 def relu(s: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Means of products of ReLUs, and of their derivatives (Cho and Saul 2009).
 
@@ -279,9 +283,18 @@ def relu(s: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
         a: variances of one, of shapes that broadcast.
         b: variances of the other.
     """
+    scale = _power_of_two(tf.maximum(tf.reduce_max(a), tf.reduce_max(b)))
+    s, a, b = s / scale, a / scale, b / scale  # or products leave the range of floating point
     sine = tf.sqrt(tf.maximum(a * b - s * s, 0))
     angle = math.pi - tf.atan2(sine, s)
-    return (sine + angle * s) / (2 * math.pi), angle / (2 * math.pi)
+    return (sine + angle * s) * (scale / (2 * math.pi)), angle / (2 * math.pi)
+
+
+def _power_of_two(x: tf.Tensor) -> tf.Tensor:
+    """The largest that is not above a positive number; dividing by it rounds nothing."""
+    bits, exponent = _EXPONENT[x.dtype.name]
+    normal = tf.maximum(x, tf.constant(np.finfo(x.dtype.name).tiny, x.dtype))
+    return tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(normal, bits), exponent), x.dtype)
 
 
 def erf(s: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
