@@ -169,13 +169,17 @@ def test_float32_is_near():
     assert not np.array_equal(near, exact)
 
 
-def test_float32_of_many_layers(rng):
-    """Whose variances are so small that their products are zero in float32."""
-    x = rng.standard_normal((3, 20))
-    given = {"arch": "mlp", "x": x, "arch_args": {"depth": 32}, "parametrization": "standard"}
-    exact = infinite.kernel(**given)
-    assert 0 < exact.max() < np.finfo("float32").tiny ** 0.5
-    np.testing.assert_allclose(infinite.kernel(**given, precision="float32"), exact, rtol=1e-4)
+def test_relu_of_any_scale(rng):
+    """Variances of many layers may be so small that their products are zero in float32."""
+    a, b = rng.uniform(0.5, 2, (2, 7)).astype("float32")
+    s = np.float32(0.9) * np.sqrt(a * b)
+    nngp, derivative = nodes.relu(*map(tf.constant, (s, a, b)))
+    for scale in np.float32([2**-100, 2**100]):
+        found = nodes.relu(*(tf.constant(scale * x) for x in (s, a, b)))
+        np.testing.assert_array_equal(found[0], scale * nngp.numpy())
+        np.testing.assert_array_equal(found[1], derivative)
+    for x in nodes.relu(*3 * [tf.zeros(3)]):
+        assert np.isfinite(x).all()
 
 
 def of_layers(monkeypatch, build, shape=(6, 6, 2), **options):
