@@ -21,11 +21,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 name=$(basename "$flagfile" .flags)
 read -r -a sweep <<< "${SWEEP:-}"
 mkdir -p slurm
-commands=slurm/$name.commands
 python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --prepare_data
-python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --emit_commands > "$commands"
+python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --emit_commands > "slurm/$name.$$"
+# Waiting jobs read their line when they start, so another sweep must not have the same file.
+name=$name-$(cksum < "slurm/$name.$$" | cut -d' ' -f1)
+commands=slurm/$name.commands
+mv "slurm/${name%-*}.$$" "$commands"
 # An array has positions below MaxArraySize: several where there are more runs than that.
-size=$(scontrol show config 2>/dev/null | sed -n 's/^MaxArraySize *= *//p')
+size=$(scontrol show config 2>/dev/null | sed -n 's/^MaxArraySize *= *//p' || true)
 size=$((${size:-1001} - 1))
 lines=$(wc -l < "$commands")
 for ((before = 0; before < lines; before += size)); do

@@ -4,12 +4,17 @@
 #
 #     bash scripts/workstation.sh [OPTION OF ntk_tf.sweep ...]
 #
-# such as --seeds=0,1,2 --jobs=4 --data_dir=FOLDER. `python -m ntk_tf.sweep --flagfile=... --dry_run`
-# tells how long each sweep may take: widths from 10 on want a GPU.
+# such as --seeds=0,1,2 --jobs=4 --data_dir=FOLDER; Figures 2 and 5 get --data_dir=... and
+# --manual_dir=... of them. `python -m ntk_tf.sweep --flagfile=... --dry_run` tells how long each sweep may take: widths from 10 on want a GPU.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 stopped() { if [ "$1" -eq 75 ] || [ "$1" -ge 128 ]; then exit "$1"; fi; }
+
+data=()
+for option in "$@"; do
+  case $option in --data_dir=* | --manual_dir=*) data+=("$option") ;; esac
+done
 
 failed=0
 for name in figure3_lenet_mnist figure4_lenet_cifar10 figure1_alexnet_losses \
@@ -22,7 +27,7 @@ for name in figure3_lenet_mnist figure4_lenet_cifar10 figure1_alexnet_losses \
 done
 for name in figure2_trajectories figure5_effective_rank_lenet figure5_effective_rank_alexnet; do
   echo "== $name"
-  python -m ntk_tf.main --flagfile="flags/$name.flags"
+  python -m ntk_tf.main --flagfile="flags/$name.flags" "${data[@]}"
   code=$?
   stopped $code
   [ $code -eq 0 ] || failed=1

@@ -15,7 +15,7 @@ from rich.console import Console
 from ntk_tf import runs
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.resolving import resolve
-from ntk_tf.settings import Config, Options
+from ntk_tf.settings import Config, Options, SettingError
 from ntk_tf.settings.setting import declarations
 
 #: What the experiment's settings say of itself and not of the training before it.
@@ -65,10 +65,15 @@ def run(config: Any, options: Options, console: Console) -> None:
     Raises:
         DataError: if the data cannot be had.
         RunDirectoryError: if the run directory cannot be used.
-        SettingError: if the network cannot be trained so.
+        SettingError: if the network cannot be trained so, or its training diverges.
     """
     from ntk_tf.experiments.inputs import Inputs
 
     Inputs(config, options).open_workdir(Console(quiet=True))
     place = dataclasses.replace(options, workdir=options.workdir / runs.PRETRAINING)
-    EXPERIMENTS["train"].run(settings(config), place, console)
+    result = EXPERIMENTS["train"].run(settings(config), place, console)
+    if result["status"] == "diverged":
+        raise SettingError(
+            f"--pretrain_steps={config.pretrain_steps}: this training diverges at update"
+            f" {result['diverged_at_step']}; allowed: a smaller --learning_rate, or fewer updates"
+        )

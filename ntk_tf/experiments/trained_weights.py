@@ -1,6 +1,8 @@
 """Weights of a finished or running training run, for experiments on trained networks."""
 
 import pathlib
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -38,12 +40,12 @@ def load(model: keras.Model, config: Any, run_dir: pathlib.Path | str) -> int:
     found = checkpoint.restore(folder / "checkpoint")
     if found is None:
         raise DataError(f"{said}: holds no checkpoint")
-    wanted = state.values(model.variables)
-    by_path = {_path(name): array for name, array in found.arrays.items()}
-    missing = [name for name in wanted if _path(name) not in by_path]
+    wanted = _by_path(state.values(model.variables))
+    by_path = _by_path(found.arrays)
+    missing = [name for key, name in wanted.items() if key not in by_path]
     if missing:
         raise DataError(f"{said}: its checkpoint lacks {missing[0]}")
-    arrays = {name: by_path[_path(name)] for name in wanted}
+    arrays = {name: found.arrays[by_path[key]] for key, name in wanted.items()}
     state.assign(model.variables, arrays, folder)
     return found.step
 
@@ -70,6 +72,20 @@ def _check(folder: pathlib.Path, config: Any, said: str) -> None:
             raise DataError(
                 f"{said}: has --{name}={settings.get(name)}, and this run --{name}={here.get(name)}"
             )
+
+
+def _by_path(names: Iterable[str]) -> dict[tuple[str, int], str]:
+    """Names of a state's arrays by path, and by number where variables share one, in their order.
+
+    They do where models within the model have layers of the same name.
+    """
+    counts: Counter[str] = Counter()
+    found = {}
+    for name in sorted(names):
+        path = _path(name)
+        found[path, counts[path]] = name
+        counts[path] += 1
+    return found
 
 
 def _path(name: str) -> str:

@@ -173,9 +173,11 @@ def eigenvector_alignments(kernel: np.ndarray, targets: np.ndarray, count: int) 
         count: number of eigenvectors, from the largest eigenvalue on.
 
     Returns:
-        `[count]`.
+        `[count]`; NaN for a kernel that is not finite.
     """
     matrix = _matrix(kernel)
+    if not np.isfinite(matrix).all():
+        return np.full(count, np.nan)
     _, vectors = np.linalg.eigh(matrix)
     projections = vectors[:, ::-1][:, :count].T @ targets.reshape(len(matrix), -1)
     return np.sum(projections**2, axis=1) / np.sum(targets**2)

@@ -238,6 +238,8 @@ def data_title(config: Config, others: Iterable[Config]) -> str:
     name, mark = config.dataset, config.card.fingerprint
     if not datasets.is_own(name):
         return paper.dataset_name(name)
-    short = pathlib.PurePath(name).name.removeprefix(datasets.TFDS)
+    if name.startswith(datasets.TFDS):
+        return name.removeprefix(datasets.TFDS)
+    short = pathlib.PurePath(name).name
     marks = {c.card.fingerprint for c in others if pathlib.PurePath(c.dataset).name.endswith(short)}
     return f"{short} ({mark})" if len(marks) > 1 else short

@@ -1,6 +1,6 @@
 """What the kernel of a network knows after some training, beside the network (Long 2021)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 from ntk_tf.reporting.collect import Record
@@ -41,9 +41,12 @@ def table(name: str, heading: str, together: Sequence[Study]) -> Table:
         together: runs of `--experiment=rank` with one architecture on one dataset.
     """
     groups: dict[tuple[str, int, int], dict[str, dict[int, float]]] = {}
-    for record in (record for study in together for record in study.records):
+    records = [record for study in together for record in study.records]
+    several = _of_several_origins(records)
+    for record in records:
         for updates, key, accuracy in _values(record):
-            place = _settings(record), record.config.width, updates
+            settings = _settings(record, _TOLD - {"from_run"} if several else _TOLD)
+            place = settings, record.config.width, updates
             by_seed = groups.setdefault(place, {}).setdefault(key, {})
             by_seed[record.config.seed] = 100 * accuracy
     rows = [_row(*place, found) for place, found in sorted(groups.items())]
@@ -59,9 +62,19 @@ def _values(record: Record) -> Iterator[tuple[int, str, float]]:
                 yield row["updates"], key, row[name]
 
 
-def _settings(record: Record) -> str:
+def _of_several_origins(records: Sequence[Record]) -> bool:
+    """Whether a row would be of networks that were trained in several ways, by one seed's."""
+    origins: dict[tuple[str, int, int, int], set[str | None]] = {}
+    for record in records:
+        for updates, _, _ in _values(record):
+            place = _settings(record, _TOLD), record.config.width, updates, record.config.seed
+            origins.setdefault(place, set()).add(record.config.from_run)
+    return any(len(found) > 1 for found in origins.values())
+
+
+def _settings(record: Record, told: Set[str]) -> str:
     own = differences(record.config)
-    return in_words({name: value for name, value in own.items() if name not in _TOLD})
+    return in_words({name: value for name, value in own.items() if name not in told})
 
 
 def _row(

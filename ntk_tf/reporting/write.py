@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,8 +73,9 @@ def _figure_of(study: Study) -> paper.Figure | None:
 
 
 def _file_name(*words: str) -> str:
-    """A name for files, of words that may hold anything."""
-    return re.sub(r"[^\w.+-]+", "-", "_".join(words))[:120]
+    """A name for files, of words that may hold anything; where it is long, with a checksum."""
+    name = re.sub(r"[^\w.+-]+", "-", "_".join(words))
+    return name if len(name) <= 120 else f"{name[:111]}-{zlib.crc32(name.encode()):08x}"
 
 
 def _variant(study: Study) -> str:

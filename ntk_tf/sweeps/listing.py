@@ -55,7 +55,7 @@ def describe(sweep: Sweep, jobs: int, gpus: Sequence[str], console: Console) -> 
         f"{count} run{'' if count == 1 else 's'} under {sweep.runs_dir}, {jobs} at once on {place};"
         f" {_in_all(left, jobs, gpus)}",
     )
-    _warn(jobs * memory, size.available, console)
+    _warn(min(jobs, max(1, len(left))) * memory, size.available, console)
 
 
 def _in_all(left: Sequence[float | None], jobs: int, gpus: Sequence[str]) -> str:
@@ -65,7 +65,7 @@ def _in_all(left: Sequence[float | None], jobs: int, gpus: Sequence[str]) -> str
     if unknown and not known:
         return "how long they take is not known before"
     besides = f" besides {unknown} of unknown time" if unknown else ""
-    return f"about {duration(sum(known) / jobs)} in all{besides}, {basis(gpus)}"
+    return f"about {duration(max(*known, sum(known) / jobs))} in all{besides}, {basis(gpus)}"
 
 
 def _warn(needed: float, available: float, console: Console) -> None:

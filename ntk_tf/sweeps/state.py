@@ -131,6 +131,7 @@ def seconds_left(entries: Iterable[Entry], jobs: int) -> float | None:
         Seconds, or None as long as nothing is known.
     """
     done = left = busy = 0.0
+    unfinished = 0
     for entry in entries:
         if entry.skipped or entry.status in (FAILED, DIVERGED):  # early, and tells nothing
             continue
@@ -138,4 +139,5 @@ def seconds_left(entries: Iterable[Entry], jobs: int) -> float | None:
         busy += entry.elapsed()
         done += entry.cost() * max(0.0, fraction - entry.before)
         left += entry.cost() * (1 - fraction)
-    return left * busy / done / jobs if done else None
+        unfinished += fraction < 1
+    return left * busy / done / max(1, min(jobs, unfinished)) if done else None

@@ -8,6 +8,7 @@ from helpers import carry_out
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from ntk_tf.data import DataError
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.settings import Options
 
@@ -39,3 +40,10 @@ def test_digits_at_their_own_size_equal_plain_scikit_learn(tmp_path):
     np.testing.assert_allclose(
         (result["train_accuracy"], result["test_accuracy"]), accuracies, atol=0.006
     )
+
+
+def test_one_class_is_refused(tmp_path):
+    config = resolve(experiment="baseline", dataset="digits", train_examples=1)
+    with pytest.raises(DataError, match="train_examples=1: all are of one class"):
+        carry_out(config, Options(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

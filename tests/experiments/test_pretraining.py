@@ -69,6 +69,12 @@ def test_is_of_a_linearization_from_its_start():
         resolve(**SMALL, linearized=True, pretrain_steps=5, from_run="runs/x")
 
 
+def test_a_training_that_diverges_is_refused(tmp_path):
+    settings = SMALL | EXPERIMENTS["train"] | {"learning_rate": 1e6}
+    with pytest.raises(SettingError, match=r"--pretrain_steps=9: .* diverges at update \d+; al"):
+        carry_out(resolve(**settings, pretrain_steps=STEPS), Options(tmp_path / "run"))
+
+
 def test_long_training_has_epochs_enough():
     config = resolve(**SMALL, **EXPERIMENTS["rank"], experiment="rank", pretrain_steps=10**6)
     found = pretraining.settings(config)

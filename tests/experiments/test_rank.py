@@ -338,3 +338,24 @@ def test_widths_in_one_command(tmp_path):
     refused = main(*flags, "--examples=9000", f"--workdir={tmp_path}/refused")
     assert refused.returncode == 2
     assert refused.stderr == "error: --examples=9000: digits has 1437 training pictures\n"
+
+
+def test_layers_of_one_name_keep_their_own_weights():
+    """In models within a model; positions say their order, with or without other variables."""
+    ours = ["0000/a/kernel", "0001/a/bias", "0002/a/kernel", "0003/a/bias"]
+    theirs = ["0010/a/kernel", "0002/a/kernel", "0003/a/bias", "0011/a/bias", "0012/b/kernel"]
+    found, saved = trained_weights._by_path(ours), trained_weights._by_path(theirs)
+    assert {name: saved[key] for key, name in found.items()} == {
+        "0000/a/kernel": "0002/a/kernel",
+        "0001/a/bias": "0003/a/bias",
+        "0002/a/kernel": "0010/a/kernel",
+        "0003/a/bias": "0011/a/bias",
+    }
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_a_kernel_without_numbers_is_one_line(factor, tmp_path):
+    small = {"arch": "mlp", "dataset": "digits", "examples": 3}
+    config = resolve(experiment="rank", **small, parametrization="ntk", output_factor=factor)
+    with pytest.raises(DataError, match="the kernel is zero or not finite; .* --output_factor"):
+        carry_out(config, Options(tmp_path / "run"))

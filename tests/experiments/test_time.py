@@ -52,6 +52,8 @@ def test_a_trajectory_trains_both():
 
     alone = growth(linearized=False) + growth(linearized=True)
     assert growth(experiment="trajectory") == pytest.approx(alone, rel=0.1)
+    epochs = [seconds(experiment="trajectory", max_steps=1875 * n) for n in (1, 2, 3)]
+    assert epochs[2] - epochs[1] == pytest.approx(epochs[1] - epochs[0], rel=0.1)
 
 
 def test_lazy_training():

@@ -11,7 +11,7 @@ from references import dense_jacobian, flat
 from ntk_tf import data, models
 from ntk_tf.data import DataError
 from ntk_tf.experiments.resolving import resolve
-from ntk_tf.experiments.trajectory import measure
+from ntk_tf.experiments.trajectory import figure, measure
 from ntk_tf.experiments.trajectory import run as trajectory
 from ntk_tf.linearization import LinearizedModel
 from ntk_tf.settings import Options
@@ -179,8 +179,10 @@ def test_linearized_trajectory_is_linear_least_squares(rng, float64):
 
 
 def test_diverged_run_keeps_what_it_recorded(tmp_path):
-    result = run(tmp_path / "run", learning_rate=1e6)
+    """Its kernel leaves the range of numbers, perhaps before its outputs do."""
+    result = run(tmp_path / "run", learning_rate=100.0, kernel_every=1, kernel_examples=4)
     assert result["status"] == "diverged"
+    assert "nan" in (tmp_path / "run/kernel.csv").read_text().splitlines()[-1]
     found = arrays(tmp_path / "run")
     assert len(found["step"]) >= 2
     assert (tmp_path / "run" / "trajectories.png").exists()
@@ -245,3 +247,9 @@ def test_several_widths(tmp_path):
 def test_distances_of_short_runs(every, total, expected):
     """The usual points stay; a run that has but its end is measured at its tenths."""
     assert sorted(measure.distance_steps(every, total)) == expected
+
+
+def test_target_of_a_figure():
+    assert figure._target({}) == 1.0
+    assert figure._target({"loss": "l2", "targets": [-0.1, 0.9]}) == 0.9
+    assert figure._target({"loss": "cross_entropy"}) is None

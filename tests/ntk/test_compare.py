@@ -86,6 +86,9 @@ def test_eigenvectors(rng):
     top = vectors[:, np.argmax(values.real)].real
     assert found[0] == pytest.approx((top @ labels.ravel()) ** 2 / 6, rel=1e-10)
     assert compare.eigenvector_alignments(labels @ labels.T, labels, 3).sum() == pytest.approx(1)
+    for bad in (np.nan, np.inf):
+        kernel[0, 0] = bad
+        assert np.isnan(compare.eigenvector_alignments(kernel, labels, 3)).all()
 
 
 def test_movement_of_a_kernel(rng):

@@ -10,7 +10,7 @@ from written_runs import fake
 
 from ntk_tf import runs
 from ntk_tf.experiments.resolving import from_json, resolve
-from ntk_tf.reporting import collect, grouping, summary
+from ntk_tf.reporting import collect, grouping, summary, write
 
 
 def test_runs_of_any_depth_each_once(tmp_path):
@@ -96,6 +96,13 @@ def test_studies_are_named_by_what_sets_them_apart(tmp_path):
         "epochs 5, padding 2",
         "epochs 5, train biases off",
     ]
+
+
+def test_long_names_of_files_stay_apart():
+    names = [write._file_name("x" * 200, end) for end in ("", "_a", "_b")]
+    assert len(set(names)) == 3
+    assert all(len(name) == 120 for name in names)
+    assert write._file_name("a b", "c/d") == "a-b_c-d"
 
 
 def report(*args, **env):

@@ -109,6 +109,20 @@ def test_kernels_before_and_after_training(tmp_path):
     assert (tmp_path / "out/figures/rank_lenet_MNIST_regression.svg").stat().st_size > 5000
 
 
+def test_kernels_of_other_trainings_are_other_rows(tmp_path):
+    for origin, accuracy in (("runs/fast", 0.9), ("runs/slow", 0.5)):
+        row = {"of": "kernel", "updates": 7, "train_accuracy": 1, "test_accuracy": accuracy}
+        row["test_accuracy_without_ridge"] = accuracy
+        content = {"accuracies": [row], "effective_rank": 2.0, "rows": 5, "width": 1}
+        settings = {"experiment": "rank", "dataset": "mnist", "kernel_regression": True}
+        folder = fake(tmp_path / "runs", **settings, from_run=origin, more=content)
+        runs.write_json(folder / "rank.json", content)
+    write.write(tmp_path / "runs", tmp_path / "out")
+    found = rows(tmp_path / "out/tables/rank_lenet_MNIST_regression.csv")
+    assert [r["kernel_test"] for r in found] == ["90.0", "50.0"]
+    assert [r["settings"] for r in found] == ["from run runs/fast", "from run runs/slow"]
+
+
 def test_missing_training_before_is_named(tmp_path):
     fake(tmp_path / "runs", 90, 95, dataset="mnist", linearized=True, pretrain_steps=3)
     with pytest.raises(runs.RunDirectoryError, match="pretraining"):

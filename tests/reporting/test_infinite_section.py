@@ -31,6 +31,8 @@ def test_as_many_pictures(tmp_path):
     fake(folder, 10, 20, **digits, subset_seed=1, learning_rate=1e-5)  # not the best
     fake(folder, 96, 60, **digits, width=5, linearized=True)
     fake(folder, 97, 65, **digits, **average)
+    fake(folder, 97, 30, **digits, subset_seed=1, epochs=1)  # trained in another way
+    fake(folder, 97, 30, **digits, **average, loss="cross_entropy")
     fake(folder, 99, 99, **digits, pretrain_steps=9, linearized=True)
     for apart in ({"train_examples": 200}, {"padding": 2}, {"arch_args": "kernel_size=3"}):
         fake(folder, 99, 99, **(digits | apart))

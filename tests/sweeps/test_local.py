@@ -190,6 +190,7 @@ def test_time_left_is_in_proportion_to_the_work_done(entries):
     assert seconds_left(found, 2) == pytest.approx(30.0)
     found[1].status, found[1].skipped = DONE, True
     assert seconds_left(found, 1) == pytest.approx(30.0)
+    assert seconds_left(found, 8) == pytest.approx(30.0)  # one run is left
     found[1].status, found[1].skipped, found[1].seconds = DIVERGED, False, 1.0
     assert seconds_left(found, 1) == pytest.approx(30.0)
 

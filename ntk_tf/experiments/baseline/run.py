@@ -7,9 +7,11 @@ import time
 import warnings
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from ntk_tf import runs
+from ntk_tf.data import DataError
 from ntk_tf.experiments.baseline import Baseline
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.settings import Options
@@ -19,12 +21,21 @@ ITERATIONS = 100
 
 
 def run(config: Baseline, options: Options, console: Console) -> dict[str, Any]:
-    """Fit and evaluate; see `experiments.Experiment`."""
+    """Fit and evaluate; see `experiments.Experiment`.
+
+    Raises:
+        DataError: if all training pictures are of one class.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     started = time.monotonic()
     inputs = Inputs(config, options)
+    labels = inputs.source.train.labels
+    if len(np.unique(labels)) < 2:
+        raise DataError(
+            f"train_examples={len(labels)}: all are of one class; the regression needs two"
+        )
     inputs.open_workdir(console)
     splits = {"train": inputs.source.train, "test": inputs.source.test}
     model = LogisticRegression(max_iter=config.max_steps or ITERATIONS)

@@ -104,7 +104,11 @@ class _Rank:
         self.accuracies: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, Any]:
-        """Compute everything; the content of rank.json."""
+        """Compute everything; the content of rank.json.
+
+        Raises:
+            DataError: if the kernel is zero or not finite.
+        """
         config, outputs = self.config, self.config.num_classes
         x = self._arrays(self.inputs.source.train.first(config.examples))
         problem = self._problem(x) if config.kernel_regression else None
@@ -112,6 +116,11 @@ class _Rank:
         if problem and self.updates and not self.accuracies:
             self.accuracies = [self._at_start(problem)]
         gram = self._gram(self.model, x, self.checkpoints, partial)
+        if not (np.isfinite(gram.sum()) and gram.any()):
+            raise DataError(
+                "the kernel is zero or not finite; must be neither: another --output_factor, or"
+                " --precision=float64"
+            )
         regressed = self._regressions(gram, problem) if problem else None
         started = time.monotonic()
         with self.console.status("eigenvalues"):

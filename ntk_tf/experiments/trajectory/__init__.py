@@ -61,7 +61,7 @@ def memory(config: Trajectory) -> tuple[int, float]:
 
 def time(config: Trajectory, speed: Speed) -> Time:
     """The updates', of both models, and those of measuring their distance."""
-    total = costs.updates(config)
+    total = config.max_steps or costs.updates(config)
     both = sum(costs.update_seconds(config, linearized, speed) for linearized in (False, True))
     measured = config.distance_examples * max(10, total // config.distance_every)
     return Time(

@@ -100,7 +100,7 @@ def _read(run_dir: pathlib.Path) -> dict[str, Any]:
             "velocity": [row for row in kernel if row["velocity"] > 0],
             "width": int(settings["width"]),
             "seed": int(settings["seed"]),
-            "target": 1.0 if settings.get("loss", "l2") == "l2" else None,
+            "target": _target(settings),
             "distances": [
                 {"step": int(d["step"])} | {name: _number(d.get(name)) for name in _DISTANCES}
                 for d in distances
@@ -110,6 +110,13 @@ def _read(run_dir: pathlib.Path) -> dict[str, Any]:
         raise runs.RunDirectoryError(
             f"{run_dir}: holds no trajectory of this version ({type(error).__name__}: {error})"
         ) from error
+
+
+def _target(settings: dict[str, Any]) -> float | None:
+    """What the output of the right class is trained towards, if it is a number."""
+    if settings.get("loss", "l2") != "l2":
+        return None
+    return float(settings.get("targets", (0.0, 1.0))[1])
 
 
 _DISTANCES = ("relative_distance", "distance", "movement")

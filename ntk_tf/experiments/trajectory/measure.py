@@ -92,10 +92,11 @@ class KernelMovement:
     def measure(self, step: int) -> dict[str, float]:
         """The kernel now, compared with that at the start and with the last one."""
         now = np.asarray(self.kernel(self.pictures))
-        values = kernel_movement(now, self.at_start, self.targets)
         last = self.last.numpy()
-        if last.any():
-            values["velocity"] = velocity(last, now, step - self.rows[-1]["step"])
+        with np.errstate(invalid="ignore", over="ignore"):  # of a run that diverges
+            values = kernel_movement(now, self.at_start, self.targets)
+            if last.any():
+                values["velocity"] = velocity(last, now, step - self.rows[-1]["step"])
         self.last.assign(now)
         return values
 
