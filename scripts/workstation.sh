@@ -5,7 +5,8 @@
 #     bash scripts/workstation.sh [OPTION OF ntk_tf.sweep ...]
 #
 # such as --seeds=0,1,2 --jobs=4 --data_dir=FOLDER; Figures 2 and 5 get --data_dir=... and
-# --manual_dir=... of them. `python -m ntk_tf.sweep --flagfile=... --dry_run` tells how long each sweep may take: widths from 10 on want a GPU.
+# --manual_dir=... of them. `python -m ntk_tf.sweep --flagfile=... --dry_run` tells how long each sweep
+# may take: widths from 10 on want a GPU.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

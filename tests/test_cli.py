@@ -95,14 +95,19 @@ def test_help_has_every_flag_once_by_what_reads_it(capsys):
 def test_what_a_job_asks_slurm_for():
     flags = ["--slurm_account=lab", "--slurm_qos=long", "--slurm_gpus=2", "--slurm_gpu_type=a100"]
     flags += ["--slurm_setup=module load cuda", "--dataset=digits"]
-    asked = cli.parse_sweep(["sweep", *flags]).slurm
+    slurm = ["sweep", "--executor=slurm"]
+    asked = cli.parse_sweep([*slurm, *flags]).slurm
     assert asked["account"] == "lab"
     assert asked["qos"] == "long"
     assert asked["gres"] == "gpu:a100:2"
     assert asked["setup"] == ["module load cuda"]
-    plain = cli.parse_sweep(["sweep", "--dataset=digits", "--slurm_gpus=1"]).slurm
+    plain = cli.parse_sweep([*slurm, "--dataset=digits", "--slurm_gpus=1"]).slurm
     assert plain["gres"] == "gpu:1"
     assert plain["setup"] is plain["account"] is None
+    infinite = ["main", "--dataset=digits", "--experiment=infinite"]
+    for parse, args in ((cli.parse_sweep, slurm[:1]), (cli.parse, infinite)):
+        with pytest.raises(SettingError, match="--slurm_gpus=1: read only with --executor=slurm"):
+            parse([*args, "--dataset=digits", "--slurm_gpus=1"])
 
 
 def test_slurm_script_splits_arrays_and_runs_every_line_once(tmp_path):

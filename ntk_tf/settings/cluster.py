@@ -3,7 +3,17 @@
 import dataclasses
 from typing import Any
 
-from ntk_tf.settings.setting import Condition, integer, one_of, optional, setting, text
+from ntk_tf.settings.setting import (
+    Condition,
+    SettingError,
+    declarations,
+    integer,
+    one_of,
+    optional,
+    setting,
+    shown,
+    text,
+)
 
 _SPREAD = Condition(
     "--experiment=infinite; python -m ntk_tf.sweep takes it for all",
@@ -57,6 +67,17 @@ class Cluster:
         "SLURM: memory of a job, such as 16GB (default: the cluster's)",
         when=_SPREAD,
     )
+
+    def __post_init__(self):
+        """Refuse what is asked of SLURM where nothing is submitted to it.
+
+        Raises:
+            SettingError: naming the flag.
+        """
+        for name, declaration in declarations(Cluster).items():
+            value = getattr(self, name)
+            if self.executor != "slurm" and name != "executor" and value != declaration.default:
+                raise SettingError(f"--{name}={shown(value)}: read only with --executor=slurm")
 
     def asked(self, cpus: int) -> dict[str, Any]:
         """What a job asks for, by submitit's parameter names.

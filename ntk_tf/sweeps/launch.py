@@ -41,7 +41,12 @@ def run(sweep: Sweep, console: Console) -> int:
             print("\n".join(listing.commands(sweep.runs)), flush=True)
         return 0
     if sweep.prepare_data:
-        return prepare(sweep.runs)
+        signals.listen()
+        try:
+            return prepare(sweep.runs)
+        except signals.Interrupted as stopped:
+            say(console, f"{stopped}: the data may not be at hand")
+            return stopped.exit_code
     for each in sweep.runs:
         runs.check_workdir(each.options.workdir, each.config.to_dict(), each.config.added())
     gpus = devices.gpus()

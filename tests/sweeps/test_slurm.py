@@ -33,7 +33,9 @@ def make_runner(tmp_path, kinds, disturb=lambda entry: None):
     """A runner of fake runs that calls `disturb` when an entry's status has changed."""
     seeds = ",".join(str(i) for i in range(len(kinds)))
     args = ["--dataset=digits", "--models=standard", f"--runs_dir={tmp_path}", f"--seeds={seeds}"]
-    sweep = cli.parse_sweep(["sweep", *args, "--slurm_cpus=1", "--slurm_minutes=5"])
+    sweep = cli.parse_sweep(
+        ["sweep", *args, "--executor=slurm", "--slurm_cpus=1", "--slurm_minutes=5"]
+    )
     entries = [
         Entry(FakeRun(run.config, run.options, kind), tmp_path / "logs" / f"{run.name}.log")
         for run, kind in zip(sweep.runs, kinds, strict=True)
