@@ -21,12 +21,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 name=$(basename "$flagfile" .flags)
 read -r -a sweep <<< "${SWEEP:-}"
 mkdir -p slurm
+new=slurm/$name.$$
 python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --prepare_data
-python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --emit_commands > "slurm/$name.$$"
+python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --emit_commands > "$new"
 # Waiting jobs read their line when they start, so another sweep must not have the same file.
-name=$name-$(cksum < "slurm/$name.$$" | cut -d' ' -f1)
+name=$name-$(cksum < "$new" | cut -d' ' -f1)
 commands=slurm/$name.commands
-mv "slurm/${name%-*}.$$" "$commands"
+mv "$new" "$commands"
 # An array has positions below MaxArraySize: several where there are more runs than that.
 size=$(scontrol show config 2>/dev/null | sed -n 's/^MaxArraySize *= *//p' || true)
 size=$((${size:-1001} - 1))

@@ -52,6 +52,18 @@ class Inputs:
             source, config.image_size, config.padding, channels, augment
         )
 
+    def insist_on_classes(self) -> None:
+        """Refuse training pictures that a regression on their labels has nothing to tell apart.
+
+        Raises:
+            DataError: if all are of one class.
+        """
+        labels = self.source.train.labels
+        if len(np.unique(labels)) < 2:
+            raise data.DataError(
+                f"train_examples={len(labels)}: all are of one class; the regression needs two"
+            )
+
     def open_workdir(self, console: Console) -> None:
         """Take the run directory, see `runs.open_workdir`, and say on what the run computes."""
         config = self.config

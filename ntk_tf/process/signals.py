@@ -54,6 +54,13 @@ def listen() -> None:
             signal.signal(number, _handle)
 
 
+def leave_to_parent() -> None:
+    """Ignore all but SIGTERM, by which a parent ends this process once it has been asked itself."""
+    for number in _EXIT_CODES:
+        if number.name != "SIGTERM":
+            signal.signal(number, signal.SIG_IGN)
+
+
 def _handle(number: int, frame: object) -> None:
     global _came
     impatient = _came == number == signal.SIGINT  # Ctrl-C twice

@@ -65,7 +65,7 @@ def _in_all(left: Sequence[float | None], jobs: int, gpus: Sequence[str]) -> str
     if unknown and not known:
         return "how long they take is not known before"
     besides = f" besides {unknown} of unknown time" if unknown else ""
-    return f"about {duration(max(*known, sum(known) / jobs))} in all{besides}, {basis(gpus)}"
+    return f"about {duration(max([*known, sum(known) / jobs]))} in all{besides}, {basis(gpus)}"
 
 
 def _warn(needed: float, available: float, console: Console) -> None:

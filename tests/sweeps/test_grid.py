@@ -221,6 +221,7 @@ def test_dry_run_says_what_time_it_does_not_know(program, flag, told):
 def test_all_runs_take_as_long_as_the_longest():
     assert listing._in_all([60.0, 120.0], 8, []).startswith("about 2 min in all")
     assert listing._in_all([120.0, 120.0, None], 1, []).startswith("about 4 min in all besides 1 ")
+    assert listing._in_all([], 2, []).startswith("about 0 s in all")  # all are finished
 
 
 def test_missing_data_is_one_line_before_anything_starts(tmp_path):

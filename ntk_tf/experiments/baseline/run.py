@@ -7,11 +7,9 @@ import time
 import warnings
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from ntk_tf import runs
-from ntk_tf.data import DataError
 from ntk_tf.experiments.baseline import Baseline
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.settings import Options
@@ -31,11 +29,7 @@ def run(config: Baseline, options: Options, console: Console) -> dict[str, Any]:
 
     started = time.monotonic()
     inputs = Inputs(config, options)
-    labels = inputs.source.train.labels
-    if len(np.unique(labels)) < 2:
-        raise DataError(
-            f"train_examples={len(labels)}: all are of one class; the regression needs two"
-        )
+    inputs.insist_on_classes()
     inputs.open_workdir(console)
     splits = {"train": inputs.source.train, "test": inputs.source.test}
     model = LogisticRegression(max_iter=config.max_steps or ITERATIONS)

@@ -46,11 +46,7 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
         RunDirectoryError: if a tile is damaged.
     """
     inputs = Inputs(config, options)
-    labels = inputs.source.train.labels
-    if len(np.unique(labels)) < 2:
-        raise DataError(
-            f"train_examples={len(labels)}: all are of one class; the regression needs two"
-        )
+    inputs.insist_on_classes()
     try:
         check_memory(config, options)
         work = Work(config, options, inputs)

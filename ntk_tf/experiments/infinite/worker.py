@@ -2,12 +2,11 @@
 
 import dataclasses
 import os
-import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ntk_tf.experiments.infinite import Infinite
-from ntk_tf.process import startup
+from ntk_tf.process import signals, startup
 from ntk_tf.settings import Options
 
 
@@ -36,9 +35,7 @@ def child(config: Infinite, options: Options, numbers: Sequence[int], parent: in
 
     Signals to the whole process group are that process's business, which ends this one by SIGTERM.
     """
-    for name in ("SIGINT", "SIGHUP", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signals.leave_to_parent()
 
     def after() -> None:
         if os.getppid() != parent:
