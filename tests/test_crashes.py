@@ -388,7 +388,8 @@ def leave(number, frame):
 for number in (signal.SIGTERM, signal.SIGUSR2):
     signal.signal(number, leave)
 pathlib.Path(sys.argv[1] + ".ready").touch()
-time.sleep(60)
+while True:  # Python would sleep through a signal that comes just before a long sleep
+    time.sleep(0.02)
 """
 
 
