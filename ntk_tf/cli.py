@@ -48,6 +48,8 @@ _EXAMPLES = {
     "sweep": ("  python -m ntk_tf.sweep --flagfile=flags/smoke.flags --jobs=2",),
     "report": ("  python -m ntk_tf.report --runs_dir=runs --output_dir=report",),
 }
+#: What a condition begins with that asks for an experiment.
+_EXPERIMENT = "--experiment="
 _PACKAGE = pathlib.Path(__file__).parent
 #: How the help of a flag begins that is off unless it is given.
 _ONCE = ("validate", "list the", "download", "print the", "show this", "show the")
@@ -252,12 +254,26 @@ def _flag_help(name: str, placeholder: str, text: str) -> list[str]:
 
 
 def help_of(name: str, declaration: Declaration) -> str:
-    """The help of a setting, and which experiments read it if not all do."""
+    """The help of a setting, and which experiments read it so if not all do."""
     if name == "experiment":
         return f"what to run: one of {', '.join(EXPERIMENTS)} (default: train)"
-    found = readers(name) if name in all_declarations() else []
-    some = 0 < len(found) < len(EXPERIMENTS)
-    return declaration.help + (f" [{', '.join(found)}]" if some else "")
+    texts: dict[str, list[str]] = {}
+    for experiment in EXPERIMENTS.values():
+        if (own := declarations(experiment.settings).get(name)) is not None:
+            texts.setdefault(own.help, []).append(experiment.name)
+    if not texts and declaration.when and declaration.when.flags.startswith(_EXPERIMENT):
+        said, _, sweeps = declaration.when.flags.removeprefix(_EXPERIMENT).partition(";")
+        return f"{declaration.help} [{said}{', sweeps' * bool(sweeps)}]"
+    if not texts or list(map(len, texts.values())) == [len(EXPERIMENTS)]:
+        return declaration.help
+    return "; ".join(f"{text} [{', '.join(found)}]" for text, found in texts.items())
+
+
+def _several(name: str, declaration: Declaration) -> str:
+    """The help of the flag of a sweep that lists several values of a setting."""
+    if declaration.words:
+        return f"any of {', '.join(declaration.words)} (default: all of them)"
+    return f"several values: {help_of(name, declaration)}"
 
 
 def _parsed(name: str, given: Any, declaration: Declaration) -> Any:
@@ -391,7 +407,7 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
     cluster = declarations(Cluster)
     own = ("resume", "jobs", *cluster)  # of a single run
     how = {name: d for name, d in declarations(Options).items() if name not in own}
-    several = {p: ("A,B...", f"several values: {help_of(n, settings[n])}") for n, p in axes.items()}
+    several = {p: (_listed(settings[n]), _several(n, settings[n])) for n, p in axes.items()}
     line = _Line(argv, "sweep", common | how | cluster, _SWEEP | several)
     values = {
         name: _list(plural, line.text(plural), settings[name])

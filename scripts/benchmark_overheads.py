@@ -88,7 +88,7 @@ def pair_loop(config, steps, batches, every):
     iterator = iter(batches.repeat())
     for model in models:
         model.evaluate(batches.take(1), verbose=0)  # builds the metrics
-    pair = Pair(*models, next(iterator)[0][:3], count=100_000 // every + 1, every=every)
+    pair = Pair(*models, next(iterator)[0][:3], count=100_000 // every + 1, every=every, outputs=10)
     run = multi_step_function(pair)
     return lambda: run(iterator, tf.constant(steps))
 

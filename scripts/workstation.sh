@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every run behind every figure and table of the paper on one machine, one after the other, and the
-# report. Start it again after any interruption: it goes on where it was.
+# The runs behind the paper's figures on one machine, one after the other, and the report; not Table 1,
+# nor what Figure 1 has of torchvision's AlexNet. Start it again after any interruption: it goes on where it was.
 #
 #     bash scripts/workstation.sh [OPTION OF ntk_tf.sweep ...]
 #

@@ -74,15 +74,27 @@ def cifar10_jpeg():
 
 @pytest.fixture(scope="session")
 def mnist_data_dir(mnist_files, tmp_path_factory):
-    """A TFDS folder in which MNIST has been prepared from its original files, once for all."""
-    from ntk_tf import data
+    """A TFDS folder in which MNIST has been prepared from its original files, once for all tests.
+
+    Two processes want it at the same time from cold: one prepares it, and the other waits.
+    """
+    import commands
 
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
-    with filelock.FileLock(root / "tfds.lock"):
-        data.prepare("mnist", data_dir=str(root / "tfds"), manual_dir=str(mnist_files))
-    return str(root / "tfds")
+    folder, done = root / "tfds", root / "tfds.done"
+    flags = ["--dataset=mnist", f"--manual_dir={mnist_files}", f"--data_dir={folder}"]
+    with filelock.FileLock(root / "tfds.lock"), open(root / "tfds.errors", "w+b") as errors:
+        if not done.exists():
+            arguments = commands.command(*flags, "--prepare_data")
+            processes = [commands.start(arguments, stderr=errors) for _ in range(2)]
+            codes = [process.wait(400) for process in processes]
+            errors.seek(0)
+            assert codes == [0, 0], errors.read().decode()
+            assert not list(folder.rglob("*incomplete*"))
+            done.touch()
+    return str(folder)
 
 
 @pytest.fixture

@@ -343,7 +343,7 @@ def test_files_that_are_refused(call, folder, file, flags):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("width=2", "--arch_args=width=2: width is given to every architecture as it is"),
+        ("width=2", "--arch_args=width=2: width has a flag of its own"),
         ("depht=2", "--arch_args=depht=2: depht=2: the architecture ownnets:mlp takes depth, act"),
         ("depth", "--arch_args=depth: must be different name=value pairs"),
         ("depth=1,depth=2", "--arch_args=depth=1,depth=2: must be different name=value pairs"),
@@ -374,3 +374,5 @@ def test_a_builtin_network_on_pictures_that_are_too_small(call, folder):
     np.savez(folder / "small.npz", **of_pictures(pictures(), lambda x: x[:, :8, :8]))
     line = refused(call, folder, "--arch=lenet", "--dataset=small.npz")
     assert "the input of lenet is 8 pixels wide; it must be at least 16" in line
+    line = refused(call, folder, "--arch=lenet", "--dataset=small.npz", "--arch_args=kernel_size=3")
+    assert "cannot be built for input_shape=(8, 8, 3)" in line

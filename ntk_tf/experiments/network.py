@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ntk_tf import models, runs
+from ntk_tf import models, private, runs
 from ntk_tf.catalogue import architectures
 from ntk_tf.experiments import architecture, trained_weights
 from ntk_tf.linearization import CenteredModel, LazyLoss, LinearizedModel
@@ -43,13 +43,23 @@ def build(config: Any, workdir: pathlib.Path | None = None) -> tuple[keras.Model
 
 
 def in_float64(model: keras.Model, config: Any) -> keras.Model:
-    """The same network with the same weights, computing in float64."""
+    """The same network with the same weights, computing in float64.
+
+    Raises:
+        SettingError: if a layer of a network of the user's has another precision of its own.
+    """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     try:
         precise = architecture.build(config)
     finally:
         keras.config.set_dtype_policy(before)
+    for layer in [precise, *private.all_layers(precise)]:
+        if keras.backend.is_float_dtype(layer.compute_dtype) and layer.compute_dtype != "float64":
+            raise SettingError(
+                f"--precision=float64: {layer.name} of {config.arch} computes in"
+                f" {layer.compute_dtype}; its dtype must be Keras' policy, as it is without one"
+            )
     for variable, source in zip(precise.variables, model.variables, strict=True):
         variable.assign(tf.cast(source.value, tf.float64))
     if not config.train_biases:

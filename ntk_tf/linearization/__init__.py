@@ -5,6 +5,7 @@ from ntk_tf.linearization.model import LinearizedModel
 from ntk_tf.linearization.operator import Jacobian, map_batches
 from ntk_tf.linearization.scaling import CenteredModel, LazyLoss
 from ntk_tf.linearization.solve import Solution, solve, solve_each
+from ntk_tf.models import building  # noqa: F401  registers layers: Keras can load networks of ours
 
 derivatives.register()
 

@@ -80,6 +80,11 @@ def check(arch: str, arguments: Mapping[str, Any], allowed: Iterable[str]) -> No
             )
 
 
+def _plain(value: Any) -> Any:
+    """A number of Python's for one of NumPy's, which Keras does not take for a size."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+
+
 def _check_values(taker: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
     """Check arguments against the rules of their annotations.
 
@@ -120,7 +125,9 @@ def resolve(
     module, _, name = row.function.partition(":")
     function = getattr(importlib.import_module(module), name)
     its, sets = keyword_only(function), keyword_only(layers)
-    check(arch, arguments, its + sets)
+    settings = {"gain", "output_factor"} - arguments.keys()  # not for arch_args to say
+    check(arch, arguments, [name for name in its + sets if name not in settings])
+    arguments = {argument: _plain(value) for argument, value in arguments.items()}
     for taker in (function, layers):
         _check_values(taker, arguments)
     for_set = {name: arguments.get(name, getattr(row, name)) for name in sets}

@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import math
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,9 +53,12 @@ def build(
         ArchitectureError: a ValueError, for an argument that the architecture does not take, or
             where it cannot be built.
     """
+    if not isinstance(arch, str):
+        raise ValueError(f"arch={arch!r}: must be a name, or 'PACKAGE.MODULE:FUNCTION' of your own")
     architectures.find(arch)
-    if not width > 0:
-        raise ValueError(f"width={width}: must be above 0")
+    if not 0 < width < math.inf:
+        raise ValueError(f"width={width}: must be above 0, and finite")
+    num_classes = operator.index(num_classes)
     if architectures.is_own(arch):
         if parametrization != "standard":
             raise ValueError(
@@ -64,9 +69,22 @@ def build(
     if parametrization not in LAYERS:
         raise ValueError(f"parametrization={parametrization!r}: must be one of {', '.join(LAYERS)}")
     layers = functools.partial(LAYERS[parametrization], width, seed)
-    inputs, shape = keras.Input(input_shape), tuple(input_shape)
-    outputs = keywords.apply(arch, layers, inputs, shape, num_classes, arguments)
+    shape = tuple(map(operator.index, input_shape))
+    inputs = keras.Input(shape, dtype=keras.config.dtype_policy().variable_dtype)
+    with _channels_last():
+        outputs = keywords.apply(arch, layers, inputs, shape, num_classes, arguments)
     return keras.Model(inputs, outputs, name=arch)
+
+
+@contextlib.contextmanager
+def _channels_last() -> Iterator[None]:
+    """Layers made inside take `[b, h, w, c]`, whatever Keras is configured for."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
 
 
 def freeze_biases(model: keras.Model) -> None:

@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,8 @@ from ntk_tf.models.arguments import ArchitectureError, one_line
 
 #: What every such function is called with.
 GIVEN = ("input_shape", "num_classes", "width", "seed")
+#: Variables of the networks so far that are still there, by `id`.
+_SEEN: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def build(
@@ -46,16 +49,53 @@ def build(
 
     Raises:
         ArchitectureError: if there is no such function, it does not take the arguments, it raises,
-            or makes something else.
+            or makes something else, or a network that it has made before.
     """
     given = dict(zip(GIVEN, (tuple(input_shape), num_classes, width, seed), strict=True))
-    with _current_directory_on_path():
+    with _current_directory_on_path(), _settings_of_keras(arch):
         function = find(arch)
         _check_signature(arch, function, arguments)
         with private.random_seed(seed), private.fresh_names():
             model = _telling(arch, function, **given, **arguments)
     check(arch, model, num_classes, input_shape)
+    # A linearization's w0 must not be trained as a network's w.
+    if any(_SEEN.get(id(variable)) is variable for variable in model.variables):
+        raise ArchitectureError(
+            f"arch={arch!r}: must make a new model at each call; this one has weights of another"
+        )
+    _SEEN.update({id(variable): variable for variable in model.variables})
     return model
+
+
+@contextlib.contextmanager
+def _settings_of_keras(arch: str) -> Iterator[None]:
+    """Do not let the user's code change what is global in Keras.
+
+    Raises:
+        ArchitectureError: if it does; what was set before is set again.
+    """
+    kept = {
+        "dtype policy": (keras.config.dtype_policy, keras.config.set_dtype_policy),
+        "floatx": (keras.config.floatx, keras.config.set_floatx),
+        "image data format": (
+            keras.config.image_data_format,
+            keras.config.set_image_data_format,
+        ),
+    }
+    before = {name: get() for name, (get, _) in kept.items()}
+    changed = {}
+    try:
+        yield
+    finally:
+        for name, (get, put) in kept.items():
+            if get() != before[name]:
+                changed[name] = getattr(get(), "name", get())
+                put(before[name])
+    for name, value in changed.items():
+        raise ArchitectureError(
+            f"arch={arch!r}: sets Keras' {name} to {value}; must leave it at"
+            f" {getattr(before[name], 'name', before[name])}"
+        )
 
 
 @contextlib.contextmanager
@@ -99,7 +139,7 @@ def _import(arch: str, name: str) -> ModuleType:
         raise ArchitectureError(
             f"arch={arch!r}: there is no module {error.name} in {os.getcwd()} or on Python's path"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ArchitectureError(_raised(arch, f"importing {name}", error)) from error
 
 
@@ -131,15 +171,15 @@ def _telling(arch: str, function: Callable, **arguments):
     """
     try:
         return function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ArchitectureError(_raised(arch, "it", error)) from error
 
 
-def _raised(arch: str, what: str, error: Exception) -> str:
+def _raised(arch: str, what: str, error: BaseException) -> str:
     return f"arch={arch!r}: {what} raised {one_line(error)}{_line(error)}"
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """Where in the user's code an exception comes from: the deepest line outside of libraries."""
     if isinstance(error, SyntaxError):
         return ""  # its message says so
@@ -177,6 +217,11 @@ def check(arch: str, model: object, num_classes: int, input_shape: tuple[int, ..
     outputs = _outputs(arch, model, input_shape)
     if isinstance(outputs, keras.KerasTensor):
         outputs = [outputs]
+    if not isinstance(outputs, list) and len(keras.tree.flatten(outputs)) == 1:
+        raise ArchitectureError(
+            f"arch={arch!r}: its model outputs a {type(outputs).__name__} of one tensor; must be"
+            " the tensor"
+        )
     if not isinstance(outputs, list) or len(outputs) != 1:
         raise ArchitectureError(
             f"arch={arch!r}: its model has {len(keras.tree.flatten(outputs))} outputs; must have"
@@ -198,6 +243,11 @@ def _outputs(arch: str, model: keras.Model, input_shape: tuple[int, ...]):
     inputs = getattr(model, "inputs", None) or []
     if len(inputs) > 1:
         raise ArchitectureError(f"arch={arch!r}: its model has {len(inputs)} inputs; must have one")
+    if inputs and not keras.backend.is_float_dtype(inputs[0].dtype):
+        raise ArchitectureError(
+            f"arch={arch!r}: its model takes {inputs[0].dtype} inputs; must take floating-point"
+            " numbers, which the normalized data is"
+        )
     if inputs and not _fits(inputs[0].shape[1:], input_shape):
         raise ArchitectureError(
             f"arch={arch!r}: its model takes inputs {_shape(inputs[0].shape[1:])}, and the data"

@@ -29,6 +29,20 @@ def erf(x):
 _NAMED = {"erf": erf}
 
 
+def _activation(kind: str | None):
+    """What Keras takes as an activation.
+
+    Raises:
+        ValueError: for one that Keras does not know, or that has not an output for each input.
+    """
+    function = _NAMED.get(kind, kind)
+    if function is not None:
+        pair = keras.KerasTensor((1, 2))
+        if keras.activations.get(function)(pair).shape != pair.shape:
+            raise ValueError(f"activation={kind!r}: must have an output for each of its inputs")
+    return function
+
+
 class Standard:
     """Layers of Keras with PyTorch's initialization; every picture is `[b, h, w, c]`.
 
@@ -97,7 +111,7 @@ class Standard:
             kernel_size,
             strides,
             padding="same" if padding == "same" else "valid",
-            activation=_NAMED.get(activation, activation),
+            activation=_activation(activation),
             name=name,
             **self._weights(kernel_size**2 * x.shape[-1], use_bias, weight_factor),
         )(x)
@@ -108,7 +122,7 @@ class Standard:
         """Apply a dense layer of so many units at width 1 to vectors; see `conv`."""
         return self._dense(
             self.channels(units),
-            _NAMED.get(activation, activation),
+            _activation(activation),
             name=name,
             **self._weights(x.shape[-1], use_bias),
         )(x)
@@ -124,7 +138,7 @@ class Standard:
 
     def activation(self, x, kind: str, *, name: str):
         """Apply an activation; see `conv`."""
-        return keras.layers.Activation(_NAMED.get(kind, kind), name=name)(x)
+        return keras.layers.Activation(_activation(kind), name=name)(x)
 
     def max_pool(self, x, size: int, strides: int | None = None, *, name: str):
         """Maxima over windows that lie inside the picture; they touch if there are no strides."""

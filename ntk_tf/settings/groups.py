@@ -223,7 +223,8 @@ class Pictures(Config):
                 f"--dataset={self.dataset}: has pictures of {shape}; --arch={self.arch} takes"
                 f" {channels} channels"
             )
-        if min(sides) < arch.smallest_side:
+        # With arguments of its own, as of smaller kernels, building it tells.
+        if min(sides) < arch.smallest_side and not getattr(self, "arch_args", None):
             size = f"image_size={self.image_size}" if self.image_size else f"dataset={self.dataset}"
             raise SettingError(
                 f"--{size}: with --padding={self.padding} the input of {self.arch} is"
@@ -283,7 +284,10 @@ class MaxSteps(Config):
     """An early end."""
 
     max_steps: int | None = setting(
-        None, optional(integer(1)), "stop after so many updates (default: all epochs)"
+        None,
+        optional(integer(1)),
+        "stop after so many updates, of baseline iterations of L-BFGS (default: all epochs, of"
+        " trajectory one, of baseline 100 iterations)",
     )
 
 
@@ -431,7 +435,7 @@ class Centering(Centered):
 #: What an architecture is given besides its keyword arguments.
 _GIVEN = ("arch", "parametrization", "width", "num_classes", "input_shape", "seed")
 #: What a built-in one is given besides, by settings of their own.
-_BUILT_IN_GIVEN = ("gain", "output_factor")
+_BUILT_IN_GIVEN = ("gain", "output_factor", "train_biases")
 
 
 def _initialization(config: Any) -> str:
@@ -534,9 +538,9 @@ class ArchArgs(Config):
         own = _BUILT_IN_GIVEN if BUILT_IN.holds(self) else ()
         for name in _GIVEN + own:
             if name in self.arguments:
-                raise SettingError(
-                    f"--arch_args={self.arch_args}: {name} is given to every architecture as it is"
-                )
+                flag = name in {field.name for field in dataclasses.fields(self)}
+                said = "has a flag of its own" if flag else "follows from the data"
+                raise SettingError(f"--arch_args={self.arch_args}: {name} {said}")
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -76,11 +76,12 @@ class SlurmRunner:
         tick: Callable[[], None],
     ):
         self.entries, self.submit, self.tell, self.tick = entries, submit, tell, tick
-        self.jobs: dict[str, Any] = {}
+        self.jobs: dict[str, str] = {}  # ids by the names of runs
         self.absent: dict[str, int] = {}
 
     def run(self) -> None:
         """Carry out all runs."""
+        self._adopt()
         while True:
             for entry in self.entries:
                 if entry.status not in ENDED and entry.read_result():
@@ -91,6 +92,19 @@ class SlurmRunner:
             self._look()
             self.tick()
             time.sleep(TICK)
+
+    def _adopt(self) -> None:
+        """Watch the jobs of an earlier sweep that are still in the queue as one's own."""
+        known = {e.run.name: _note(e).read_text() for e in self.entries if _note(e).is_file()}
+        waiting = slurm.queue().keys() if known else ()
+        for entry in self.entries:
+            if known.get(entry.run.name) in waiting:
+                self._watch(entry, known[entry.run.name])
+
+    def _watch(self, entry: Entry, job: str) -> None:
+        self.jobs[entry.run.name] = job
+        self.absent[entry.run.name] = 0
+        entry.attempts += 1
 
     def _unsubmitted(self) -> list[Entry]:
         """Runs without a job that no job of an earlier sweep is at work on."""
@@ -105,9 +119,9 @@ class SlurmRunner:
     def job_ids(self) -> list[str]:
         """The arrays that have jobs waiting or running."""
         going = [self._job(entry) for entry in self.entries if entry.status not in ENDED]
-        return sorted({job.job_id.split("_")[0] for job in going if job})
+        return sorted({job.split("_")[0] for job in going if job})
 
-    def _job(self, entry: Entry) -> Any:
+    def _job(self, entry: Entry) -> str | None:
         return self.jobs.get(entry.run.name)
 
     def _submit(self, entries: Sequence[Entry]) -> None:
@@ -123,12 +137,11 @@ class SlurmRunner:
 
     def _submit_array(self, entries: Sequence[Entry]) -> None:
         with slurm.batch(self.submit):
-            for entry in entries:
-                job = self.submit.submit(Job(entry.run.command, entry.log.resolve()))
-                self.jobs[entry.run.name] = job
-                entry.attempts += 1
-        for entry in entries:
-            self.absent[entry.run.name] = 0
+            jobs = [self.submit.submit(Job(e.run.command, e.log.resolve())) for e in entries]
+        for entry, job in zip(entries, jobs, strict=True):  # which have their ids now
+            self._watch(entry, job.job_id)
+            _note(entry).parent.mkdir(parents=True, exist_ok=True)
+            _note(entry).write_text(job.job_id)
 
     def _look(self) -> None:
         """Compare the jobs with the queue."""
@@ -136,8 +149,8 @@ class SlurmRunner:
         for entry in self.entries:
             if entry.status in ENDED or not self._job(entry):
                 continue
-            name, job = entry.run.name, self._job(entry)
-            state = states.get(job.job_id)
+            name = entry.run.name
+            state = states.get(self.jobs[name])
             if state is None:
                 self.absent[name] += 1
                 if self.absent[name] >= slurm.LOOKS and not entry.read_result():
@@ -166,6 +179,11 @@ class SlurmRunner:
             entry.status = WAITING
             entry.attempts -= 1
             return
-        entry.problem = f"SLURM job {job.job_id} left no result"
+        entry.problem = f"SLURM job {job} left no result"
         entry.status = WAITING if entry.attempts < ATTEMPTS else FAILED
         self.tell(entry)
+
+
+def _note(entry: Entry) -> pathlib.Path:
+    """Where the id of a run's job is kept for the next sweep."""
+    return entry.log.with_suffix(".job")

@@ -280,7 +280,7 @@ def test_parametrization_and_its_arguments_reach_the_network(linearized, tmp_pat
     layers = {layer.name: layer for layer in (model.base if linearized else model).layers}
     assert layers["conv2"].kernel_scale == pytest.approx(1.5 / np.sqrt(25 * 6))
     assert layers["outputs"].bias_scale == 0.2
-    with pytest.raises(SettingError, match="arch_args=gain=2: gain is given to every architecture"):
+    with pytest.raises(SettingError, match="arch_args=gain=2: gain has a flag of its own"):
         network.build(resolve(parametrization="ntk", arch_args="gain=2"))
 
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -26,6 +28,69 @@ def lenet_parameters(k, side, channels, classes=10):
         + (120 * k + 1) * 84 * k
         + (84 * k + 1) * classes
     )
+
+
+@pytest.mark.parametrize("arch", ["lenet", "resnet18", "cnn_gap"])
+def test_channels_are_last_whatever_keras_is_configured_for(arch, monkeypatch):
+    expected = models.build(arch, 0.1, 5, (32, 32, 3))
+    keras.config.set_image_data_format("channels_first")
+    try:
+        found = models.build(arch, 0.1, 5, (32, 32, 3))
+        assert keras.config.image_data_format() == "channels_first"
+        x = np.ones((2, 32, 32, 3), "float32")
+        np.testing.assert_array_equal(found(x), expected(x))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+def test_sizes_may_be_numpys():
+    sides = np.array([28, 28, 1])
+    model = models.build("lenet", np.float32(1), np.int64(10), sides, kernel_size=np.int64(3))
+    assert model.count_params() == 60_074
+    assert models.build("resnet18", 0.05, 2, (8, 8, 3), batch_norm=np.bool_(True)).built
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("lenet", np.inf, 10, (28, 28, 1)), "width=inf: must be above 0, and finite"),
+        ((len, 1, 10, (28, 28, 1)), "must be a name, or 'PACKAGE.MODULE:FUNCTION'"),
+    ],
+)
+def test_what_is_no_architecture_or_width(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.build(*arguments)
+
+
+def test_an_activation_of_fewer_outputs_is_refused():
+    with pytest.raises(models.ArchitectureError, match="activation='glu': must have an output for"):
+        models.build("mlp", 1, 2, (6,), activation="glu")
+
+
+def test_inputs_have_the_precision_of_the_policy(float64, rng):
+    model = models.build("mlp", 1, 2, (6,), depth=2, units=3, activation="tanh")
+    x = rng.standard_normal((4, 6))
+    a, b, c, d = model.get_weights()
+    np.testing.assert_allclose(model(x), np.tanh(x @ a + b) @ c + d, rtol=1e-13)
+
+
+def test_a_linearization_is_loaded_by_another_process(tmp_path):
+    """Which has imported nothing but the linearization."""
+    from ntk_tf.linearization import LinearizedModel
+
+    base = models.build("lenet", 0.2, 3, (16, 16, 1), parametrization="ntk")
+    model = LinearizedModel(base)
+    model.save(tmp_path / "model.keras")
+    x = np.linspace(-1, 1, 512, dtype="float32").reshape(2, 16, 16, 1)
+    np.save(tmp_path / "x.npy", x)
+    code = (
+        "import os, sys; os.environ['KERAS_BACKEND'] = 'tensorflow'\n"
+        "import keras, numpy as np\nfrom ntk_tf.linearization import LinearizedModel\n"
+        "model = keras.models.load_model(sys.argv[1] + '/model.keras')\n"
+        "np.save(sys.argv[1] + '/y.npy', model(np.load(sys.argv[1] + '/x.npy')))\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model(x), rtol=1e-5, atol=1e-7)
 
 
 def alexnet_parameters(k, classes):
@@ -153,7 +218,7 @@ def test_arguments_reach_the_architecture():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kernel": 3}, "kernel=3: the architecture lenet takes kernel_size, pooling, gain"),
+        ({"kernel": 3}, "kernel=3: the architecture lenet takes kernel_size, pooling$"),
         ({"kernel_size": 29}, r"input_shape=\(28, 28, 1\) with kernel_size=29 .*29"),
         ({"kernel_size": "a"}, "kernel_size='a': must be a whole number of at least 1"),
         ({"kernel_size": 0}, "kernel_size=0: must be a whole number of at least 1"),

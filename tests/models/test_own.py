@@ -183,6 +183,32 @@ BAD = {
     ),
     "import of another": ("import nosuchmodule", r"importing .* raised ModuleNotFound.*\.py:11$"),
     "error at import": ("1 / 0", r"importing .* raised ZeroDivisionError.*mynet\d+.py:11$"),
+    "exit at import": ("import sys; sys.exit(0)", r"importing .* raised SystemExit: 0 at .*:11$"),
+    "exit": (ACCEPTS + "raise SystemExit", r"it raised SystemExit at .*mynet\d+.py:12$"),
+    "policy": (
+        ACCEPTS
+        + "keras.config.set_dtype_policy('mixed_bfloat16')\n"
+        + "    return row(input_shape, num_classes)",
+        "sets Keras' dtype policy to mixed_bfloat16; must leave it at float32",
+    ),
+    "image data format at import": (
+        "keras.config.set_image_data_format('channels_first')\n"
+        + ACCEPTS
+        + "return row(input_shape, num_classes)",
+        "sets Keras' image data format to channels_first; must leave it at channels_last",
+    ),
+    "integers": (
+        ACCEPTS
+        + "x = keras.Input(input_shape, dtype='uint8')\n"
+        + "    return keras.Model(x, K.Dense(7)(K.Flatten()(K.Rescaling(1 / 255)(x))))",
+        "takes uint8 inputs; must take floating-point numbers",
+    ),
+    "a dictionary": (
+        ACCEPTS
+        + "x = keras.Input(input_shape)\n"
+        + "    return keras.Model(x, {'a': K.Dense(7)(K.Flatten()(x))})",
+        "outputs a dict of one tensor; must be the tensor",
+    ),
     "syntax": ("def net(:", r"importing .* raised SyntaxError: .*mynet\d+.py, line 11"),
 }
 
@@ -195,6 +221,26 @@ def test_one_clear_line(case, module):
         build(name)
     assert str(raised.value).startswith(f"arch='{name}:net': ")
     assert "\n" not in str(raised.value)
+    assert keras.config.dtype_policy().name == "float32"
+    assert keras.config.image_data_format() == "channels_last"
+
+
+def test_a_model_that_was_made_before_is_refused(module):
+    """Training it would move the weights that its linearization is around."""
+    name = module("""
+        import functools
+
+        @functools.cache
+        def kept():
+            return row((20, 20, 3), 7)
+
+        def net(input_shape, num_classes, width, seed):
+            return keras.Model(kept().inputs, kept().outputs)
+    """)
+    first = build(name)
+    with pytest.raises(models.ArchitectureError, match="must make a new model at each call"):
+        build(name)
+    assert first.count_params() == 1201 * 7
 
 
 def test_missing_modules_and_arguments(module):

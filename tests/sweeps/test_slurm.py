@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from fake_runs import FakeRun, attempts
@@ -67,7 +68,7 @@ def test_every_fate(cluster, tmp_path, monkeypatch):
         while not attempts(entry):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        subprocess.run([*action, runner.jobs[entry.run.name].job_id], check=True)
+        subprocess.run([*action, runner.jobs[entry.run.name]], check=True)
 
     kinds = ["fine", "fails", "diverges", "slow at first", "slow at first"]
     runner = make_runner(tmp_path, kinds, disturb)
@@ -99,7 +100,7 @@ class FakeExecutor:
 
     def submit(self, job):
         self.arrays[-1][0] += 1
-        return job
+        return types.SimpleNamespace(job_id=f"{len(self.arrays)}_{self.arrays[-1][0]}")
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,24 @@ def test_more_runs_than_an_array_may_have(tmp_path, monkeypatch, largest, arrays
     assert runner.jobs.keys() == {run.name for run in sweep.runs}
     assert submit.parameters["array_parallelism"] == 8
     assert runner._unsubmitted() == []
+
+
+def test_jobs_that_wait_are_not_submitted_again(tmp_path, monkeypatch):
+    """A second sweep finds two of an earlier one's jobs in the queue, and the third gone."""
+    flags = ["--dataset=digits", "--models=standard", "--seeds=0,1,2"]
+    sweep = cli.parse_sweep(["sweep", *flags, f"--runs_dir={tmp_path}"])
+
+    def runner():
+        entries = [Entry(run, tmp_path / "logs" / f"{run.name}.log") for run in sweep.runs]
+        return slurm.SlurmRunner(entries, FakeExecutor(8), lambda entry: None, lambda: None)
+
+    first, second = runner(), runner()
+    first._submit(first._unsubmitted())
+    monkeypatch.setattr(cluster_of, "queue", lambda: {"1_1": "PENDING", "1_3": "RUNNING"})
+    second._adopt()
+    assert second.jobs == {sweep.runs[i].name: f"1_{i + 1}" for i in (0, 2)}
+    assert second.job_ids() == ["1"]
+    assert [entry.run.name for entry in second._unsubmitted()] == [sweep.runs[1].name]
 
 
 def test_largest_array_is_slurms(monkeypatch, tmp_path):

@@ -45,6 +45,7 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
         SettingError: if the architecture has no kernels at infinite width.
         RunDirectoryError: if a tile is damaged.
     """
+    history = runs.History()
     inputs = Inputs(config, options)
     inputs.insist_on_classes()
     try:
@@ -53,7 +54,6 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
     except ntk.BudgetError as error:
         raise DataError(str(error)) from error
     inputs.open_workdir(console)
-    history = runs.History()
     _kernels(work, config, options, console)
     result, spectra = _results(work, config, inputs, options, console)
     result["seconds"] = round(history.elapsed(), 3)

@@ -25,8 +25,10 @@ _FILE = text(
 class Pretrained(groups.TestSubset, groups.Data):
     """The settings of an evaluation; only AlexNet on the snakes can be evaluated."""
 
-    arch: str = setting("alexnet", one_of("alexnet"), "architecture", named=False)
-    dataset: str = setting("imagenet_snakes", one_of("imagenet_snakes"), "pictures", named=False)
+    arch: str = setting("alexnet", one_of("alexnet"), "alexnet alone", named=False)
+    dataset: str = setting(
+        "imagenet_snakes", one_of("imagenet_snakes"), "imagenet_snakes alone", named=False
+    )
     weights: str = setting(  # None is refused by `check`
         None, _FILE, "network trained on ImageNet: .pth, .safetensors or .npz", named=False
     )

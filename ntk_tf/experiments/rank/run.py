@@ -44,6 +44,7 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
         DataError: if there are fewer pictures than asked for, or too little memory.
         RunDirectoryError: if an earlier process divided the work otherwise.
     """
+    began = time.monotonic()
     inputs = Inputs(config, options)
     available = len(inputs.source.train)
     if config.examples > available:
@@ -53,7 +54,9 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
     model, step = _network(config, options.workdir)
     inputs.open_workdir(console)
     try:
-        result = _Rank(config, options, inputs, (model, step), console).run()
+        rank = _Rank(config, options, inputs, (model, step), console)
+        rank.history.started = began
+        result = rank.run()
     except ntk.BudgetError as error:
         raise DataError(str(error)) from error
     except ntk.PartialError as error:
@@ -218,7 +221,7 @@ class _Rank:
         if found is None:
             return None
         self.stages.update(found.meta["stages"])
-        self.history = runs.History(seconds=found.meta["seconds"])
+        self.history.seconds = found.meta["seconds"]
         self.memory_gib = found.meta["memory_gib"]
         self.accuracies = found.meta.get("accuracies", [])  # absent before version 0.2
         terminal.say(self.console, f"going on after step {found.step}")

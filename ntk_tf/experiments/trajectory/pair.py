@@ -26,10 +26,11 @@ class Pair:
         pictures: tf.Tensor,
         count: int,
         every: int,
+        outputs: int,
     ):
         self.standard, self.linearized = standard, linearized
         self.pictures, self.every = pictures, every
-        shape = (count, 2, len(pictures), standard.output_shape[-1])
+        shape = (count, 2, len(pictures), outputs)
         self.records = keras.Variable(
             np.full(shape, np.nan, "float32"), trainable=False, name="records"
         )

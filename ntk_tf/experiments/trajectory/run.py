@@ -172,7 +172,8 @@ class _Trajectory:
         for model in (standard, linearized):
             distribution.build_metrics(model, config.num_classes)
         count = self.total // config.record_every + 1
-        return Pair(standard, linearized, self._pictures(self.chosen), count, config.record_every)
+        chosen = self._pictures(self.chosen)
+        return Pair(standard, linearized, chosen, count, config.record_every, config.num_classes)
 
     def _no_kernel(self) -> keras.Variable:
         """Room for the kernel that was measured last; see `measure.KernelMovement`."""
