@@ -92,6 +92,24 @@ def test_help_has_every_flag_once_by_what_reads_it(capsys):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_help_tells_what_a_flag_means_to_each_experiment(capsys):
+    def explained(parse, program):
+        with pytest.raises(SystemExit):
+            parse([program, "--help"])
+        entries = re.split(r"^  (?=--)", capsys.readouterr().out, flags=re.MULTILINE)[1:]
+        return {
+            entry.split("\n")[0].partition("=")[0]: " ".join(entry.split()) for entry in entries
+        }
+
+    main, sweep = explained(cli.parse, "main"), explained(cli.parse_sweep, "sweep")
+    assert "(default: 3) [trajectory]; first so many training pictures" in main["--examples"]
+    assert "[train, trajectory]; of the Gram's products" in main["--precision"]
+    assert "[train, trajectory]; of the training whose end" in main["--weight_decay"]
+    assert main["--strategy"].endswith("[train]")
+    assert "[infinite, sweeps]" in main["--slurm_account"]
+    assert sweep["--models"].startswith("--models=standard,linearized any of standard, linearized")
+
+
 def test_what_a_job_asks_slurm_for():
     flags = ["--slurm_account=lab", "--slurm_qos=long", "--slurm_gpus=2", "--slurm_gpu_type=a100"]
     flags += ["--slurm_setup=module load cuda", "--dataset=digits"]

@@ -39,6 +39,26 @@ def large_inputs(input_shape, num_classes, width, seed):
     return mlp((32, 32, 3), num_classes, width, seed)
 
 
+class Subclass(keras.Model):
+    def __init__(self, outputs):
+        super().__init__()
+        self.inner, self.outer = k.Flatten(), k.Dense(outputs)
+
+    def call(self, x):
+        return self.outer(self.inner(x))
+
+
+def subclass(input_shape, num_classes, width, seed):
+    model = Subclass(num_classes)
+    model(keras.ops.zeros((1, *input_shape)))
+    return model
+
+
+def single(input_shape, num_classes, width, seed):
+    dense = k.Dense(num_classes, dtype="float32")
+    return keras.Sequential([keras.Input(input_shape), k.Flatten(), dense])
+
+
 def fails(input_shape, num_classes, width, seed):
     return {}["depth"]
 """
@@ -165,6 +185,19 @@ def test_every_program_with_one_command_each(call, folder):
     assert (code, errors, printed[-1]) == (0, [], "report in report/index.html")
     assert any("4 of 4 rows have runs of ours" in line for line in printed)
     assert "pictures.npz" in (folder / "report" / "index.html").read_text()
+
+
+def test_trajectory_of_a_subclassed_model(call):
+    flags = ("--experiment=trajectory", "--max_steps=1", "--workdir=subclassed")
+    code, _, errors = call("main", "--arch=ownnets:subclass", PICTURES[1], *flags)
+    assert (code, errors) == (0, [])
+
+
+def test_layers_of_another_precision_are_refused(call):
+    flags = ("--centered", "--alpha=1e6", "--epochs=1", "--workdir=single")
+    code, _, errors = call("main", "--arch=ownnets:single", PICTURES[1], *flags)
+    assert (code, len(errors)) == (2, 1)
+    assert "--precision=float64: dense of ownnets:single computes in float32" in errors[0]
 
 
 def _fingerprint(folder):
