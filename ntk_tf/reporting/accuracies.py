@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 from ntk_tf import plots, runs
 from ntk_tf.plots import plt
 from ntk_tf.reporting.grouping import Setting, Study
-from ntk_tf.reporting.paper import SPLITS, Curve, Model, alpha_text
+from ntk_tf.reporting.paper import SPLITS, Curve, alpha_text
 from ntk_tf.reporting.studies import Point
 from ntk_tf.reporting.tables import Table
 
@@ -28,8 +28,9 @@ def draw_widths(shown: Sequence[Point], path: pathlib.Path) -> None:
         shown: the points of all curves.
         path: of the files, without ending.
     """
-    largest = max(point.curve.model.alpha for point in shown)
-    shown = [point for point in shown if _against_width(point.curve.model, largest)]
+    alphas = [p.curve.model.alpha for p in shown if p.curve.model.lazy]
+    largest = max(alphas, default=1.0)
+    shown = [p for p in shown if not p.curve.model.lazy or p.curve.model.alpha == largest]
     curves = list({point.curve.key: point.curve for point in shown}.values())
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharey=True, layout="constrained")
@@ -43,10 +44,6 @@ def draw_widths(shown: Sequence[Point], path: pathlib.Path) -> None:
         _mark_divergence(axes, shown, curves)
         _draw_legend(figure, curves, shown)
         plots.save(figure, path)
-
-
-def _against_width(model: Model, largest_alpha: float) -> bool:
-    return model.linearized or not model.centered or model.alpha == largest_alpha
 
 
 def _draw_curve(

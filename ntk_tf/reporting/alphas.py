@@ -38,13 +38,9 @@ _HOLLOW: dict[str, Any] = {"markerfacecolor": "white", "markersize": 7, "linesty
 def of_alpha(shown: Iterable[Point]) -> list[Point]:
     """The points for a figure against alpha; none if no width has two alphas."""
     found = [p for p in shown if p.curve.model.centered or p.curve.model == NETWORK]
-    pairs = {(p.width, p.curve.model.alpha) for p in found if _is_scaled(p)}
+    pairs = {(p.width, p.curve.model.alpha) for p in found if p.curve.model.lazy}
     widths = {width for width, _ in pairs if sum(width == w for w, _ in pairs) > 1}
     return [point for point in found if point.width in widths]
-
-
-def _is_scaled(point: Point) -> bool:
-    return point.curve.model.centered and not point.curve.model.linearized
 
 
 def table(name: str, points: Sequence[Point]) -> Table:
@@ -56,7 +52,7 @@ def table(name: str, points: Sequence[Point]) -> Table:
     """
     rows = []
     for point in sorted(points, key=lambda p: (p.width, p.curve.model)):
-        alpha = alpha_text(point.curve.model.alpha) if _is_scaled(point) else None
+        alpha = alpha_text(point.curve.model.alpha) if point.curve.model.lazy else None
         rows.append(point.row() | {"alpha": alpha})
     return Table(name, "Accuracy against alpha", COLUMNS, rows, NOTE)
 
@@ -89,7 +85,7 @@ def draw(points: Sequence[Point], path: pathlib.Path) -> None:
 
 
 def _failed(point: Point) -> bool:
-    return _is_scaled(point) and bool(point.diverged)
+    return point.curve.model.lazy and bool(point.diverged)
 
 
 def _legend(models: Container[Model], diverged: bool) -> list[plt.Line2D]:
@@ -110,7 +106,7 @@ def _legend(models: Container[Model], diverged: bool) -> list[plt.Line2D]:
 
 
 def _draw_width(axis: plt.Axes, points: Sequence[Point]) -> None:
-    scaled = sorted(filter(_is_scaled, points), key=lambda p: p.curve.model.alpha)
+    scaled = sorted((p for p in points if p.curve.model.lazy), key=lambda p: p.curve.model.alpha)
     alphas = [point.curve.model.alpha for point in scaled]
     for split, (colour, marker) in zip(SPLITS, LOOKS, strict=False):
         _draw_scaled(axis, scaled, split, color=colour, marker=marker)

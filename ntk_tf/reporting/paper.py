@@ -44,6 +44,11 @@ class Model:
     centered: bool = False
     alpha: float = 1.0
 
+    @property
+    def lazy(self) -> bool:
+        """Whether it is a network that a large alpha makes lazy."""
+        return self.centered and not self.linearized
+
     def title(self, name: str) -> str:
         """It for readers, by the architecture's name."""
         if self.linearized:

@@ -116,6 +116,16 @@ def test_accuracy_against_alpha(alphas):
     assert {row["precision"] for row in rows(everything)} == {"float32", "float64"}
 
 
+@pytest.mark.parametrize("alpha", [0.1, 1e3])
+def test_one_alpha_beside_the_network_is_drawn_against_the_width(alpha, tmp_path):
+    for width in (1, 2):
+        fake(tmp_path / "runs", 90, 40, dataset="digits", width=width, centered=True, alpha=alpha)
+        fake(tmp_path / "runs", 95, 80, dataset="digits", width=width)
+    write.write(tmp_path / "runs", tmp_path / "report")
+    drawn = (tmp_path / "report/figures/lenet_digits.svg").read_text()
+    assert f"<!-- LeNet, alpha {paper.alpha_text(alpha)} -->" in drawn
+
+
 def test_one_alpha_is_no_curve(tmp_path):
     for width in (1, 2):
         fake(tmp_path / "runs", 90, 40, dataset="digits", width=width, centered=True, alpha=1e7)
