@@ -32,6 +32,8 @@ _EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16":
 _FLOAT32 = _EPSILON["float32"]
 #: Squares of smaller numbers are no float32 of full precision.
 _VANISHING = 1e-18
+#: Of u for a weight whose gradients are smaller than others'.
+_LARGEST_SCALE = 1e4
 #: Ends the message for those who call from Python.
 UNCHECKED = "check=False goes on without a check"
 #: Ops that compute in float32 whatever the model does.
@@ -137,9 +139,12 @@ def choose(trial: Trial, ways: Sequence[str]) -> str:
 
 def by_operations(trial: Trial, ways: Sequence[str]) -> str:
     """The first way, or the last if the model's graph calls functions or has custom gradients."""
-    found = _apart(trial.op_types)
-    suspicious = any(t.removeprefix("Stateless").removeprefix("Stateful") in _CALLS for t in found)
-    return ways[-1 if suspicious else 0]
+    return ways[-1 if _may_lose(_apart(trial.op_types)) else 0]
+
+
+def _may_lose(op_types: set[str]) -> bool:
+    """Whether forward mode may lose tangents among some ops."""
+    return any(t.removeprefix("Stateless").removeprefix("Stateful") in _CALLS for t in op_types)
 
 
 def survives_xla(trial: Trial) -> bool:
@@ -163,8 +168,9 @@ def _choose(trial, ways):
     trial = dataclasses.replace(trial, x=tf.nest.map_structure(_sample, trial.x))
     complaints = {}
     for way in ways:
-        complaints[way] = _complaint(trial, trial.call, way)
-        if complaints[way] is None:
+        complaints[way], tried = _complaint(trial, trial.call, way)
+        # A layer that is dead on random inputs may still lose its tangents on others.
+        if complaints[way] is None and (tried or way == ways[-1]):
             return way
     if not _runs(trial):
         return ways[0]
@@ -201,41 +207,58 @@ def _runs(trial) -> bool:
     return True
 
 
-def _complaint(trial, call, way) -> str | None:
-    """What is wrong with this way to J u, if anything."""
-    try:
-        replicas = trial.run(lambda x: _measure(functools.partial(call, x), trial.point, way))
-    except Exception as error:
-        return f"jvp={way!r} fails ({_shortened(error)})"
-    for left, right, r2, tangent2, gradient2, u2, outputs, *largest in replicas:
-        columns = sum(math.prod(w.shape) for w in trial.point)
-        scale = math.sqrt(max(r2 * tangent2 / max(outputs, 1), gradient2 * u2 / columns))
-        # Of values whose squares overflow or vanish, or that are not numbers in f itself, nothing
-        # can be told.
-        error = abs(left - right)
-        if _VANISHING < scale < math.inf and error > _tolerance(trial.base) * scale:
-            if error <= _tolerance(trial.base, _FLOAT32) * scale and trial.op_types() & _IN_FLOAT32:
-                continue
-            return f"jvp={way!r} gives <r, J u> = {left:.6g}, but <J^T r, u> = {right:.6g}"
-        zero = [w for w, size in zip(trial.point, largest, strict=True) if size == 0]
-        if zero and outputs and _moves(trial, call, zero):
-            return (
-                f"f depends on {zero[0].name}, but its gradient is zero: an operation hides it from"
-                " differentiation, such as tf.numpy_function"
-            )
-    return None
+def _complaint(trial, call, way) -> tuple[str | None, bool]:
+    """What is wrong with this way to J u, if anything, and whether every weight was tried."""
+    calls, zero = _may_lose(trial.op_types()), []
+    scales = [1.0] * len(trial.point)
+    # Where tangents may be lost, a second time with u such that no weight drowns in the others.
+    for _ in range(2 if calls else 1):
+        try:
+            measure = functools.partial(_measure, point=trial.point, way=way, scales=scales)
+            replicas = trial.run(lambda x: measure(functools.partial(call, x)))  # noqa: B023
+        except Exception as error:
+            return f"jvp={way!r} fails ({_shortened(error)})", True
+        for left, right, r2, tangent2, products2, outputs, *largest in replicas:
+            scale = math.sqrt(max(r2 * tangent2 / max(outputs, 1), products2))
+            # Of values whose squares overflow or vanish, or that are not numbers in f itself,
+            # nothing can be told.
+            error = abs(left - right)
+            if _VANISHING < scale < math.inf and error > _tolerance(trial.base) * scale:
+                within = error <= _tolerance(trial.base, _FLOAT32) * scale
+                if within and trial.op_types() & _IN_FLOAT32:
+                    continue
+                return (
+                    f"jvp={way!r} gives <r, J u> = {left:.6g}, but <J^T r, u> = {right:.6g}",
+                    True,
+                )
+            zero = [w for w, size in zip(trial.point, largest, strict=True) if size == 0]
+            if zero and outputs and _moves(trial, call, zero):
+                hidden = (
+                    f"f depends on {zero[0].name}, but its gradient is zero: an operation hides it"
+                    " from differentiation, such as tf.numpy_function"
+                )
+                return hidden, True
+            most = max(largest)
+            scales = [min(most / size, _LARGEST_SCALE) if size else 1.0 for size in largest]
+    return None, not (calls and zero)
 
 
-def _measure(function, point, way) -> tf.Tensor:
-    """<r, J u>, <J^T r, u>, squared norms of r, J u, J^T r, u, number of outputs, max |J^T r|."""
-    u = [0.1 * _normal(w, seed) for seed, w in enumerate(point)]
+def _measure(function, point, way, scales) -> tf.Tensor:
+    """<r, J u>, <J^T r, u>, |r|^2, |J u|^2, |J^T r * u|^2, number of outputs, max |J^T r|.
+
+    The last for each weight, and `scales` are those of u for each.
+    """
+    u = [
+        0.1 * scale * _normal(w, i) for i, (w, scale) in enumerate(zip(point, scales, strict=True))
+    ]
     outputs, tangents, pullback = products.linearize(function, point, u, way)
     r = tf.nest.map_structure(lambda f: _normal(f, 7) if products.is_float(f) else None, outputs)
     gradients = pullback(r)
     pairs = list(zip(tf.nest.flatten(r), tf.nest.flatten(tangents), strict=True))
     r, tangents = ([pair[i] for pair in pairs if pair[0] is not None] for i in (0, 1))
-    products_ = [(r, tangents), (gradients, u), (r, r), (tangents, tangents)]
-    dots = [_dot(a, b) for a, b in [*products_, (gradients, gradients), (u, u)]]
+    single = [g * v for g, v in zip(gradients, u, strict=True)]
+    products_ = [(r, tangents), (gradients, u), (r, r), (tangents, tangents), (single, single)]
+    dots = [_dot(a, b) for a, b in products_]
     outputs = tf.cast(sum(tf.size(c) for c in r), dots[0].dtype)
     largest = [tf.cast(tf.reduce_max(tf.abs(g)), dots[0].dtype) for g in gradients]
     return tf.stack([*dots, outputs, *largest])
@@ -268,18 +291,34 @@ def _tolerance(base, least: float = 0.0) -> float:
 
 
 def _moves(trial, call, weights) -> bool:
-    """Whether f changes with the weights, by central differences, though nothing forbids it."""
+    """Whether f changes with the weights, by central differences, without ever having a gradient.
+
+    One that is zero at a kink, as a ReLU's of weights that are all 0, is another's beside it.
+    """
     if trial.op_types() & _DELIBERATE or tf.distribute.get_strategy().num_replicas_in_sync > 1:
         return False
     before = [w.numpy() for w in weights]
     rng = np.random.default_rng(0)
     steps = [1e-2 * max(0.1, np.std(v)) * rng.standard_normal(v.shape) for v in before]
     try:
-        above, below = (_shifted(call, trial.x, weights, before, steps, sign) for sign in (1, -1))
+        above = _shifted(call, trial.x, weights, before, steps, 1)
+        if _has_gradient(call, trial.x, weights):
+            return False
+        below = _shifted(call, trial.x, weights, before, steps, -1)
     finally:
         _shifted(lambda x: [], trial.x, weights, before, steps, 0)
     change = np.linalg.norm(above - below) / max(np.linalg.norm(above), 1e-30)
     return bool(change > max(1e-4, _tolerance(trial.base)))
+
+
+def _has_gradient(call, x, weights) -> bool:
+    """Whether any of the weights has a gradient in an eager call."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weights)
+        outputs = [f for f in tf.nest.flatten(call(x)) if products.is_float(f)]
+        total = sum(tf.reduce_sum(f * _normal(f, 7)) for f in outputs)
+    found = tape.gradient(total, weights)
+    return any(g is not None and np.any(tf.convert_to_tensor(g).numpy()) for g in found)
 
 
 def _shifted(call, x, weights, values, steps, sign) -> np.ndarray:
@@ -343,7 +382,7 @@ def _place(trial, way, text) -> str:
             outputs = tf.nest.flatten([c[1] for c in _first(trial, x, count)[start:]])
             return [t for t in outputs if isinstance(t, tf.Tensor) and products.is_float(t)]
 
-        return _complaint(trial, prefix, way) is not None
+        return _complaint(trial, prefix, way)[0] is not None
 
     low, high = 0, len(names)
     while high - low > 1:

@@ -88,8 +88,7 @@ MODELS = {
     "conv_same_strides": lambda: functional((8, 7, 2), conv(4, 3, strides=2, padding="same")),
     "conv_dilation": lambda: functional((9, 9, 2), conv(4, 3, dilation_rate=(2, 3))),
     "conv_dilation_same": lambda: functional((9, 9, 2), conv(4, 3, 1, "same", dilation_rate=2)),
-    "conv_groups": lambda: functional((6, 6, 4), conv(6, 3, groups=2, use_bias=False)),
-    "conv_groups_wide": lambda: functional((3, 3, 12), conv(6, 3, groups=2)),
+    "conv_groups": lambda: functional((3, 3, 12), conv(6, 3, groups=2)),
     "conv_bare": lambda: functional((5, 5, 1), conv(4, 3, activation=None, use_bias=False)),
     "depthwise": lambda: functional(
         (6, 6, 3), layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same")
@@ -124,7 +123,7 @@ MODELS = {
     "conv1d": lambda: functional((9, 2), layers.Conv1D(4, 3, padding="causal")),
     "layer_normalization": lambda: functional((6,), layers.Dense(5), layers.LayerNormalization()),
     "prelu": lambda: functional((6,), layers.Dense(5, activation=layers.PReLU())),
-    "recurrent": lambda: functional((5, 3), layers.LSTM(4)),
+    "recurrent": lambda: functional((5, 3), layers.SimpleRNN(4)),
     "time_distributed": lambda: functional((5, 3), layers.TimeDistributed(layers.Dense(4))),
     "attention": lambda: functional((5, 3), SelfAttention()),
 }
@@ -165,6 +164,12 @@ def dense(model, x, x2=None):
     return (rows @ cols.T).reshape(len(x), L, -1, L)
 
 
+def surveyed(kernel):
+    """What a `GramFunction` has found out of its model."""
+    (traced,) = kernel._surveys.values()
+    return traced.known
+
+
 def error(found, truth):
     return np.linalg.norm(found - truth) / np.linalg.norm(truth)
 
@@ -172,7 +177,8 @@ def error(found, truth):
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_dense_jacobian(name, rng, float64):
     model, x = prepared(name, rng)
-    found = ntk.gram(model, x, precision="float64")
+    kernel = ntk.GramFunction(model, "float64")
+    found = kernel(x)
     assert found.dtype == np.float64
     assert found.shape == (5, L, 5, L)
     assert error(found, dense(model, x)) < 1e-13
@@ -180,7 +186,7 @@ def test_equals_dense_jacobian(name, rng, float64):
     np.testing.assert_array_equal(matrix, matrix.T)
     eigenvalues = np.linalg.eigvalsh(matrix)
     assert eigenvalues[0] > -1e-10 * eigenvalues[-1]
-    known = survey(model, x[:2], 5)
+    known = surveyed(kernel)
     assert known.outputs == L
     assert any(piece.layer is None for piece in known.pieces) == (name in GENERAL)
     covered = [id(w) for piece in known.pieces for w in piece.weights]
@@ -253,20 +259,21 @@ def test_goes_on_after_any_step(share, rng):
     x = rng.standard_normal((7, 6, 6, 4)).astype("float32")
     budget = (8 * 49 * L * L + share * 4 * 7 * 3000) / 2**30
     steps = []
-    whole = ntk.gram(
-        model,
+    kernel = ntk.GramFunction(model)
+    whole = kernel(
         x,
         memory_gib=budget,
         after_step=lambda s: steps.append(ntk.Partial(s.done, s.total, s.gram.copy(), budget)),
     )
     assert [s.done for s in steps] == list(range(1, len(steps) + 1))
-    for partial in steps[:: max(1, len(steps) // 3)]:
+    for i, partial in enumerate(steps[:: max(1, len(steps) // 3)]):
         later = []
 
         def after_step(step, later=later):
             later.append(step.done)
 
-        found = ntk.gram(model, x, after_step=after_step, partial=partial)
+        compute = kernel if i else ntk.GramFunction(model)  # the first as in another process
+        found = compute(x, after_step=after_step, partial=partial)
         np.testing.assert_array_equal(found, whole)
         assert later == list(range(partial.done + 1, len(steps) + 1))
 

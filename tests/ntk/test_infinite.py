@@ -125,12 +125,13 @@ def cosine(a, b):
 
 def test_blocks_and_two_sets(rng):
     x, z = rng.standard_normal((5, 6, 6, 2)), rng.standard_normal((4, 6, 6, 2))
-    function = infinite.KernelFunction("wrn", (6, 6, 2), memory_gib=1e-4)
+    deep = {"arch_args": {"depth": 3}}
+    function = infinite.KernelFunction("cnn_gap", (6, 6, 2), memory_gib=5e-4, **deep)
     assert function.block < 4
     done = []
     found = function(x, z, after_block=lambda *counts: done.append(counts))
     assert done[-1] == (len(done), len(done))
-    whole = infinite.KernelFunction("wrn", (6, 6, 2))(np.concatenate([x, z]))
+    whole = infinite.KernelFunction("cnn_gap", (6, 6, 2), **deep)(np.concatenate([x, z]))
     np.testing.assert_allclose(found.ntk, whole.ntk[:5, 5:], rtol=1e-12)
     np.testing.assert_allclose(found.nngp, whole.nngp[:5, 5:], rtol=1e-12)
     np.testing.assert_allclose(function(x).ntk, whole.ntk[:5, :5], rtol=1e-12)

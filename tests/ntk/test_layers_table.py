@@ -12,7 +12,6 @@ from references import dense_jacobian
 
 from ntk_tf import ntk
 from ntk_tf.models.ntk_scaled import NTKConv2D, NTKDense
-from ntk_tf.ntk.pieces import survey
 
 L = 2
 NORMAL = {"bias_initializer": "normal"}
@@ -120,13 +119,15 @@ def error(found, truth):
 def test_gram_of_each_layer(name, float64):
     model, x = around(name)
     rows = dense_jacobian(model, x)
-    found = ntk.gram(model, x, precision="float64").reshape(len(rows), -1)
+    kernel = ntk.GramFunction(model, "float64")
+    found = kernel(x).reshape(len(rows), -1)
     assert error(found, rows @ rows.T) < 1e-10
-    pieces = survey(model, x[:2], 4).pieces
-    assert any(piece.layer is None for piece in pieces) != TABLE[name][2]
+    (traced,) = kernel._surveys.values()
+    assert any(piece.layer is None for piece in traced.known.pieces) != TABLE[name][2]
 
 
-@pytest.mark.parametrize("name", TABLE)
+# Of layers without a rule, which go the same way, some are enough.
+@pytest.mark.parametrize("name", [name for name in TABLE if name not in ("GRU", "Bidirectional")])
 def test_gram_of_each_layer_in_float32(name):
     model, x = around(name)
     rows = dense_jacobian(model, x.astype("float32")).astype("float64")

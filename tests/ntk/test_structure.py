@@ -199,11 +199,11 @@ def test_a_rule_that_does_not_hold_is_not_used(rng, float64):
 
 
 @pytest.mark.parametrize(
-    ("arch", "frozen"),
-    [("lenet", "bias"), ("lenet", "kernel"), ("lenet", ""), ("resnet18", "")],
+    "frozen",
+    ["bias", "kernel", ""],
 )
-def test_networks_in_ntk_parametrization_keep_their_rules(arch, frozen, rng, float64):
-    model = models.build(arch, 1 / 32, L, (16, 16, 1), parametrization="ntk", sigma_b=0.3)
+def test_networks_in_ntk_parametrization_keep_their_rules(frozen, rng, float64):
+    model = models.build("lenet", 1 / 32, L, (16, 16, 1), parametrization="ntk", sigma_b=0.3)
     for layer in model.layers[1:-1]:
         if frozen and hasattr(layer, frozen):
             getattr(layer, frozen).trainable = False
