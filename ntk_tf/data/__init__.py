@@ -6,6 +6,8 @@ Source`; those of the user's, `own_file` and `own_tfds`, also have `card(name, d
 
 import dataclasses
 import importlib
+import numbers
+import os
 from types import ModuleType
 
 from ntk_tf.catalogue.datasets import ALLOWED, DATASETS, TFDS, Card, is_own
@@ -103,6 +105,10 @@ def load(
     """
     from ntk_tf.data.normalization import normalized
 
+    for split, count in (("train", train_examples), ("test", test_examples)):
+        if count is not None and not (isinstance(count, numbers.Integral) and count > 0):
+            raise DataError(f"{split}_examples={count}: must be a whole number of at least 1")
+    name = os.fspath(name)
     source = _module(name).load(Origin(data_dir, manual_dir, name=name, **choice))
     source = normalized(source, normalization)
     check_counts(name, len(source.train), len(source.test), train_examples, test_examples)

@@ -61,6 +61,10 @@ class Jacobian:
         self.weights = list(base.trainable_weights if weights is None else weights)
         if not self.weights:
             raise ValueError(f"a linearization needs trainable weights, and {base.name!r} has none")
+        known = {id(w) for w in base.weights}
+        places = [id(w) for w in self.weights]
+        if len(set(places)) != len(places) or not known.issuperset(places):
+            raise ValueError(f"weights: must be different ones of {base.name!r}")
         if jvp not in WAYS:
             raise ValueError(f"jvp={jvp!r}: must be one of {', '.join(WAYS)}")
         self.base, self.way, self.checked = base, jvp, check
@@ -126,8 +130,11 @@ class Jacobian:
             mode: `eager`, `graph` or `xla`; that of the call if None.
 
         Raises:
-            ValueError: if no allowed way is right. It names the layer, found by bisection.
+            ValueError: if no allowed way is right. It names the layer, found by bisection. Or for
+                another mode.
         """
+        if mode not in (None, "eager", "graph", "xla"):
+            raise ValueError(f"mode={mode!r}: must be eager, graph or xla")
         mode = mode or checks.current_mode()
         self._found[mode] = checks.choose(
             checks.trial(self.base, self._point, x, mode), self._ways()

@@ -139,6 +139,10 @@ class Ridge:
 
     def _residual_of_batch(self, x, y, u):
         f, tangent, pullback = self.jacobian.linearize(x, self.split(u))
+        if not isinstance(f, tf.Tensor) or f.shape.rank != 2:
+            raise ValueError(
+                f"{self.jacobian.base.name!r}: must have one output [b, L], for which it is solved"
+            )
         outputs = self._of_linearization(f, tangent)
         if y.shape[1:] != outputs.shape[1:]:
             raise ValueError(

@@ -55,8 +55,8 @@ class CenteredModel(keras.Model):
 
     def call(self, inputs):
         """The outputs h for a batch."""
-        fixed = self.base.non_trainable_variables
-        then, _ = self.base.stateless_call(self.start, fixed, inputs, training=False)
+        with keras.StatelessScope(zip(self.base.trainable_variables, self.start, strict=True)):
+            then = self.base(inputs, training=False)
         now = self.base(inputs, training=False)
         h = keras.tree.map_structure(keras.ops.subtract, now, then)
         return keras.tree.map_structure(private.carry_mask, now, h)
@@ -66,24 +66,38 @@ class CenteredModel(keras.Model):
         return self.base.compute_output_spec(inputs)
 
 
+@keras.saving.register_keras_serializable(package="ntk_tf")
 class LazyLoss(keras.losses.Loss):
-    """loss(alpha h) / alpha^2.
+    """loss(alpha h) / alpha^2, reduced over the batch as the loss itself is.
 
     Args:
-        loss: of outputs and targets, averaged over the batch.
+        loss: of outputs and targets.
         alpha: above 0.
         name: of the loss.
         **kwargs: Keras' own.
 
     Raises:
-        ValueError: for an alpha that is not positive.
+        ValueError: for an alpha that is not positive, or a loss that is no `keras.losses.Loss`.
     """
 
     def __init__(self, loss: keras.losses.Loss, alpha: float, name: str = "lazy_loss", **kwargs):
         if not alpha > 0:
             raise ValueError(f"alpha={alpha}: must be above 0")
-        super().__init__(name=name, dtype=loss.dtype, **kwargs)
+        if not isinstance(loss, keras.losses.Loss):
+            raise ValueError(f"loss={loss!r}: must be a keras.losses.Loss")
+        super().__init__(name=name, **({"reduction": loss.reduction, "dtype": loss.dtype} | kwargs))
         self.loss, self.alpha = loss, alpha
+
+    def get_config(self):
+        """The loss and alpha among what every loss has."""
+        loss = keras.saving.serialize_keras_object(self.loss)
+        return super().get_config() | {"loss": loss, "alpha": self.alpha}
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuild it around a loss rebuilt from its configuration."""
+        loss = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(**(config | {"loss": loss}))
 
     def call(self, y_true, y_pred):
         """The scaled loss of each example, of targets and centered outputs h `[b, L]`."""

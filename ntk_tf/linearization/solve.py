@@ -342,6 +342,7 @@ def solve_each(
         ValueError: for weight decays or a `decay_toward` that cannot be, targets or a Gram that do
             not belong to x, or a model that cannot be linearized.
     """
+    y = np.asarray(y)
     if len(x) != len(y) or y.ndim != 2:
         raise ValueError(f"targets {y.shape}: must be [n, L] for the {len(x)} examples")
     batches = [(x[part], y[part]) for part in batch_ranges(len(x), batch_size)]

@@ -41,6 +41,7 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
 
     def call(self, inputs):
         """Map `[b, h, w, c]` to `[b, (h - pool) // stride + 1, ..., c]`."""
+        inputs = tf.convert_to_tensor(inputs)
         if inside_xla():
             return max_of_slices(inputs, self.pool_size, self.strides)
         if self.pool_size == self.strides:

@@ -1,5 +1,8 @@
 """The empirical neural tangent kernel: Gram matrices, products, spectra, measures, regression."""
 
+import importlib
+from typing import Any
+
 from ntk_tf.ntk.gram import PROPAGATION, GramFunction, Partial, PartialError, Step, gram
 from ntk_tf.ntk.lanczos import Estimate, estimate_spectrum, top_eigenvalues
 from ntk_tf.ntk.operator import KernelOperator, product
@@ -26,3 +29,14 @@ __all__ = [
     "product",
     "top_eigenvalues",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`ntk.compare`, `ntk.infinite` and other modules, imported when they are first used.
+
+    Raises:
+        AttributeError: if there is no such module.
+    """
+    if name in ("compare", "infinite", "leave_one_out"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

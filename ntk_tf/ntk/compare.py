@@ -132,8 +132,8 @@ def label_alignment(kernel: np.ndarray, targets: np.ndarray, centered: bool = Tr
     Returns:
         A number between 0 and 1 for a positive semidefinite kernel.
     """
-    measure = centered_alignment if centered else cosine
-    return measure(_traced(kernel), targets @ targets.T)
+    traced, targets = _traced(kernel), _labels(targets, kernel)
+    return (centered_alignment if centered else cosine)(traced, targets @ targets.T)
 
 
 def class_alignments(kernel: np.ndarray, targets: np.ndarray, centered: bool = True) -> np.ndarray:
@@ -149,6 +149,8 @@ def class_alignments(kernel: np.ndarray, targets: np.ndarray, centered: bool = T
     Returns:
         `[L]`; not a number for a class whose targets are all 0 or, centered, all equal.
     """
+    _check(kernel)
+    targets = _labels(targets, kernel)
     own = [kernel] * targets.shape[1]
     if kernel.ndim == 4:
         own = [kernel[:, k, :, k] for k in range(targets.shape[1])]
@@ -175,7 +177,7 @@ def eigenvector_alignments(kernel: np.ndarray, targets: np.ndarray, count: int) 
     Returns:
         `[count]`; NaN for a kernel that is not finite.
     """
-    matrix = _matrix(kernel)
+    matrix, targets = _matrix(kernel), _labels(targets, kernel)
     if not np.isfinite(matrix).all():
         return np.full(count, np.nan)
     _, vectors = np.linalg.eigh(matrix)
@@ -206,9 +208,36 @@ def _centered(matrix: np.ndarray) -> np.ndarray:
 
 
 def _matrix(kernel: np.ndarray) -> np.ndarray:
+    _check(kernel)
     rows = kernel.shape[0] if kernel.ndim == 2 else kernel.shape[0] * kernel.shape[1]
     return kernel.reshape(rows, -1)
 
 
 def _traced(kernel: np.ndarray) -> np.ndarray:
+    _check(kernel)
     return kernel if kernel.ndim == 2 else np.einsum("iljl->ij", kernel)
+
+
+def _check(kernel: np.ndarray) -> None:
+    """Refuse what is no kernel of one set of examples with itself.
+
+    Raises:
+        ValueError: for another shape.
+    """
+    half = kernel.ndim // 2
+    if kernel.ndim not in (2, 4) or kernel.shape[:half] != kernel.shape[half:]:
+        raise ValueError(f"kernel {kernel.shape}: must be [n, n] or [n, L, n, L]")
+
+
+def _labels(targets: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Targets as numbers `[n, L]`; `[n]` are those of one output.
+
+    Raises:
+        ValueError: for another number of them, or of outputs.
+    """
+    targets = np.asarray(targets, np.float64)
+    targets = targets[:, None] if targets.ndim == 1 else targets
+    outputs = kernel.shape[1] if kernel.ndim == 4 else targets.shape[-1]
+    if targets.shape != (len(kernel), outputs):
+        raise ValueError(f"targets {targets.shape}: must be [n, L] of a kernel {kernel.shape}")
+    return targets

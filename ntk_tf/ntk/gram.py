@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -202,6 +203,8 @@ class GramFunction:
             memory_gib = partial.memory_gib
         elif memory_gib is None:
             memory_gib = free_memory() / 2
+        elif not 0 < memory_gib < math.inf:
+            raise ValueError(f"memory_gib={memory_gib}: must be above 0, and finite")
         with exact_products():
             while True:
                 try:

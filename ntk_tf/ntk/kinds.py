@@ -80,6 +80,7 @@ def kind_of(outputs: Outputs, count: int) -> Kind:
     Raises:
         ValueError: for another name, a number that no output has, or a vector of another length.
     """
+    check(outputs)
     if isinstance(outputs, str):
         return _named(outputs, count)
     if np.ndim(outputs) == 0:
@@ -99,7 +100,7 @@ def check(outputs: Outputs) -> None:
     Raises:
         ValueError: for an unknown name.
     """
-    if isinstance(outputs, str) and outputs not in NAMES:
+    if outputs is None or (isinstance(outputs, str) and outputs not in NAMES):
         raise ValueError(
             f"outputs={outputs!r}: must be {', '.join(map(repr, NAMES))}, an output's number or a"
             " vector"

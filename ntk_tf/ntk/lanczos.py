@@ -115,6 +115,8 @@ def estimate_spectrum(
     if probes < 2 or steps < 1:
         raise ValueError(f"probes={probes}, steps={steps}: at least 2 and 1 are needed")
     rows, products = operator.shape[0], 0
+    if not 0 <= deflate < rows:
+        raise ValueError(f"deflate={deflate}: must be at least 0 and less than the {rows} rows")
 
     def count() -> None:
         nonlocal products

@@ -50,8 +50,10 @@ def leave_one_out(
         first.
 
     Raises:
-        ValueError: if the targets do not belong to the kernel.
+        ValueError: if the targets do not belong to the kernel or are not finite, or no shift makes
+            it positive definite.
     """
+    targets = np.asarray(targets)
     matrix, n = square(gram), len(targets)
     if len(matrix) not in (n, targets.size):
         raise ValueError(f"targets {targets.shape} do not belong to a kernel {matrix.shape}")
@@ -60,6 +62,11 @@ def leave_one_out(
     shifts = [part * float(np.trace(matrix)) / len(matrix) for part in relative_shifts]
     errors = [_error(values + shift, vectors, rotated, n) for shift in shifts]
     best = int(np.argmin(errors))
+    if not np.isfinite(errors[best]):
+        raise ValueError(
+            f"relative_shifts={tuple(relative_shifts)}: none makes the kernel positive definite, or"
+            " the targets are not finite"
+        )
     alpha = vectors @ (rotated / (values + shifts[best])[:, None])
     fitted = (matrix @ alpha).reshape(targets.shape)
     regression = Regression(alpha.reshape(targets.shape), fitted)

@@ -74,6 +74,7 @@ def _record(layer: keras.Layer, noted: list[Use], tape: tf.GradientTape) -> Iter
         noted.append(Use(inputs, before_activation[-1] if before_activation else outputs))
         return outputs
 
+    own = vars(layer).get("call")  # a user's, on this layer alone
     layer.call = noting_call
     if activation is not None:
         layer.activation = noting_activation
@@ -81,6 +82,8 @@ def _record(layer: keras.Layer, noted: list[Use], tape: tf.GradientTape) -> Iter
         yield
     finally:
         del layer.call
+        if own is not None:
+            layer.call = own
         if activation is not None:
             layer.activation = activation
 
@@ -173,7 +176,10 @@ def example_gradients(
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
             flat = {name: tf.reshape(tf.convert_to_tensor(g), [-1]) for name, g in found.items()}
-            joined = [tf.concat([flat[id(w)] for w in some], axis=0) for some, _ in wanted]
+            joined = [  # weights may be of several precisions
+                tf.concat([tf.cast(flat[id(w)], some[0].dtype) for w in some], axis=0)
+                for some, _ in wanted
+            ]
             return [
                 g if part is None else g[part] for g, (_, part) in zip(joined, wanted, strict=True)
             ]

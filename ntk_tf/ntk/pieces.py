@@ -36,7 +36,7 @@ class Piece:
         name: the layer's path, or `other weights`; unlike that of any other piece.
         contraction: how.
         weights: the trainable variables.
-        owner: the path of the layer that has them.
+        owner: the path of the layer that has them, with a number where others have it too.
         layer: the layer; None for the general way.
         rule: the rule; None for the general way.
         part: which of the numbers in the weights, one after the other; None for all.
@@ -135,16 +135,39 @@ def survey(
     kind = kind_of(outputs, views[0].outputs)
     reached = set().union(*[view.reached for view in views])
     explained = _explained(model, candidates, inputs.tensors(x))
+    owners = _owners(model)
     pieces: list[Piece] = []
     for layer in candidates:
         leaks = any(id(w) in reached for w in layer.trainable_weights)
         if not leaks and layer in explained:
-            pieces += _own_pieces(layer, views, kind, examples)
+            pieces += _own_pieces(layer, owners[id(layer)], views, kind, examples)
     cut = {id(w) for layer in candidates for w in layer.trainable_weights}
     covered = {id(w) for piece in pieces for w in piece.weights}
     rest = [w for w in selected if id(w) not in covered and (id(w) in reached or id(w) in cut)]
-    pieces += _general(rest, kind, per_layer)
+    pieces += _general(rest, kind, _layers_of(model, rest, owners) if per_layer else None)
     return Survey(_with_unique_names(pieces), views[0].outputs, kind, examples, eager, untraced)
+
+
+def _owners(model: keras.Model) -> dict[int, str]:
+    """The paths of all layers; with a number where another has it too, as in nested models."""
+    names: dict[int, str] = {}
+    counts: dict[str, int] = {}
+    for layer in private.all_layers(model):
+        path = layer.path or layer.name  # a layer that is not built has no path
+        counts[path] = count = counts.get(path, 0) + 1
+        names[id(layer)] = path if count == 1 else f"{path}#{count}"
+    return names
+
+
+def _layers_of(
+    model: keras.Model, weights: Sequence[keras.Variable], owners: dict[int, str]
+) -> list[str]:
+    """The path of the innermost layer of each weight, and which of several of this path it is."""
+    numbers: dict[int, str] = {}
+    for layer in private.all_layers(model):
+        if number := owners[id(layer)].removeprefix(layer.path or layer.name):
+            numbers |= {id(w): number for w in layer.trainable_weights}
+    return [w.path.rpartition("/")[0] + numbers.get(id(w), "") for w in weights]
 
 
 def _views(
@@ -163,7 +186,7 @@ def _views(
 
 
 def _own_pieces(
-    layer: keras.Layer, views: Sequence["_View"], kind: Kind, examples: int
+    layer: keras.Layer, owner: str, views: Sequence["_View"], kind: Kind, examples: int
 ) -> list[Piece]:
     """A layer's pieces, one a rule; none where its shapes do not go together."""
     shapes = _joined([view.shapes.get(id(layer)) for view in views])
@@ -172,7 +195,7 @@ def _own_pieces(
         contraction = choose(shape, kind.functions, examples, kind.pairing)
         name = f"{layer.path}/{rule.name}" if rule.name else layer.path
         weights = tuple(rule.trainable(layer))
-        pieces.append(Piece(name, contraction, weights, layer.path, layer, rule))
+        pieces.append(Piece(name, contraction, weights, owner, layer, rule))
     return pieces
 
 
@@ -359,11 +382,13 @@ def _square(x: tf.Tensor) -> float:
     return float(tf.reduce_sum(tf.cast(x, tf.float64) ** 2))
 
 
-def _general(rest: Sequence[keras.Variable], kind: Kind, per_layer: bool) -> list[Piece]:
-    """Weights without a rule, together or layer by layer."""
+def _general(
+    rest: Sequence[keras.Variable], kind: Kind, owners: Sequence[str] | None
+) -> list[Piece]:
+    """Weights without a rule, together, or by the names of their layers where these are given."""
     groups: dict[str, list[keras.Variable]] = {}
-    for w in rest:
-        groups.setdefault(w.path.rpartition("/")[0] if per_layer else OTHER, []).append(w)
+    for w, owner in zip(rest, owners or [OTHER] * len(rest), strict=True):
+        groups.setdefault(owner, []).append(w)
     return [
         Piece(name, _of_numbers(_size(weights), kind.functions, kind), tuple(weights), name)
         for name, weights in groups.items()

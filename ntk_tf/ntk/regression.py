@@ -29,7 +29,18 @@ class Regression:
 
         Returns:
             `[m, L]`.
+
+        Raises:
+            ValueError: for shapes that do not belong together.
         """
+        cross, offset = np.asarray(cross), np.asarray(offset)
+        rows = offset.size if cross.ndim == 4 else len(offset)
+        columns = self.dual.size if cross.ndim == 4 else len(self.dual)
+        if offset.shape[1:] != self.dual.shape[1:] or cross.size != rows * columns:
+            raise ValueError(
+                f"kernel {cross.shape} and outputs {offset.shape} do not belong to a regression of"
+                f" targets {self.dual.shape}"
+            )
         if cross.ndim == 2 and cross.shape[1] == len(self.dual):
             return offset + cross @ self.dual
         return offset + (cross.reshape(offset.size, -1) @ self.dual.ravel()).reshape(offset.shape)
@@ -68,7 +79,8 @@ def kernel_regression(
     """
     if not ridge >= 0:
         raise ValueError(f"ridge={ridge}: must be at least 0")
-    matrix = square(gram)
+    matrix = square(np.asarray(gram))
+    targets, offset = np.asarray(targets), np.asarray(offset)
     if targets.shape != offset.shape or len(matrix) not in (targets.size, len(targets)):
         raise ValueError(
             f"targets {targets.shape} and outputs {offset.shape} do not belong to a Gram with"

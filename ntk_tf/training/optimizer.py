@@ -79,7 +79,7 @@ class TorchSGD(keras.optimizers.Optimizer):
         """Create a velocity for every variable, unless there is no momentum.
 
         Raises:
-            ValueError: if there are offsets, and not as many.
+            ValueError: if there are offsets, and not as many or of other shapes.
         """
         if self.built:
             return
@@ -87,6 +87,12 @@ class TorchSGD(keras.optimizers.Optimizer):
             raise ValueError(
                 f"decay_offsets: there are {len(self.decay_offsets)} for {len(variables)} variables"
             )
+        for offset, v in zip(self.decay_offsets or (), variables, strict=False):
+            if tuple(offset.shape) != tuple(v.shape):
+                raise ValueError(
+                    f"decay_offsets: {tuple(offset.shape)} for {v.path}, which has the shape"
+                    f" {tuple(v.shape)}"
+                )
         super().build(variables)
         excluded, names = self._undecayed
         spared = {id(_plain(variable)) for variable in excluded}

@@ -344,3 +344,46 @@ def test_xla_refuses_max_pooling(name, rng):
     assert not jacobian.survives_xla()
     with pytest.raises(ValueError, match=r"(own|pool).*max pooling.*jit_compile=False"):
         products(jacobian, inputs_of(model, rng), rng, "xla")
+
+
+def grouped(shift):
+    """A convolution that TensorFlow loses the tangents of in a graph, and a layer beside it."""
+    bias = keras.initializers.Constant(shift)
+    conv = K.Conv2D(4, 3, groups=2, activation="relu", bias_initializer=bias, name="grouped")
+    return keras.Sequential([keras.Input((4, 4, 2)), conv, K.Flatten(), K.Dense(2)])
+
+
+def test_layers_that_the_check_finds_dead(rng):
+    """On its random inputs in (0, 1) all units are off, so that no derivative tells a thing."""
+    model = grouped(-2.0)
+    assert not np.any(model.layers[0](np.random.default_rng(0).random((50, 4, 4, 2))))
+    x = tf.constant(2 * rng.standard_normal((6, 4, 4, 2)), "float32")
+    matrix = dense(model, x)
+    u, tangent, r, gradient = products(Jacobian(model), x, rng, "graph")
+    np.testing.assert_allclose(tangent, matrix @ u, atol=1e-5 * np.abs(matrix @ u).max())
+    np.testing.assert_allclose(gradient, matrix.T @ r, atol=1e-5 * np.abs(matrix.T @ r).max())
+
+
+def test_small_derivatives_do_not_drown_in_the_check(rng):
+    """The convolution's are a hundred thousandth of the dense layer's, and much else is not."""
+    model = grouped(0.5)
+    kernel = model.layers[-1].kernel
+    kernel.assign(1e-5 * kernel)
+    x = tf.constant(rng.random((6, 4, 4, 2)), "float32")
+    matrix = dense(model, x)
+    few = 4 * 9 + 4  # of the convolution
+    jacobian = Jacobian(model)
+    u = [tf.zeros(w.shape) for w in jacobian.weights]
+    u[:2] = [tf.constant(rng.standard_normal(w.shape), w.dtype) for w in jacobian.weights[:2]]
+    tangent = tf.function(lambda x: jacobian.jvp(x, u)[1])(x)
+    expected = matrix[:, :few] @ flat(u)[:few]
+    np.testing.assert_allclose(np.ravel(tangent), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_weights_at_a_kink_are_no_hidden_ones(rng):
+    """All of a ReLU's inputs are 0, where its gradient is 0 by convention."""
+    dead = K.Dense(4, "relu", kernel_initializer="zeros")
+    model = keras.Sequential([keras.Input((6,)), dead, K.Dense(2)])
+    x = tf.constant(rng.standard_normal((5, 6)), "float32")
+    u, tangent, _, _ = products(Jacobian(model), x, rng, "graph")
+    np.testing.assert_allclose(tangent, dense(model, x) @ u, atol=1e-6)

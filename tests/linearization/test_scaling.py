@@ -162,3 +162,42 @@ def test_refusals():
         LazyLoss(loss_function("l2"), 0)
     with pytest.raises(ValueError, match="must be built and have trainable weights"):
         CenteredModel(keras.Sequential([keras.layers.Dense(2)], name="unbuilt"))
+
+
+class Own(keras.Model):
+    """A network with a weight of its own, whose call takes inputs alone."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 2))
+        self.built = True
+
+    def call(self, x):
+        return keras.ops.tanh(keras.ops.matmul(x, self.kernel))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_networks_of_ones_own_start_at_zero(dtype, rng):
+    x = rng.standard_normal((5, 4)).astype("float32")
+    base = Own(dtype=dtype)
+    base(x)
+    assert not np.any(np.asarray(CenteredModel(base)(x), "float32"))
+
+
+def test_a_linearization_with_a_lazy_loss_is_loaded(rng, tmp_path):
+    x, y = rng.standard_normal((6, 3)).astype("float32"), rng.standard_normal((6, 2))
+    base = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    linear = LinearizedModel(base, centered=True)
+    linear.compile(optimizer=TorchSGD(0.1), loss=LazyLoss(keras.losses.MeanSquaredError(), 10.0))
+    linear.fit(x, y, verbose=0)
+    linear.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.evaluate(x, y, verbose=0) == linear.evaluate(x, y, verbose=0)
+
+
+def test_the_loss_keeps_its_reduction(rng):
+    y, f = rng.standard_normal((2, 6, 2))
+    for reduction in ("sum", "sum_over_batch_size"):
+        loss = keras.losses.MeanSquaredError(reduction=reduction)
+        assert float(LazyLoss(loss, 1.0)(y, f)) == pytest.approx(float(loss(y, f)))
+    with pytest.raises(ValueError, match="loss='mse': must be a keras.losses.Loss"):
+        LazyLoss("mse", 2.0)

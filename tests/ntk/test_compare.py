@@ -110,3 +110,25 @@ def test_movement_of_a_kernel(rng):
         one = np.outer(labels[:, k], labels[:, k])
         expected = angle(centered(a[:, k, :, k]), centered(one))
         assert found[f"label_alignment_{k}"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda k, y: compare.cka(k[:, 0], k[:, 0]), r"kernel \(5, 5, 2\): must be \[n, n\] or"),
+        (lambda k, y: compare.label_alignment(k[:, 0], y), r"kernel \(5, 5, 2\): must be"),
+        (lambda k, y: compare.class_alignments(k, y[:, :1]), r"targets \(5, 1\): must be \[n, L\]"),
+        (lambda k, y: compare.label_alignment(k, y[:4]), r"targets \(4, 2\): must be \[n, L\]"),
+    ],
+)
+def test_what_is_no_kernel_or_not_its_labels(call, message, rng):
+    with pytest.raises(ValueError, match=message):
+        call(rng.standard_normal((5, 2, 5, 2)), np.eye(2)[[0, 1, 1, 0, 1]])
+
+
+def test_labels_of_one_output_and_of_any_type(rng):
+    features, y = rng.standard_normal((5, 9)), np.array([0, 1, 1, 0, 1])
+    kernel = features @ features.T
+    expected = compare.label_alignment(kernel, y[:, None].astype(float))
+    assert compare.label_alignment(kernel, y) == expected
+    assert compare.label_alignment(kernel, y[:, None] == 1) == expected

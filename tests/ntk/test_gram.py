@@ -305,6 +305,11 @@ def test_refuses_what_it_cannot_do(rng):
         ntk.gram(model, x, precision="half")
     with pytest.raises(ValueError, match="at least one example"):
         ntk.gram(model, x[:0])
+    for gib in (float("inf"), float("nan"), -1.0):
+        with pytest.raises(ValueError, match=f"memory_gib={gib}: must be above 0, and finite"):
+            ntk.gram(model, x, memory_gib=gib)
+    with pytest.raises(ValueError, match="outputs=None: must be 'full'"):
+        ntk.gram(model, x, outputs=None)
     with pytest.raises(ValueError, match=r"memory_gib=1e-09: the Gram of 5 x 5"):
         ntk.gram(model, x, memory_gib=1e-9)
     inputs = keras.Input((2,))

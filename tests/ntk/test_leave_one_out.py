@@ -57,3 +57,11 @@ def test_noise_needs_a_larger_ridge(rng):
 def test_shapes_must_fit():
     with pytest.raises(ValueError, match="do not belong"):
         leave_one_out(np.eye(3), np.zeros((2, 1)))
+
+
+def test_no_shift_or_target_that_can_be_used(rng):
+    features = rng.standard_normal((6, 2))
+    with pytest.raises(ValueError, match=r"relative_shifts=\(0\.0,\): none makes"):
+        leave_one_out(features @ features.T - 1e-6 * np.eye(6), np.ones((6, 1)), [0.0])
+    with pytest.raises(ValueError, match="the targets are not finite"):
+        leave_one_out(features @ features.T, np.full((6, 1), np.nan))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ntk_tf import ntk
 
@@ -100,3 +101,23 @@ def test_predictions_elsewhere_are_those_of_the_features(rng):
     kernel, across = features[:4] @ features[:4].T, others[:2] @ features[:4].T
     one = ntk.kernel_regression(kernel, targets, offset, 0.1)
     np.testing.assert_allclose(one.predict(across, f), f + across @ one.dual, rtol=1e-12)
+
+
+def test_arguments_may_be_of_other_kinds(rng):
+    """Lists and TensorFlow's tensors, such as a model's outputs."""
+    features = rng.standard_normal((6, 20))
+    kernel, y, f = features @ features.T, rng.standard_normal((6, 1)), rng.standard_normal((6, 1))
+    expected = ntk.kernel_regression(kernel, y, f, 0.1)
+    found = ntk.kernel_regression(kernel.tolist(), y.tolist(), tf.constant(f), 0.1)
+    np.testing.assert_array_equal(found.dual, expected.dual)
+    np.testing.assert_array_equal(
+        found.predict(kernel[:3], tf.constant(f[:3])), expected.predict(kernel[:3], f[:3])
+    )
+    for offset in (f[:3, 0], f[:2], np.zeros((3, 2))):
+        with pytest.raises(ValueError, match="do not belong to a regression of targets"):
+            found.predict(kernel[:3], offset)
+
+
+def test_modules_are_there():
+    for name in ("compare", "infinite", "leave_one_out"):
+        assert getattr(ntk, name).__name__ == f"ntk_tf.ntk.{name}"

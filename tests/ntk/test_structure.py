@@ -210,3 +210,53 @@ def test_networks_in_ntk_parametrization_keep_their_rules(frozen, rng, float64):
     x = rng.standard_normal((3, 16, 16, 1))
     assert all(piece.layer is not None for piece in survey(model, x[:2], 3).pieces)
     assert error(ntk.gram(model, x, precision="float64"), model, x) < 1e-10
+
+
+def test_layers_of_one_path_are_kept_apart(rng, float64):
+    """Two towers of one builder, one of whose layers has no rule."""
+
+    def tower(name):
+        inputs = keras.Input((6,))
+        x = layers.Dense(3, "tanh", name="h")(inputs)
+        return keras.Model(inputs, layers.PReLU("random_normal", name="p")(x), name=name)
+
+    inputs = keras.Input((6,))
+    sums = layers.Add()([tower("left")(inputs), tower("right")(inputs)])
+    model = keras.Model(inputs, layers.Dense(L, name="out")(sums))
+    x = rng.standard_normal((4, 6))
+    parts = ntk.gram(model, x, per_layer=True, precision="float64")
+    assert sorted(parts) == ["h", "h#2", "out", "p", "p#2"]
+    rows = dense_jacobian(model, x)
+    places, end = {}, 0
+    for w in model.trainable_weights:
+        places[id(w)] = range(end, end := end + w.numpy().size)
+    left, right = model.layers[1], model.layers[2]
+    for name, layer in (("h", left.layers[1]), ("h#2", right.layers[1]), ("p#2", right.layers[2])):
+        chosen = np.concatenate([places[id(w)] for w in layer.trainable_weights])
+        truth = rows[:, chosen] @ rows[:, chosen].T
+        np.testing.assert_allclose(parts[name].reshape(truth.shape), truth, atol=1e-12)
+
+
+def test_weights_of_several_precisions(rng):
+    class Weighted(layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], 3))
+
+        def call(self, x):
+            return keras.ops.tanh(keras.ops.matmul(x, self.kernel))
+
+    model = keras.Sequential([keras.Input((6,)), Weighted(), Weighted(dtype="float64")])
+    x = rng.standard_normal((4, 6)).astype("float32")
+    rows = dense_jacobian(model, x).astype("float64")
+    found = ntk.gram(model, x).reshape(12, 12)
+    np.testing.assert_allclose(found, rows @ rows.T, atol=1e-5 * np.abs(found).max())
+
+
+def test_a_call_of_the_users_on_one_layer_stays(rng):
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(4), layers.Dense(L)])
+    layer, x = model.layers[0], rng.standard_normal((3, 5)).astype("float32")
+    usual = layer.call
+    layer.call = lambda inputs, **more: 2 * usual(inputs)
+    before = model(x)
+    ntk.gram(model, x)
+    np.testing.assert_array_equal(model(x), before)
