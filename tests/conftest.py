@@ -35,6 +35,17 @@ def rng():
 
 
 @pytest.fixture
+def all_formats():
+    """For tests of figures in every format; to draw them takes long, so others draw SVG alone."""
+
+
+@pytest.fixture(autouse=True)
+def _one_format(request, monkeypatch):
+    if "all_formats" not in request.fixturenames:
+        monkeypatch.setattr("ntk_tf.plots.FORMATS", ("svg",))
+
+
+@pytest.fixture
 def float64():
     """Build and run models in float64."""
     before = keras.config.floatx(), keras.config.dtype_policy()

@@ -36,7 +36,9 @@ def test_own_network(tmp_path, monkeypatch, program):
         assert (code, errors) == (0, [])
     del sys.modules["own_network"]
     shown = " ".join(printed)
-    for path in pathlib.Path("runs").glob("*/result.json"):
+    results = list(pathlib.Path("runs").glob("*/result.json"))
+    assert len(results) == 2
+    for path in results:
         result = json.loads(path.read_text())
         train, test = (f"{100 * result[f'{split}_accuracy']:.1f}" for split in ("train", "test"))
         assert re.search(rf" {train} +{test} ", shown), shown

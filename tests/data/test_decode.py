@@ -132,10 +132,15 @@ def test_arrays_are_augmented_too(rng):
     images = rng.integers(0, 256, (6, 8, 8, 1), np.uint8)
     split = Split(images, np.zeros(6, int))
     source = Source(split, split, (0.5,), (1.0,))
-    preprocess = pipeline.preprocessing(source, 12, 2, 3, "flip_crop")
-    x, _ = next(iter(pipeline.training_batches(source.train, preprocess, 2, 6, 0)))
-    assert x.shape == (6, 16, 16, 3)
-    np.testing.assert_allclose(x[:, 0], -0.5)
+    batches = []
+    for augmentation in ("flip_crop", "none"):
+        preprocess = pipeline.preprocessing(source, 12, 2, 3, augmentation)
+        x, _ = next(iter(pipeline.training_batches(source.train, preprocess, 2, 6, 0)))
+        assert x.shape == (6, 16, 16, 3)
+        np.testing.assert_allclose(x[:, 0], -0.5)
+        batches.append(x[:, 2:-2, 2:-2])
+    for changed, plain in zip(*batches, strict=True):
+        assert np.abs(changed - plain).max() > 0.01
 
 
 def test_evaluation_batches_stay_small():

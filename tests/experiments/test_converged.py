@@ -134,7 +134,7 @@ def test_cross_entropy_is_refused():
         resolve(**SETTINGS, loss="cross_entropy")
 
 
-def test_several_weight_decays_in_one_run(tmp_path, monkeypatch):
+def test_several_weight_decays_in_one_run(all_formats, tmp_path, monkeypatch):
     """Each ends where it ends alone; interrupted, they end the same to the bit."""
     alone = {**SETTINGS, "tolerance": 1e-6, "max_passes": 300}
     several = {

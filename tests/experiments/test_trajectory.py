@@ -185,7 +185,7 @@ def test_diverged_run_keeps_what_it_recorded(tmp_path):
     assert "nan" in (tmp_path / "run/kernel.csv").read_text().splitlines()[-1]
     found = arrays(tmp_path / "run")
     assert len(found["step"]) >= 2
-    assert (tmp_path / "run" / "trajectories.png").exists()
+    assert (tmp_path / "run" / "trajectories.svg").exists()
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_measurements_of_other_experiments(everything):
     ]
 
 
-def test_figures_of_one_run_alone(tmp_path):
+def test_figures_of_one_run_alone(all_formats, tmp_path):
     folder, _ = fake_trajectory(tmp_path, np.random.default_rng(1))
     EXPERIMENTS["trajectory"].draw([folder], tmp_path)
     assert {p.name for p in tmp_path.glob("*.*")} >= {"trajectories.png", "trajectories.pdf"}
