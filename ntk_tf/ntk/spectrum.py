@@ -54,6 +54,10 @@ def effective_rank(singular_values: np.ndarray) -> float:
 def decompose(gram: np.ndarray, overwrite: bool = False) -> Spectrum:
     """The spectrum of a symmetric Gram.
 
+    Rounding makes small positive eigenvalues of zeros. Where a Gram has many more rows than its
+    rank, those of float32 products count: of 1,800 rows of rank 74 the effective rank was 41.5 in
+    place of 40.5. `gram(..., precision="float64")` is right there.
+
     Args:
         gram: `[n, L, n, L]` or `[rows, rows]`, float64.
         overwrite: may destroy the Gram, which saves as much memory as it takes.
