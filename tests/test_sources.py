@@ -125,7 +125,7 @@ def test_settings_survive_the_command_line_and_config_json(tmp_path):
             {"parametrization": "ntk", "initialization": "xavier_normal"},
             "--initialization=xavier_normal: read only with",
         ),
-        ({"arch_args": "gain=2"}, "--arch_args=gain=2: gain is given"),
+        ({"arch_args": "gain=2"}, "--arch_args=gain=2: gain has a flag of its own"),
         ({"experiment": "rank", "targets": (-0.1, 0.9)}, "--targets=-0.1,0.9: read only with"),
     ],
 )

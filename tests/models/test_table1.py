@@ -99,9 +99,9 @@ def test_any_picture_fits(arch, shape, parametrization):
         ("cnn_v", {"depth": 1}, "depth=1: must be at least 2"),
         ("cnn_gap", {"depth": 1}, "depth=1: must be at least 2"),
         ("wrn", {"blocks": 0}, "blocks=0: must be a whole number of at least 1"),
-        ("vgg11", {"depth": 3}, "depth=3: the architecture vgg11 takes gain"),
+        ("vgg11", {"depth": 3}, "depth=3: the architecture vgg11 takes no arguments"),
         ("vgg11", {"gain": 1.0, "parametrization": "ntk"}, "vgg11 takes sigma_w, sigma_b"),
-        ("mlp", {"sigma_w": 1.0}, "mlp takes depth, units, activation, gain"),
+        ("mlp", {"sigma_w": 1.0}, "mlp takes depth, units, activation$"),
     ],
 )
 def test_refusals(arch, arguments, message):
