@@ -34,7 +34,18 @@ from ntk_tf.training.loop import Plan
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-SETTINGS = {"dataset": "digits", "train_examples": 200, "test_examples": 50, "epochs": 4}
+#: A network that is quickly made: what is tested does not depend on it.
+SETTINGS = {
+    "dataset": "digits",
+    "train_examples": 200,
+    "test_examples": 50,
+    "epochs": 4,
+    "arch": "mlp",
+    "arch_args": "depth=2",
+    "image_size": 8,
+    "learning_rate": 0.1,
+}
+LENET = {"arch": "lenet", "arch_args": None, "image_size": 28}
 
 
 def run(workdir, minutes=1e-6, **settings):
@@ -234,7 +245,7 @@ def test_output_that_cannot_be_written_ends_nothing():
 @pytest.mark.parametrize("linearized", [False, True])
 def test_last_finite_state_survives_divergence(linearized, tmp_path):
     """At this learning rate the weights grow for some updates before the outputs overflow."""
-    result = run(tmp_path / "run", learning_rate=30.0, linearized=linearized)
+    result = run(tmp_path / "run", learning_rate=30.0, linearized=linearized, **LENET)
     assert result["status"] == "diverged"
     assert result["diverged_at_learning_rate"] == 30.0
     found = checkpoint.restore(tmp_path / "run/checkpoint")
@@ -243,13 +254,14 @@ def test_last_finite_state_survives_divergence(linearized, tmp_path):
     # A run that is cut off just before the outputs overflow has diverged all the same: so say
     # the outputs of its final weights.
     last = result["diverged_at_step"] - 1
-    cut = run(tmp_path / "cut", learning_rate=30.0, linearized=linearized, max_steps=last)
+    cut = run(tmp_path / "cut", learning_rate=30.0, linearized=linearized, **LENET, max_steps=last)
     assert (cut["status"], cut["diverged_at_step"]) == ("diverged", last)
     assert checkpoint.restore(tmp_path / "cut/checkpoint").step <= last
 
 
 def test_divergence_names_the_dropped_learning_rate():
-    settings = resolve(**SETTINGS, learning_rate=8.0, lr_drop_every=1, lr_drop_factor=2.0)
+    drops = {"learning_rate": 8.0, "lr_drop_every": 1, "lr_drop_factor": 2.0}
+    settings = resolve(**(SETTINGS | drops))
     plan = Plan(steps_per_epoch=7, total_steps=28)
     assert divergence(15, plan, settings.learning_rate_in)["diverged_at_learning_rate"] == 2.0
     assert divergence(14, plan, settings.learning_rate_in)["diverged_at_learning_rate"] == 4.0

@@ -14,6 +14,7 @@ from ntk_tf.settings import Options, SettingError
 SETTINGS = {
     "experiment": "converged",
     "arch": "mlp",
+    "arch_args": "depth=2",
     "dataset": "digits",
     "image_size": 8,
     "train_examples": 40,

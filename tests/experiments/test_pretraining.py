@@ -9,7 +9,7 @@ from ntk_tf.experiments.resolving import resolve
 from ntk_tf.settings import Options, SettingError
 from ntk_tf.training.callbacks import Save
 
-SMALL = {"arch": "mlp", "dataset": "digits", "seed": 3}
+SMALL = {"arch": "mlp", "arch_args": "depth=2", "dataset": "digits", "image_size": 8, "seed": 3}
 SGD = {"batch_size": 16, "learning_rate": 0.05, "train_examples": 100, "test_examples": 30}
 EXPERIMENTS = {
     "train": {"linearized": True, "epochs": 2, **SGD},
