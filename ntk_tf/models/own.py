@@ -18,7 +18,7 @@ from ntk_tf.models.arguments import ArchitectureError, one_line
 
 #: What every such function is called with.
 GIVEN = ("input_shape", "num_classes", "width", "seed")
-#: Variables of the networks so far that are still there, by `id`.
+#: Trainable variables of the networks so far that are still there, by `id`.
 _SEEN: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
@@ -58,12 +58,12 @@ def build(
         with private.random_seed(seed), private.fresh_names():
             model = _telling(arch, function, **given, **arguments)
     check(arch, model, num_classes, input_shape)
-    # A linearization's w0 must not be trained as a network's w.
-    if any(_SEEN.get(id(variable)) is variable for variable in model.variables):
+    # A linearization's w0 must not be trained as a network's w; what is frozen may be shared.
+    if any(_SEEN.get(id(variable)) is variable for variable in model.trainable_variables):
         raise ArchitectureError(
             f"arch={arch!r}: must make a new model at each call; this one has weights of another"
         )
-    _SEEN.update({id(variable): variable for variable in model.variables})
+    _SEEN.update({id(variable): variable for variable in model.trainable_variables})
     return model
 
 

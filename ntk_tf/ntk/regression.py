@@ -24,7 +24,7 @@ class Regression:
         """What is predicted elsewhere: f(x') + Theta(x', x) alpha.
 
         Args:
-            cross: Theta(x', x), `[m, L, n, L]`, or `[m, n]` if the Gram was `[n, n]`.
+            cross: Theta(x', x), `[m, L, n, L]` or `[m L, n L]`; `[m, n]` if the Gram was `[n, n]`.
             offset: f(x') `[m, L]`, the outputs at u = 0.
 
         Returns:
@@ -34,14 +34,14 @@ class Regression:
             ValueError: for shapes that do not belong together.
         """
         cross, offset = np.asarray(cross), np.asarray(offset)
-        rows = offset.size if cross.ndim == 4 else len(offset)
-        columns = self.dual.size if cross.ndim == 4 else len(self.dual)
-        if offset.shape[1:] != self.dual.shape[1:] or cross.size != rows * columns:
+        of_each = cross.shape == (len(offset), len(self.dual))  # one kernel for each output
+        of_all = cross.size == offset.size * self.dual.size
+        if offset.shape[1:] != self.dual.shape[1:] or not (of_each or of_all):
             raise ValueError(
                 f"kernel {cross.shape} and outputs {offset.shape} do not belong to a regression of"
                 f" targets {self.dual.shape}"
             )
-        if cross.ndim == 2 and cross.shape[1] == len(self.dual):
+        if of_each:
             return offset + cross @ self.dual
         return offset + (cross.reshape(offset.size, -1) @ self.dual.ravel()).reshape(offset.shape)
 

@@ -243,6 +243,18 @@ def test_a_model_that_was_made_before_is_refused(module):
     assert first.count_params() == 1201 * 7
 
 
+def test_frozen_layers_may_be_shared(module):
+    name = module("""
+        features = K.Dense(5, trainable=False, name="features")
+
+        def net(input_shape, num_classes, width, seed):
+            return row(input_shape, num_classes, K.Flatten(), features)
+    """)
+    first, second = build(name), build(name)
+    assert first.layers[1] is second.layers[1]
+    assert first.layers[-1].kernel is not second.layers[-1].kernel
+
+
 def test_missing_modules_and_arguments(module):
     with pytest.raises(models.ArchitectureError, match="there is no module nosuchnet in /"):
         build("nosuchnet")

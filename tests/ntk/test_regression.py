@@ -113,6 +113,11 @@ def test_arguments_may_be_of_other_kinds(rng):
     np.testing.assert_array_equal(
         found.predict(kernel[:3], tf.constant(f[:3])), expected.predict(kernel[:3], f[:3])
     )
+    two = ntk.kernel_regression(np.kron(kernel, np.eye(2)), np.hstack([y, f]), np.hstack([f, y]))
+    cross, offset = np.kron(kernel[:3], np.eye(2)), np.hstack([f, y])[:3]
+    np.testing.assert_array_equal(
+        two.predict(cross, offset), two.predict(cross.reshape(3, 2, 6, 2), offset)
+    )
     for offset in (f[:3, 0], f[:2], np.zeros((3, 2))):
         with pytest.raises(ValueError, match="do not belong to a regression of targets"):
             found.predict(kernel[:3], offset)
