@@ -256,7 +256,7 @@ def _measure(function, point, way, scales) -> tf.Tensor:
     gradients = pullback(r)
     pairs = list(zip(tf.nest.flatten(r), tf.nest.flatten(tangents), strict=True))
     r, tangents = ([pair[i] for pair in pairs if pair[0] is not None] for i in (0, 1))
-    single = [g * v for g, v in zip(gradients, u, strict=True)]
+    single = [_wide(g) * _wide(v) for g, v in zip(gradients, u, strict=True)]
     products_ = [(r, tangents), (gradients, u), (r, r), (tangents, tangents), (single, single)]
     dots = [_dot(a, b) for a, b in products_]
     outputs = tf.cast(sum(tf.size(c) for c in r), dots[0].dtype)
@@ -267,6 +267,11 @@ def _measure(function, point, way, scales) -> tf.Tensor:
 def _normal(like, seed):
     noise = tf.random.stateless_normal(tf.shape(like), (seed, 1), dtype=tf.float32)
     return tf.cast(noise, like.dtype)
+
+
+def _wide(t) -> tf.Tensor:
+    """In float32 at least."""
+    return t if t.dtype == tf.float64 else tf.cast(t, tf.float32)
 
 
 def _dot(one, other) -> tf.Tensor:
