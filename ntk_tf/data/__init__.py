@@ -105,9 +105,6 @@ def load(
     """
     from ntk_tf.data.normalization import normalized
 
-    for split, count in (("train", train_examples), ("test", test_examples)):
-        if count is not None and not (isinstance(count, numbers.Integral) and count > 0):
-            raise DataError(f"{split}_examples={count}: must be a whole number of at least 1")
     name = os.fspath(name)
     source = _module(name).load(Origin(data_dir, manual_dir, name=name, **choice))
     source = normalized(source, normalization)
@@ -133,10 +130,12 @@ def check_counts(
         test_examples: likewise.
 
     Raises:
-        DataError: if there are fewer.
+        DataError: if there are fewer, or less than one is wanted.
     """
     wanted = {"train": (train_examples, train), "test": (test_examples, test)}
     for split, (count, available) in wanted.items():
+        if count is not None and not (isinstance(count, numbers.Integral) and count > 0):
+            raise DataError(f"{split}_examples={count}: must be a whole number of at least 1")
         if count and available and count > available:
             raise DataError(f"{split}_examples={count}: {name} has {available} {split} pictures")
 

@@ -209,28 +209,21 @@ def _runs(trial) -> bool:
 
 def _complaint(trial, call, way) -> tuple[str | None, bool]:
     """What is wrong with this way to J u, if anything, and whether every weight was tried."""
-    calls, zero = _may_lose(trial.op_types()), []
+    op_types, zero = trial.op_types(), []
     scales = [1.0] * len(trial.point)
     # Where tangents may be lost, a second time with u such that no weight drowns in the others.
-    for _ in range(2 if calls else 1):
+    for _ in range(1 + _may_lose(op_types)):
+        measure = functools.partial(_measure, point=trial.point, way=way, scales=scales)
         try:
-            measure = functools.partial(_measure, point=trial.point, way=way, scales=scales)
             replicas = trial.run(lambda x: measure(functools.partial(call, x)))  # noqa: B023
         except Exception as error:
             return f"jvp={way!r} fails ({_shortened(error)})", True
-        for left, right, r2, tangent2, products2, outputs, *largest in replicas:
-            scale = math.sqrt(max(r2 * tangent2 / max(outputs, 1), products2))
+        for left, right, scale, outputs, *largest in map(_scaled, replicas):
             # Of values whose squares overflow or vanish, or that are not numbers in f itself,
             # nothing can be told.
-            error = abs(left - right)
-            if _VANISHING < scale < math.inf and error > _tolerance(trial.base) * scale:
-                within = error <= _tolerance(trial.base, _FLOAT32) * scale
-                if within and trial.op_types() & _IN_FLOAT32:
-                    continue
-                return (
-                    f"jvp={way!r} gives <r, J u> = {left:.6g}, but <J^T r, u> = {right:.6g}",
-                    True,
-                )
+            if _VANISHING < scale < math.inf and _differ(left, right, scale, trial.base, op_types):
+                text = f"jvp={way!r} gives <r, J u> = {left:.6g}, but <J^T r, u> = {right:.6g}"
+                return text, True
             zero = [w for w, size in zip(trial.point, largest, strict=True) if size == 0]
             if zero and outputs and _moves(trial, call, zero):
                 hidden = (
@@ -240,7 +233,22 @@ def _complaint(trial, call, way) -> tuple[str | None, bool]:
                 return hidden, True
             most = max(largest)
             scales = [min(most / size, _LARGEST_SCALE) if size else 1.0 for size in largest]
-    return None, not (calls and zero)
+    return None, not (_may_lose(op_types) and zero)
+
+
+def _scaled(measured: np.ndarray) -> list[float]:
+    """<r, J u>, <J^T r, u>, how large they may be expected, and the rest of `_measure`."""
+    left, right, r2, tangent2, products2, outputs, *largest = measured
+    scale = math.sqrt(max(r2 * tangent2 / max(outputs, 1), products2))
+    return [left, right, scale, outputs, *largest]
+
+
+def _differ(left: float, right: float, scale: float, base: keras.Model, op_types: set[str]) -> bool:
+    """Whether two numbers of a scale differ by more than rounding."""
+    error = abs(left - right)
+    if op_types & _IN_FLOAT32 and error <= _tolerance(base, _FLOAT32) * scale:
+        return False
+    return error > _tolerance(base) * scale
 
 
 def _measure(function, point, way, scales) -> tf.Tensor:

@@ -74,28 +74,28 @@ def _settings_of_keras(arch: str) -> Iterator[None]:
     Raises:
         ArchitectureError: if it does; what was set before is set again.
     """
-    kept = {
-        "dtype policy": (keras.config.dtype_policy, keras.config.set_dtype_policy),
-        "floatx": (keras.config.floatx, keras.config.set_floatx),
-        "image data format": (
-            keras.config.image_data_format,
-            keras.config.set_image_data_format,
-        ),
+    config = keras.config
+    settings = {
+        "dtype policy": (config.dtype_policy, config.set_dtype_policy),
+        "floatx": (config.floatx, config.set_floatx),
+        "image data format": (config.image_data_format, config.set_image_data_format),
     }
-    before = {name: get() for name, (get, _) in kept.items()}
-    changed = {}
+    before = {name: get() for name, (get, _) in settings.items()}
+    told = ""
     try:
         yield
     finally:
-        for name, (get, put) in kept.items():
-            if get() != before[name]:
-                changed[name] = getattr(get(), "name", get())
-                put(before[name])
-    for name, value in changed.items():
-        raise ArchitectureError(
-            f"arch={arch!r}: sets Keras' {name} to {value}; must leave it at"
-            f" {getattr(before[name], 'name', before[name])}"
-        )
+        for name, (get, put) in settings.items():
+            kept, found = before[name], get()
+            if found != kept:
+                told = f"{name} to {_name(found)}; must leave it at {_name(kept)}"
+                put(kept)
+    if told:
+        raise ArchitectureError(f"arch={arch!r}: sets Keras' {told}")
+
+
+def _name(value: Any) -> str:
+    return getattr(value, "name", value)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from references import dense_jacobian
+from references import dense_gram as dense
+from references import surveyed
 
 from ntk_tf import models, ntk, private
 from ntk_tf.models.pooling import AdaptiveAveragePooling2D, MaxPooling2D
@@ -156,18 +157,6 @@ def prepared(name, rng):
             layer.moving_mean.assign(rng.standard_normal(layer.moving_mean.shape))
             layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_variance.shape))
     return model, x
-
-
-def dense(model, x, x2=None):
-    rows = dense_jacobian(model, x).astype("float64")
-    cols = rows if x2 is None else dense_jacobian(model, x2).astype("float64")
-    return (rows @ cols.T).reshape(len(x), L, -1, L)
-
-
-def surveyed(kernel):
-    """What a `GramFunction` has found out of its model."""
-    (traced,) = kernel._surveys.values()
-    return traced.known
 
 
 def error(found, truth):

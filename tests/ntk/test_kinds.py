@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from references import dense_jacobian
+from references import dense_gram, dense_jacobian
 
 from ntk_tf import models, ntk
 from ntk_tf.ntk import kinds, plan
@@ -63,20 +63,13 @@ FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
 THREE = ("trace", "diagonal", "vector")
 
 
-def full_kernel(model, x, x2=None):
-    """`[n, L, m, L]` from dense Jacobians."""
-    rows = dense_jacobian(model, x).astype("float64")
-    cols = rows if x2 is None else dense_jacobian(model, x2).astype("float64")
-    return (rows @ cols.T).reshape(len(x), L, -1, L)
-
-
 def check(name, rng, precision, tolerance, of_one, of_two=()):
     """Some kinds of one set and of two."""
     keras.utils.set_random_seed(1)
     model, shape = MODELS[name]()
     x, x2 = (rng.standard_normal((n, *shape)).astype(keras.config.floatx()) for n in (5, 3))
     for second, chosen in ((None, of_one), (x2, of_two)):
-        full = full_kernel(model, x, second) if chosen else None
+        full = dense_gram(model, x, second) if chosen else None
         for kind in chosen:
             of, outputs = KINDS[kind]
             found, truth = ntk.gram(model, x, second, outputs, precision=precision), of(full)
@@ -85,7 +78,7 @@ def check(name, rng, precision, tolerance, of_one, of_two=()):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_kinds_are_sums_of_the_full_kernel(name, rng, float64):
+def test_kinds_are_sums_of_the_dense_gram(name, rng, float64):
     check(name, rng, "float64", 1e-12, KINDS, THREE)
 
 
@@ -127,7 +120,7 @@ def test_small_budgets_take_some_outputs_at_a_time(outputs, share, rng, float64)
     parts = plan.make_plan(known, 9, None, budget, 8).groups
     assert (len({str(group[0].functions) for group in parts}) > 1) == (share < 4)
     found = ntk.gram(model, x, outputs=outputs, memory_gib=budget, precision="float64")
-    truth = KINDS[outputs][0](full_kernel(model, x))
+    truth = KINDS[outputs][0](dense_gram(model, x))
     assert np.abs(found - truth).max() <= 1e-12 * np.abs(truth).max()
 
 
