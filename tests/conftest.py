@@ -10,6 +10,7 @@ import warnings
 
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # several workers share the cores
 
 TESTS = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(TESTS / "tools"))

@@ -14,6 +14,14 @@ from ntk_tf.settings import Options
 from ntk_tf.training.callbacks import Save
 
 
+#: A network that is quickly made, for what does not depend on it.
+SMALL = {"arch": "mlp", "arch_args": "depth=2", "image_size": 8, "learning_rate": 0.1}
+#: Over it, the paper's.
+LENET = {"arch": "lenet", "arch_args": None, "image_size": 28}
+#: A short run.
+QUICK = {"dataset": "digits", "train_examples": 200, "test_examples": 50, "epochs": 4, **SMALL}
+
+
 def carry_out(config, options, console=None):
     """Run an experiment in this process; the content of its result.json."""
     console = console or Console(quiet=True)
@@ -26,9 +34,7 @@ def main(*args, **options):
 
 def in_process(workdir, **settings):
     """Run an experiment in this process; its result."""
-    options = Options(workdir)
-    quick = {"dataset": "digits", "train_examples": 200, "test_examples": 50, "epochs": 4}
-    return carry_out(resolve(**(quick | settings)), options)
+    return carry_out(resolve(**(QUICK | settings)), Options(workdir))
 
 
 def metrics(workdir):

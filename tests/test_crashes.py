@@ -19,7 +19,7 @@ import crash_test
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import carry_out
+from helpers import LENET, QUICK, carry_out
 
 from ntk_tf import runs
 from ntk_tf.experiments.resolving import resolve
@@ -34,24 +34,11 @@ from ntk_tf.training.loop import Plan
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-#: A network that is quickly made: what is tested does not depend on it.
-SETTINGS = {
-    "dataset": "digits",
-    "train_examples": 200,
-    "test_examples": 50,
-    "epochs": 4,
-    "arch": "mlp",
-    "arch_args": "depth=2",
-    "image_size": 8,
-    "learning_rate": 0.1,
-}
-LENET = {"arch": "lenet", "arch_args": None, "image_size": 28}
-
 
 def run(workdir, minutes=1e-6, **settings):
     """Train in this process, saving after every execution of the graph."""
     options = Options(workdir, checkpoint_minutes=minutes)
-    return carry_out(resolve(**(SETTINGS | settings)), options)
+    return carry_out(resolve(**(QUICK | settings)), options)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +248,7 @@ def test_last_finite_state_survives_divergence(linearized, tmp_path):
 
 def test_divergence_names_the_dropped_learning_rate():
     drops = {"learning_rate": 8.0, "lr_drop_every": 1, "lr_drop_factor": 2.0}
-    settings = resolve(**(SETTINGS | drops))
+    settings = resolve(**(QUICK | drops))
     plan = Plan(steps_per_epoch=7, total_steps=28)
     assert divergence(15, plan, settings.learning_rate_in)["diverged_at_learning_rate"] == 2.0
     assert divergence(14, plan, settings.learning_rate_in)["diverged_at_learning_rate"] == 4.0

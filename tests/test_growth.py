@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import in_process
+from helpers import QUICK, in_process
 from sklearn.datasets import load_digits
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -168,8 +168,8 @@ def test_runs_of_before_go_on(grown, tmp_path):
     """A run directory without the new setting stands for its default, and for nothing else."""
     few = {"train_examples": 32, "test_examples": 32, "max_steps": 1}
     done = in_process(tmp_path, **few)
-    flags = [f"--{name}={value}" for name, value in (few | {"epochs": 4}).items()]
-    flags += ["--dataset=digits", f"--workdir={tmp_path}"]
+    flags = [f"--{name}={value}" for name, value in (QUICK | few).items()]
+    flags.append(f"--workdir={tmp_path}")
     accuracy = f"train accuracy {done['train_accuracy']:.2%}"
     assert call(grown, *flags).startswith(accuracy)
     error = call(grown, *flags, "--top_k=2", code=2)

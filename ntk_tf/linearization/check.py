@@ -139,7 +139,15 @@ def choose(trial: Trial, ways: Sequence[str]) -> str:
 
 def by_operations(trial: Trial, ways: Sequence[str]) -> str:
     """The first way, or the last if the model's graph calls functions or has custom gradients."""
-    return ways[-1 if _may_lose(_apart(trial.op_types)) else 0]
+    return _apart(_possible, trial, ways)[0]
+
+
+def _possible(trial: Trial, ways: Sequence[str]) -> Sequence[str]:
+    """Ways worth a try: forward mode is none where tangents may be lost, unless it is the only one.
+
+    It could pass by chance: layers that are dead on random inputs may live on others.
+    """
+    return ways[-1:] if _may_lose(trial.op_types()) else ways
 
 
 def _may_lose(op_types: set[str]) -> bool:
@@ -167,10 +175,9 @@ def _apart(function, *args):
 def _choose(trial, ways):
     trial = dataclasses.replace(trial, x=tf.nest.map_structure(_sample, trial.x))
     complaints = {}
-    for way in ways:
-        complaints[way], tried = _complaint(trial, trial.call, way)
-        # A layer that is dead on random inputs may still lose its tangents on others.
-        if complaints[way] is None and (tried or way == ways[-1]):
+    for way in _possible(trial, ways):
+        complaints[way] = _complaint(trial, trial.call, way)
+        if complaints[way] is None:
             return way
     if not _runs(trial):
         return ways[0]
@@ -207,33 +214,30 @@ def _runs(trial) -> bool:
     return True
 
 
-def _complaint(trial, call, way) -> tuple[str | None, bool]:
-    """What is wrong with this way to J u, if anything, and whether every weight was tried."""
-    op_types, zero = trial.op_types(), []
-    scales = [1.0] * len(trial.point)
+def _complaint(trial, call, way) -> str | None:
+    """What is wrong with this way to J u, if anything."""
+    op_types, scales = trial.op_types(), [1.0] * len(trial.point)
     # Where tangents may be lost, a second time with u such that no weight drowns in the others.
-    for _ in range(1 + _may_lose(op_types)):
+    for _ in range(1 + (way == "forward" and _may_lose(op_types))):
         measure = functools.partial(_measure, point=trial.point, way=way, scales=scales)
         try:
             replicas = trial.run(lambda x: measure(functools.partial(call, x)))  # noqa: B023
         except Exception as error:
-            return f"jvp={way!r} fails ({_shortened(error)})", True
+            return f"jvp={way!r} fails ({_shortened(error)})"
         for left, right, scale, outputs, *largest in map(_scaled, replicas):
             # Of values whose squares overflow or vanish, or that are not numbers in f itself,
             # nothing can be told.
             if _VANISHING < scale < math.inf and _differ(left, right, scale, trial.base, op_types):
-                text = f"jvp={way!r} gives <r, J u> = {left:.6g}, but <J^T r, u> = {right:.6g}"
-                return text, True
+                return f"jvp={way!r} gives <r, J u> = {left:.6g}, but <J^T r, u> = {right:.6g}"
             zero = [w for w, size in zip(trial.point, largest, strict=True) if size == 0]
             if zero and outputs and _moves(trial, call, zero):
-                hidden = (
+                return (
                     f"f depends on {zero[0].name}, but its gradient is zero: an operation hides it"
                     " from differentiation, such as tf.numpy_function"
                 )
-                return hidden, True
             most = max(largest)
             scales = [min(most / size, _LARGEST_SCALE) if size else 1.0 for size in largest]
-    return None, not (_may_lose(op_types) and zero)
+    return None
 
 
 def _scaled(measured: np.ndarray) -> list[float]:
@@ -395,7 +399,7 @@ def _place(trial, way, text) -> str:
             outputs = tf.nest.flatten([c[1] for c in _first(trial, x, count)[start:]])
             return [t for t in outputs if isinstance(t, tf.Tensor) and products.is_float(t)]
 
-        return _complaint(trial, prefix, way)[0] is not None
+        return _complaint(trial, prefix, way) is not None
 
     low, high = 0, len(names)
     while high - low > 1:

@@ -7,7 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import carry_out, in_process, main
+from helpers import SMALL, carry_out, in_process, main
 from keras import layers
 from references import dense_jacobian
 from rich.console import Console
@@ -21,7 +21,8 @@ from ntk_tf.experiments.resolving import resolve
 from ntk_tf.runs import RunDirectoryError
 from ntk_tf.settings import Options, SettingError
 
-SETTINGS = {"experiment": "rank", "dataset": "digits", "image_size": 16, "examples": 8}
+SETTINGS = {"experiment": "rank", "dataset": "digits", "examples": 8, **SMALL}
+SETTINGS.pop("learning_rate")
 
 
 def run(workdir, minutes=10.0, **settings):
@@ -45,7 +46,7 @@ def content(workdir):
 def trained(tmp_path_factory):
     """The directory of a short training run."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    in_process(workdir, image_size=16, epochs=1)
+    in_process(workdir, epochs=1)
     return workdir
 
 
@@ -55,8 +56,12 @@ def finished(tmp_path_factory):
     return workdir, run(workdir)
 
 
+def mlp():
+    return models.build("mlp", 1, 10, (8, 8, 1), depth=2)
+
+
 def jacobian(x, weights=None):
-    model = models.build("lenet", 1, 10, (16, 16, 1))
+    model = mlp()
     if weights is not None:
         for w, value in zip(model.trainable_weights, weights, strict=True):
             w.assign(value)
@@ -93,7 +98,7 @@ def test_files(finished):
     assert found["examples"] == 8
     assert found["outputs"] == 10
     assert found["rows"] == 80 == len(singular_values(workdir))
-    assert found["parameters"] == 6 * 26 + 16 * 151 + 120 * 17 + 84 * 121 + 10 * 85
+    assert found["parameters"] == 100 * 65 + 10 * 101
     assert found["width"] == 1
     assert found["seed"] == 0
     assert result["status"] == "completed"
@@ -190,12 +195,12 @@ def test_kernels_before_and_after_training(trained, tmp_path, monkeypatch):
     assert (network["of"], network["updates"]) == ("network", 7)
     for value, first in zip(seen[1][1], seen[0][1], strict=True):
         np.testing.assert_array_equal(value, first)
-    model = models.build("lenet", 1, 10, (16, 16, 1))
+    model = mlp()
     for w, value in zip(model.trainable_weights, seen[2][1], strict=True):
         assert np.abs(w - value).max() > 0
         w.assign(value)
     source = data.load("digits", train_examples=8, test_examples=30)
-    test = pipeline.preprocessing(source, 16, 0, 1)(source.test.images)
+    test = pipeline.preprocessing(source, 8, 0, 1)(source.test.images)
     right = np.mean(np.argmax(model(test), axis=1) == source.test.labels)
     assert network["test_accuracy"] == pytest.approx(right)
     table = Console(width=80, file=io.StringIO())
@@ -234,7 +239,7 @@ def test_kernel_regression_is_the_minimum(ridge, tmp_path, monkeypatch):
     result = run(tmp_path / "run", kernel_regression=True, ridge=ridge, test_examples=30)
     x, weights = seen[0]
     source = data.load("digits", train_examples=8, test_examples=30)
-    model = models.build("lenet", 1, 10, (16, 16, 1))
+    model = mlp()
     features, offset = jacobian(x, weights), np.asarray(model(x), "float64")
     y = np.eye(10)[source.train.labels]
     gram = features @ features.T + ridge * len(features) / 2 * np.eye(len(features))
@@ -243,7 +248,7 @@ def test_kernel_regression_is_the_minimum(ridge, tmp_path, monkeypatch):
     assert result["train_loss"] == pytest.approx(np.mean((fitted - y) ** 2), rel=1e-5, abs=1e-9)
     accuracy = np.mean(fitted.argmax(axis=1) == source.train.labels)
     assert result["train_accuracy"] == pytest.approx(accuracy)
-    preprocess = pipeline.preprocessing(source, 16, 0, 1)
+    preprocess = pipeline.preprocessing(source, 8, 0, 1)
     test = preprocess(source.test.images).numpy()
     predicted = np.asarray(model(test)) + (jacobian(test) @ u).reshape(-1, 10)
     accuracy = np.mean(predicted.argmax(axis=1) == source.test.labels)
@@ -254,7 +259,7 @@ def test_trained_weights(trained, finished, tmp_path, monkeypatch):
     seen = pictures(monkeypatch)
     result = run(tmp_path / "run", from_run=str(trained))
     assert result["from_step"] == 7  # 200 pictures in batches of 32
-    model = models.build("lenet", 1, 10, (16, 16, 1))
+    model = mlp()
     initial = [w.numpy() for w in model.trainable_weights]
     assert all(np.abs(a - b).max() > 0 for a, b in zip(seen[0][1], initial, strict=True))
     settings = resolve(**SETTINGS, from_run=str(trained))
@@ -266,8 +271,8 @@ def test_trained_weights(trained, finished, tmp_path, monkeypatch):
 
 def test_weights_of_a_run_without_training_of_biases(tmp_path):
     """Its checkpoint holds the variables in another order."""
-    in_process(tmp_path / "run", image_size=16, epochs=1, train_biases=False)
-    model = models.build("lenet", 1, 10, (16, 16, 1))
+    in_process(tmp_path / "run", epochs=1, train_biases=False)
+    model = mlp()
     initial = {w.path: w.numpy() for w in model.weights}
     trained_weights.load(model, resolve(**SETTINGS), tmp_path / "run")
     for weight in model.weights:

@@ -9,7 +9,17 @@ import commands
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import carry_out, final_arrays, in_process, interrupted, main, metrics, result
+from helpers import (
+    LENET,
+    QUICK,
+    carry_out,
+    final_arrays,
+    in_process,
+    interrupted,
+    main,
+    metrics,
+    result,
+)
 from references import dense_jacobian, flat
 from rich.console import Console
 
@@ -19,7 +29,7 @@ from ntk_tf.experiments.resolving import resolve
 from ntk_tf.experiments.train import run as train
 from ntk_tf.settings import Options, SettingError
 
-QUICK = ["--dataset=digits", "--train_examples=200", "--test_examples=50", "--epochs=4"]
+FLAGS = [f"--{name}={value}" for name, value in QUICK.items()]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["standard", "linearized"])
@@ -42,7 +52,7 @@ def test_run_directory(finished):
     content = result(workdir)
     assert content["status"] == "completed"
     assert (content["epochs"], content["steps"], content["seed"]) == (4, 28, 0)
-    assert content["parameters"] == 44_426
+    assert content["parameters"] == 7_510
     assert 0 <= content["train_accuracy"] <= 1
     assert content["test_accuracy"] == float(rows[-1]["test_accuracy"])
     assert content["versions"]["tensorflow"] == tf.__version__
@@ -101,15 +111,13 @@ def test_final_accuracy_is_a_full_pass_with_the_final_weights(finished):
     from ntk_tf import data
     from ntk_tf.data import pipeline
 
-    settings = resolve(
-        dataset="digits", train_examples=200, test_examples=50, epochs=4, linearized=linearized
-    )
+    settings = resolve(**QUICK, linearized=linearized)
     model = network.compiled(settings, 7, linearized)
     saved = final_arrays(workdir)
     for i, weight in enumerate(model.trainable_weights):
         weight.assign(saved[f"{i:04d}/{weight.path}"])
     source = data.load("digits", train_examples=200, test_examples=50)
-    preprocess = pipeline.preprocessing(source, 28, 0, 1)
+    preprocess = pipeline.preprocessing(source, 8, 0, 1)
     for name in ("train", "test"):
         split = getattr(source, name)
         outputs = model(preprocess(split.images)).numpy()
@@ -143,11 +151,11 @@ def test_resumed_run_equals_undisturbed_run(finished, tmp_path, monkeypatch):
 
 
 def test_command_prints_little_and_does_not_repeat_itself(tmp_path):
-    first = main(*QUICK, f"--workdir={tmp_path / 'run'}")
+    first = main(*FLAGS, f"--workdir={tmp_path / 'run'}")
     assert (first.returncode, first.stderr) == (0, "")
     assert "test accuracy" in first.stdout
     stamp = os.stat(tmp_path / "run" / "metrics.csv").st_mtime_ns
-    second = main(*QUICK, f"--workdir={tmp_path / 'run'}")
+    second = main(*FLAGS, f"--workdir={tmp_path / 'run'}")
     assert (second.returncode, second.stderr) == (0, "")
     assert os.stat(tmp_path / "run" / "metrics.csv").st_mtime_ns == stamp
 
@@ -183,6 +191,7 @@ def test_alexnet(linearized, tmp_path):
     content = in_process(
         tmp_path / "run",
         arch="alexnet",
+        arch_args=None,
         image_size=64,
         batch_size=4,
         max_steps=1,
@@ -251,7 +260,7 @@ def test_centered_run_goes_on_where_it_stopped(settings, tmp_path, monkeypatch):
     scale = settings.get("alpha", 1.0) ** 2
     assert 0 < content["train_loss"] * scale < np.log(10)
     end = final_arrays(tmp_path / "run")
-    assert {array.dtype for array in end.values() if array.ndim == 4} == {np.dtype("float64")}
+    assert {array.dtype for array in end.values() if array.ndim == 2} == {np.dtype("float64")}
     interrupted(tmp_path / "again", 8, monkeypatch, **settings)
     in_process(tmp_path / "again", **settings)
     assert result(tmp_path / "again") == content
@@ -273,7 +282,7 @@ def test_estimate_counts_the_copy_of_the_start():
 
 @pytest.mark.parametrize("linearized", [False, True])
 def test_parametrization_and_its_arguments_reach_the_network(linearized, tmp_path):
-    settings = {"parametrization": "ntk", "arch_args": "sigma_w=1.5,sigma_b=0.2"}
+    settings = LENET | {"parametrization": "ntk", "arch_args": "sigma_w=1.5,sigma_b=0.2"}
     in_process(tmp_path / "run", linearized=linearized, epochs=1, max_steps=1, **settings)
     config = resolve(dataset="digits", linearized=linearized, **settings)
     model = network.compiled(config, 1, linearized)
@@ -290,12 +299,11 @@ def test_biases_that_are_not_trained(linearized, tmp_path, monkeypatch):
     settings = {"linearized": linearized, "train_biases": False}
     in_process(tmp_path / "run", **settings)
     content = result(tmp_path / "run")
-    assert content["parameters"] == 44_426 - (6 + 16 + 120 + 84 + 10)
-    estimate = size.estimate(resolve(dataset="digits", **settings))
+    assert content["parameters"] == 7_510 - (100 + 10)
+    estimate = size.estimate(resolve(**QUICK, **settings))
     assert estimate.parameters == content["parameters"]
-    start = {
-        weight.path: weight.numpy() for weight in models.build("lenet", 1, 10, (28, 28, 1)).weights
-    }
+    model = models.build("mlp", 1, 10, (8, 8, 1), depth=2)
+    start = {weight.path: weight.numpy() for weight in model.weights}
     end = {name[5:]: array for name, array in final_arrays(tmp_path / "run").items()}
     if linearized:
         moved = {name for name in end if "/u_" in name}
@@ -319,7 +327,7 @@ def test_run_of_an_earlier_version_goes_on(finished, tmp_path):
     workdir, linearized = finished
     shutil.copytree(workdir, tmp_path / "run")
     settings = runs.read_json(workdir / "config.json")
-    for name in resolve(dataset="digits", linearized=linearized).added():
+    for name in set(resolve(**QUICK, linearized=linearized).added()) - QUICK.keys():
         settings.pop(name, None)
     (tmp_path / "run/config.json").write_text(json.dumps(settings))
     (tmp_path / "run/result.json").unlink()
@@ -336,6 +344,7 @@ def test_learns(tmp_path):
         linearized: in_process(
             tmp_path / str(linearized),
             linearized=linearized,
+            **LENET,
             epochs=12,
             train_examples=1437,
             test_examples=360,
@@ -424,11 +433,11 @@ def test_missing_mnist(tmp_path):
 def test_workdir_of_other_settings(finished, tmp_path):
     workdir, _ = finished
     before = sorted(workdir.rglob("*"))
-    done = main(*QUICK, "--learning_rate=0.2", f"--workdir={workdir}")
+    done = main(*FLAGS, "--learning_rate=0.2", f"--workdir={workdir}")
     assert done.returncode == 2
     assert "learning_rate is 0.1 there and 0.2 here" in done.stderr
     assert sorted(workdir.rglob("*")) == before
     (tmp_path / "precious.txt").touch()
-    done = main(*QUICK, f"--workdir={tmp_path}")
+    done = main(*FLAGS, f"--workdir={tmp_path}")
     assert done.returncode == 2
     assert "holds no run" in done.stderr

@@ -378,6 +378,8 @@ def test_small_derivatives_do_not_drown_in_the_check(rng):
     tangent = tf.function(lambda x: jacobian.jvp(x, u)[1])(x)
     expected = matrix[:, :few] @ flat(u)[:few]
     np.testing.assert_allclose(np.ravel(tangent), expected, atol=1e-5 * np.abs(expected).max())
+    with pytest.raises(ValueError, match="at 'grouped'.*jvp='forward'"):
+        Jacobian(model, jvp="forward").check(x, mode="graph")
 
 
 def test_weights_at_a_kink_are_no_hidden_ones(rng):

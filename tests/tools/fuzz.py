@@ -201,13 +201,15 @@ def readers(folder):
     """A good file of each kind and what reads it: name -> (path, function)."""
     rng = np.random.default_rng(0)
     found = {}
-    flags_ = ["--dataset=digits", "--train_examples=64", "--test_examples=20"]
+    small = {"dataset": "digits", "arch": "mlp", "arch_args": "depth=2", "image_size": 8}
+    network = [f"--{name}={value}" for name, value in small.items()]
+    flags_ = [*network, "--train_examples=64", "--test_examples=20"]
     for name, arguments in {
         "train": ["--epochs=2"],
         "trajectory": ["--experiment=trajectory", "--kernel_every=1", "--kernel_examples=4"],
         "rank": ["--experiment=rank", "--examples=8"],
     }.items():
-        given_ = flags_ if name != "rank" else flags_[:1]
+        given_ = flags_ if name != "rank" else network
         code, error = answer([*given_, *arguments, f"--workdir={folder / 'runs' / name}"])
         if code:
             raise AssertionError(error)
@@ -236,8 +238,8 @@ def readers(folder):
         entry.fraction()
 
     def weights_of_run():
-        rank_settings = resolve(experiment="rank", dataset="digits", examples=8)
-        trained_weights.load(models.build("lenet", 1, 10, (28, 28, 1)), rank_settings, train)
+        rank_settings = resolve(experiment="rank", examples=8, **small)
+        trained_weights.load(models.build("mlp", 1, 10, (8, 8, 1), depth=2), rank_settings, train)
 
     newest = max((train / "checkpoint").glob("*.npz"))
     found["config.json"] = (train / "config.json", _each(resume, report, weights_of_run))
