@@ -13,7 +13,6 @@ from ntk_tf.runs import checkpoint
 from ntk_tf.settings import Options
 from ntk_tf.training.callbacks import Save
 
-
 #: A network that is quickly made, for what does not depend on it.
 SMALL = {"arch": "mlp", "arch_args": "depth=2", "image_size": 8, "learning_rate": 0.1}
 #: Over it, the paper's.
