@@ -26,7 +26,7 @@ run: install  ## the main job on embedded data: LeNet and its linearization
 	@$(BIN)/python -m ntk_tf.report --runs_dir=runs
 
 test: lint  ## lint, docstring lint, types and all tests; workers often wait for a process
-	@$(BIN)/python -m pytest -n 3
+	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: install
 	@$(BIN)/ruff check .

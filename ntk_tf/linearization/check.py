@@ -90,8 +90,9 @@ class Trial:
         """f(x)."""
         return self.base(x, training=False)
 
+    @functools.cached_property
     def op_types(self) -> set[str]:
-        """Types of the ops of f's graph, or none where it cannot be traced."""
+        """Types of the ops of f's graph, or none where it cannot be traced; traced once."""
         function = dataclasses.replace(self, mode=self.mode.replace("eager", "graph")).function
         try:
             return products.op_types(function(self.call).get_concrete_function().graph)
@@ -147,7 +148,7 @@ def _possible(trial: Trial, ways: Sequence[str]) -> Sequence[str]:
 
     It could pass by chance: layers that are dead on random inputs may live on others.
     """
-    return ways[-1:] if _may_lose(trial.op_types()) else ways
+    return ways[-1:] if _may_lose(trial.op_types) else ways
 
 
 def _may_lose(op_types: set[str]) -> bool:
@@ -157,7 +158,7 @@ def _may_lose(op_types: set[str]) -> bool:
 
 def survives_xla(trial: Trial) -> bool:
     """Whether f's graph, as XLA would get it, is free of TensorFlow's max pooling."""
-    return not any(t.startswith("MaxPool") for t in _apart(trial.op_types))
+    return not any(t.startswith("MaxPool") for t in _apart(lambda: trial.op_types))
 
 
 def _apart(function, *args):
@@ -216,7 +217,7 @@ def _runs(trial) -> bool:
 
 def _complaint(trial, call, way) -> str | None:
     """What is wrong with this way to J u, if anything."""
-    op_types, scales = trial.op_types(), [1.0] * len(trial.point)
+    op_types, scales = trial.op_types, [1.0] * len(trial.point)
     # Where tangents may be lost, a second time with u such that no weight drowns in the others.
     for _ in range(1 + (way == "forward" and _may_lose(op_types))):
         measure = functools.partial(_measure, point=trial.point, way=way, scales=scales)
@@ -312,7 +313,7 @@ def _moves(trial, call, weights) -> bool:
 
     One that is zero at a kink, as a ReLU's of weights that are all 0, is another's beside it.
     """
-    if trial.op_types() & _DELIBERATE or tf.distribute.get_strategy().num_replicas_in_sync > 1:
+    if trial.op_types & _DELIBERATE or tf.distribute.get_strategy().num_replicas_in_sync > 1:
         return False
     before = [w.numpy() for w in weights]
     rng = np.random.default_rng(0)
