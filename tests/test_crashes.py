@@ -4,6 +4,7 @@ An interrupted run must end exactly as the undisturbed one, so that is what all 
 """
 
 import errno
+import fcntl
 import os
 import pathlib
 import shutil
@@ -365,6 +366,22 @@ def test_fuzz(tmp_path):
     found = fuzz.fuzz_files(fuzz._new(tmp_path / "files"), 32)
     assert found["files"] >= 32
     assert found["refused"] > 12
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(number, whole, tmp_path, monkeypatch):
+    """What a killed run leaves there keeps nobody away."""
+
+    def flock(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").write_text("4711\nanother-node\n")
+    assert not runs.is_owned(tmp_path / "run")
+    run(tmp_path / "run")
+    assert crash_test.outcome(tmp_path / "run") == whole
+    assert not runs.is_owned(tmp_path / "run")
 
 
 #: A run that notes that it was asked to save, and by which signal.

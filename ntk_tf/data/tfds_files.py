@@ -13,11 +13,11 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import filelock
 import numpy as np
 
 from ntk_tf.catalogue.datasets import TFDS
 from ntk_tf.data.source import DataError, Origin, Split
+from ntk_tf.process import locks
 from ntk_tf.runs.files import RunDirectoryError, atomic_write, read_arrays
 
 #: Of the names like one that does not exist, an error tells so many.
@@ -69,9 +69,18 @@ def find(published: Published, origin: Origin) -> str:
 
 
 def data_dir(origin: Origin) -> pathlib.Path:
-    """Where TFDS keeps prepared datasets, its own default included."""
+    """Where TFDS keeps prepared datasets, its own default included.
+
+    Raises:
+        DataError: if that is in the user's home directory, and there is none.
+    """
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return pathlib.Path(origin.data_dir or default).expanduser()
+    try:
+        return pathlib.Path(origin.data_dir or default).expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            f"data_dir={origin.data_dir or default}: there is no home directory; name a folder"
+        ) from error
 
 
 def prepared_in(folder: pathlib.Path) -> str:
@@ -212,12 +221,12 @@ def prepared(builder, dataset: str, manual_dir: str | None) -> Any:
         return builder
     place = pathlib.Path(builder.data_dir)
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
-    if not sys.stderr.isatty():
+    if not (sys.stderr and sys.stderr.isatty()):
         tfds.disable_progress_bar()
     new = _absent(builder)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{place}.lock"):
+        with locks.lock(pathlib.Path(f"{place}.lock")) or contextlib.nullcontext():
             if not _again(builder).is_prepared():
                 builder.download_and_prepare(download_config=config)
         return _again(builder)  # one that has just prepared the data may know too little of it

@@ -103,6 +103,7 @@ def compiled(
         ),
         loss=loss,
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"), FirstNonFinite()],
+        jit_compile=False,  # or Keras would choose XLA where there is a GPU, and there alone
     )
     model.optimizer.build(model.trainable_variables)
     if linearized:

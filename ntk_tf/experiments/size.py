@@ -13,6 +13,7 @@ from ntk_tf.data import counts
 from ntk_tf.experiments import EXPERIMENTS, pretraining
 from ntk_tf.experiments.experiment import Time
 from ntk_tf.process import devices, speed, startup
+from ntk_tf.process.memory import free_memory
 from ntk_tf.process.speed import Speed
 from ntk_tf.process.terminal import say
 from ntk_tf.settings import Config, Options
@@ -36,7 +37,7 @@ class Size:
     Attributes:
         parameters: of the network, that are trained.
         memory: bytes that it will need at its peak.
-        available: bytes that the machine has left.
+        available: bytes that are left; see `memory.free_memory`.
     """
 
     parameters: int
@@ -56,7 +57,7 @@ def estimate(config: Config, cache_decoded: bool | None = None) -> Size:
     """
     parameters, needed = EXPERIMENTS[config.experiment].memory(config)
     total = needed + _pictures(config, cache_decoded) + _RUNTIME
-    return Size(parameters, int(total), psutil.virtual_memory().available)
+    return Size(parameters, int(total), int(free_memory() * 2**30))
 
 
 def _pictures(config: Config, cache_decoded: bool | None) -> int:
@@ -141,6 +142,8 @@ def _helps(config: Config) -> str:
         for name in [n for n in _DECISIVE if getattr(config, n, None)][:2]
         if getattr(config, name) > 1
     ]
+    if config.experiment == "rank":
+        helps.append("a --memory_gib for the kernel")
     if getattr(config, "outputs", None) == "full":
         helps.append("--outputs=trace")
     if getattr(config, "precision", None) == "float64":

@@ -4,8 +4,9 @@ A function takes no arguments and returns a structure of tensors; the variables 
 in, the point, are those that it reads.
 """
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -67,6 +68,17 @@ def linearize(
         pullback = _pullback(tape, outputs, point)
     _refuse_max_pooling()
     return outputs, tangent, pullback
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Multiply float32 matrices as such: GPUs would round factors to 10 bits (TF32)."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def is_float(tensor: tf.Tensor) -> bool:

@@ -23,6 +23,7 @@ import scipy  # whose parts load where they are used
 import tensorflow as tf
 
 from ntk_tf.linearization.operator import batch_ranges
+from ntk_tf.linearization.products import exact_products
 from ntk_tf.linearization.ridge import Ridge
 
 #: Passes after which the residual is computed anew, since what is updated drifts by rounding.
@@ -304,6 +305,7 @@ def solve(
     return solve_each(model, x, y, [weight_decay], **options)[0]
 
 
+@exact_products()
 def solve_each(
     model: keras.Model,
     x: np.ndarray,

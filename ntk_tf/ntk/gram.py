@@ -1,17 +1,17 @@
 """The empirical NTK of a model: structured, blocked, exact."""
 
-import contextlib
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from ntk_tf.linearization.products import exact_products
 from ntk_tf.ntk.contract import Stored, even_slices, sum_of_products
 from ntk_tf.ntk.inputs import Inputs, as_arrays, key, length, take
 from ntk_tf.ntk.kinds import Outputs, Pairing, check
@@ -241,17 +241,6 @@ class GramFunction:
             )
             self._surveys[name] = _Traced(self.model, self.precision, known)
         return self._surveys[name]
-
-
-@contextlib.contextmanager
-def exact_products() -> Iterator[None]:
-    """Multiply float32 matrices as such: GPUs would round factors to 10 bits (TF32)."""
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 class _Work:

@@ -13,7 +13,7 @@ import scipy.sparse.linalg
 import tensorflow as tf
 
 from ntk_tf.linearization import Jacobian
-from ntk_tf.ntk.gram import exact_products
+from ntk_tf.linearization.products import exact_products
 from ntk_tf.ntk.inputs import Inputs, as_arrays, length, signature, take, tensors
 from ntk_tf.ntk.passes import outputs_of
 

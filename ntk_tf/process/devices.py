@@ -7,6 +7,8 @@ import re
 import subprocess
 from collections.abc import Mapping
 
+from ntk_tf.process import cgroup
+
 #: There where a driver is: of NVIDIA on Linux, and of Windows under its Linux subsystem.
 _DRIVERS = (pathlib.Path("/proc/driver/nvidia"), pathlib.Path("/dev/dxg"))
 
@@ -34,12 +36,27 @@ def gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     return tuple(str(i) for i, _ in enumerate(line for line in lines if line.startswith("GPU ")))
 
 
-def cores() -> int:
-    """The number of cores that this process may use."""
+def free_memory() -> int | None:
+    """The least bytes that are free on one of these GPUs; None where the driver does not tell."""
+    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    chosen = ",".join(gpus())
     try:
-        return len(os.sched_getaffinity(0))
+        listed = subprocess.run(
+            [*query, f"--id={chosen}"], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = [int(line) for line in listed.stdout.splitlines() if line.strip().isdigit()]
+    return 2**20 * min(found) if found and not listed.returncode else None
+
+
+def cores() -> int:
+    """The number of cores that this process may use, by affinity and by its control group."""
+    try:
+        number = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
-        return os.cpu_count() or 1
+        number = os.cpu_count() or 1
+    return max(1, min(number, round(cgroup.cores() or number)))
 
 
 def describe() -> str:

@@ -6,10 +6,22 @@ import sys
 
 import psutil
 
+from ntk_tf.process import cgroup, devices
+
 
 def free_memory() -> float:
-    """GiB that the machine has available."""
-    return psutil.virtual_memory().available / 2**30
+    """GiB that this process can take, on the GPU where it computes on one."""
+    free = [psutil.virtual_memory().available, cgroup.free_memory(), _free_on_gpus()]
+    return min(size for size in free if size is not None) / 2**30
+
+
+def _free_on_gpus() -> int | None:
+    """The least bytes that are free on a GPU that TensorFlow, if it is loaded, computes on."""
+    if "tensorflow" not in sys.modules:
+        return None
+    import tensorflow as tf
+
+    return devices.free_memory() if tf.config.list_physical_devices("GPU") else None
 
 
 def peak_memory() -> int:

@@ -23,6 +23,9 @@ _EXIT_CODES = {
     if hasattr(signal, name)
 }
 
+#: Exit code, as Python has it, of a process that was killed; Windows has no such signal.
+KILLED = -getattr(signal, "SIGKILL", 9)
+
 #: <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
 

@@ -5,6 +5,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ MAX_ARRAY_SIZE = 1001
 AT_ONCE = 256
 #: A job that is in no queue for so many looks has ended: squeue may lag behind a submission.
 LOOKS = 3
+#: Seconds that SLURM may not answer at a time, as while it starts anew, and for one answer.
+PATIENCE, _ANSWER = 1800.0, 120.0
 
 
 class SlurmError(Exception):
@@ -82,9 +85,35 @@ def queue() -> dict[str, str]:
         SlurmError: if SLURM does not answer.
     """
     command = ["squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i %T"]
-    listed = subprocess.run(command, capture_output=True, text=True)
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER)
+    except subprocess.TimeoutExpired as error:
+        raise SlurmError(f"squeue does not answer within {_ANSWER:.0f} seconds") from error
     if listed.returncode:
-        raise SlurmError(f"squeue failed: {listed.stderr.strip()}")
+        raise SlurmError(f"squeue failed: {' '.join(listed.stderr.split())}")
     states = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines())
     gone = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
     return {job: state for job, state in states.items() if state not in gone}
+
+
+class Queue:
+    """The queue as something looks at it again and again; SLURM may fail to answer for a while."""
+
+    def __init__(self) -> None:
+        self._silent: float | None = None  # since when
+
+    def look(self) -> dict[str, str] | None:
+        """What `queue` returns, or None as long as SLURM has not answered for less than `PATIENCE`.
+
+        Raises:
+            SlurmError: if it has not answered for longer.
+        """
+        try:
+            states = queue()
+        except SlurmError:
+            self._silent = self._silent or time.monotonic()
+            if time.monotonic() - self._silent > PATIENCE:
+                raise
+            return None
+        self._silent = None
+        return states

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import IO, Any
 
 from ntk_tf.process import devices
 
@@ -128,10 +128,17 @@ def _hidden(packages: Iterable[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _filtered_stderr() -> Iterator[None]:
-    """Hold back what is written to file descriptor 2, and pass on what is not noise."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile("w+", errors="replace") as held:
+    """Hold back what is written to file descriptor 2, and pass on what is not noise.
+
+    Where it is closed, or nothing can be held, all goes its way.
+    """
+    held = _temporary_file() if sys.stderr else None
+    if held is None:
+        yield
+        return
+    with held:
+        sys.stderr.flush()
+        saved = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -141,3 +148,11 @@ def _filtered_stderr() -> Iterator[None]:
             os.close(saved)
             held.seek(0)
             sys.stderr.writelines(line for line in held if not _NOISE.match(line))
+
+
+def _temporary_file() -> IO[str] | None:
+    """A file for text; None where there is no folder for such."""
+    try:
+        return tempfile.TemporaryFile("w+", errors="replace")
+    except OSError:
+        return None

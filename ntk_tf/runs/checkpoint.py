@@ -86,10 +86,17 @@ def restore(
         )
     if found is not None and fingerprint not in (None, found.meta.get("fingerprint")):
         raise RunDirectoryError(
-            f"{directory}: made from other weights, or by another version of TensorFlow or Keras;"
-            " finish the run with those or remove the folder to start anew"
+            f"{directory}: made from other weights, or by another version of TensorFlow or Keras,"
+            " or on another kind of device; finish the run with those or remove the folder to start"
+            " anew"
         )
     return found
+
+
+def remove(directory: pathlib.Path) -> None:
+    """Remove all checkpoints of a folder."""
+    for path in directory.glob("step-*.npz"):
+        path.unlink(missing_ok=True)
 
 
 def _newest(directory: pathlib.Path) -> Checkpoint | None:

@@ -1,5 +1,6 @@
 """Who may use a run directory, and for which settings."""
 
+import contextlib
 import pathlib
 import shutil
 import tempfile
@@ -8,6 +9,7 @@ from typing import Any
 
 import filelock
 
+from ntk_tf.process import locks
 from ntk_tf.runs.files import RunDirectoryError, read_json, write_json
 
 #: The file in a run directory that its owner holds locked.
@@ -15,7 +17,7 @@ LOCK = ".lock"
 #: The folder in a run directory that holds the training before the run, a run of its own.
 PRETRAINING = "pretraining"
 #: Locks of the run directories that this process owns; they end with it, however it ends.
-_owned: dict[pathlib.Path, filelock.FileLock] = {}
+_owned: dict[pathlib.Path, filelock.BaseFileLock] = {}
 
 
 def own(workdir: pathlib.Path) -> None:
@@ -25,34 +27,34 @@ def own(workdir: pathlib.Path) -> None:
         workdir: an existing folder.
 
     Raises:
-        RunDirectoryError: if another process owns it.
+        RunDirectoryError: if another process owns it. Without locks nothing can be known.
     """
     path = workdir.resolve() / LOCK
     if path in _owned:
         return
-    lock = filelock.FileLock(path, timeout=1)  # `is_owned` of another may hold it a moment
+    lock = locks.lock(path, timeout=1)  # `is_owned` of another may hold it a moment
+    if lock is None:
+        return
     try:
         lock.acquire()
     except filelock.Timeout as error:
         raise RunDirectoryError(
             f"workdir={workdir}: another process is at work there; wait for it or end it"
         ) from error
-    except NotImplementedError:  # a file system without locks: nothing can be known
-        return
     _owned[path] = lock
 
 
 def is_owned(workdir: pathlib.Path) -> bool:
-    """Whether another process is at work in a run directory."""
+    """Whether another process is at work in a run directory, as far as can be known."""
     path = workdir.resolve() / LOCK
     if path in _owned or not path.exists():
         return False
     try:
-        with filelock.FileLock(path, timeout=0):
+        with locks.lock(path, timeout=0) or contextlib.nullcontext():
             return False
     except filelock.Timeout:
         return True
-    except (OSError, NotImplementedError):
+    except OSError:
         return False
 
 

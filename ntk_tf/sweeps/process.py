@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -59,7 +60,7 @@ def start(
             stderr=subprocess.STDOUT,
             env=dict(environment),
             start_new_session=True,
-            preexec_fn=signals.die_with_parent(),
+            preexec_fn=None if sys.platform == "win32" else signals.die_with_parent(),
         )
 
 

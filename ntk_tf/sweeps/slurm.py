@@ -1,5 +1,6 @@
 """The runs of a sweep as an array of SLURM jobs, submitted through submitit."""
 
+import contextlib
 import os
 import pathlib
 import time
@@ -78,6 +79,7 @@ class SlurmRunner:
         self.entries, self.submit, self.tell, self.tick = entries, submit, tell, tick
         self.jobs: dict[str, str] = {}  # ids by the names of runs
         self.absent: dict[str, int] = {}
+        self.queue = slurm.Queue()
 
     def run(self) -> None:
         """Carry out all runs."""
@@ -145,7 +147,9 @@ class SlurmRunner:
 
     def _look(self) -> None:
         """Compare the jobs with the queue."""
-        states = slurm.queue()
+        states = self.queue.look()
+        if states is None:
+            return
         for entry in self.entries:
             if entry.status in ENDED or not self._job(entry):
                 continue
@@ -153,7 +157,7 @@ class SlurmRunner:
             state = states.get(self.jobs[name])
             if state is None:
                 self.absent[name] += 1
-                if self.absent[name] >= slurm.LOOKS and not entry.read_result():
+                if self.absent[name] >= slurm.LOOKS and not _has_result(entry):
                     self._fail(entry)
                 continue
             self.absent[name] = 0
@@ -182,6 +186,16 @@ class SlurmRunner:
         entry.problem = f"SLURM job {job} left no result"
         entry.status = WAITING if entry.attempts < ATTEMPTS else FAILED
         self.tell(entry)
+
+
+def _has_result(entry: Entry) -> bool:
+    """Whether a run is finished, on a disk of the network too.
+
+    NFS remembers for up to a minute that a file was not there, unless its folder is listed.
+    """
+    with contextlib.suppress(OSError):
+        os.listdir(entry.workdir)
+    return entry.read_result()
 
 
 def _note(entry: Entry) -> pathlib.Path:

@@ -26,13 +26,14 @@ class FirstNonFinite(keras.metrics.Metric):
     """Number of the first batch since the last reset whose outputs are not all finite.
 
     Counted from 1; 0 as long as all are finite. It finds the step at which a run diverged although
-    many steps run inside one graph.
+    many steps run inside one graph. Its numbers are int64: XLA wants all variables on one device,
+    and TensorFlow keeps those of int32 on the CPU.
     """
 
     def __init__(self, name="first_non_finite", **kwargs):
-        super().__init__(name=name, dtype="int32", **kwargs)
-        self.batches = self.add_weight(shape=(), initializer="zeros", dtype="int32", name="batches")
-        self.first = self.add_weight(shape=(), initializer="zeros", dtype="int32", name="first")
+        super().__init__(name=name, dtype="int64", **kwargs)
+        self.batches = self.add_weight(shape=(), initializer="zeros", dtype="int64", name="batches")
+        self.first = self.add_weight(shape=(), initializer="zeros", dtype="int64", name="first")
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
 
     def update_state(self, y_true, y_pred, sample_weight=None):

@@ -135,6 +135,27 @@ def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     np.testing.assert_array_equal(singular_values(workdir), singular_values(tmp_path / "whole"))
 
 
+def test_another_memory_begins_the_kernel_anew(tmp_path, monkeypatch):
+    """As after a run that was killed for memory: what was computed has steps of another size."""
+    monkeypatch.setattr(rank.ntk.plan, "_BLOCK_ROWS", 20)
+    run(tmp_path / "whole")
+    save = rank._Rank._save
+
+    def save_then_stop(self, *where):
+        save(self, *where)
+        raise KeyboardInterrupt
+
+    config, workdir = resolve(**SETTINGS), tmp_path / "run"
+    with monkeypatch.context() as context:
+        context.setattr(rank._Rank, "_save", save_then_stop)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(config, Options(workdir, checkpoint_minutes=0.0, memory_gib=2.0))
+    lines = Console(file=io.StringIO(), width=200)
+    carry_out(config, Options(workdir, checkpoint_minutes=0.0, memory_gib=1.0), lines)
+    assert "begins anew: its steps so far were those of --memory_gib=2" in lines.file.getvalue()
+    np.testing.assert_array_equal(singular_values(workdir), singular_values(tmp_path / "whole"))
+
+
 def test_precision_float64_changes_nothing_but_rounding(finished, tmp_path):
     result = run(tmp_path / "run", precision="float64")
     assert result["effective_rank"] == pytest.approx(finished[1]["effective_rank"], rel=1e-6)

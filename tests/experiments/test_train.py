@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import commands
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -56,6 +57,21 @@ def test_run_directory(finished):
     assert 0 <= content["train_accuracy"] <= 1
     assert content["test_accuracy"] == float(rows[-1]["test_accuracy"])
     assert content["versions"]["tensorflow"] == tf.__version__
+
+
+@pytest.mark.parametrize("experiment", ["train", "trajectory"])
+@pytest.mark.parametrize("linearized", [False, True])
+def test_it_is_ready_for_gpus(experiment, linearized, monkeypatch):
+    """Keras would choose XLA there; and it wants no variables of int32, which stay on the CPU."""
+    monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda model: True)
+    settings = {"linearized": linearized} if experiment == "train" else {}
+    settings = {k: v for k, v in QUICK.items() if k != "epochs"} | settings
+    model = network.compiled(resolve(experiment=experiment, **settings), 7, linearized)
+    assert model.jit_compile is False
+    model.train_on_batch(np.zeros((2, 8, 8, 1), "float32"), np.zeros((2, 10), "float32"))
+    variables = [*model.variables, *model.optimizer.variables]
+    variables += [v for metric in model.metrics for v in metric.variables]
+    assert {v.dtype for v in variables} <= {"float32", "int64"}
 
 
 def test_performance_is_recorded(tmp_path):

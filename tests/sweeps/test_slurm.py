@@ -167,3 +167,29 @@ def test_refused_without_slurm(tmp_path):
     assert done.stderr.count("\n") == 1
     assert "--executor=slurm" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def squeue(monkeypatch, answers):
+    """In place of squeue: what it answers, look by look; None for a failure."""
+    looks = iter(answers)
+
+    def run(*_, **__):
+        answer = next(looks)
+        error = "slurm_load_jobs error: Socket timed out"
+        return types.SimpleNamespace(
+            returncode=int(answer is None), stdout=answer or "", stderr=f"{error}\n"
+        )
+
+    monkeypatch.setattr(cluster_of.subprocess, "run", run)
+
+
+def test_slurm_may_fail_to_answer_for_a_while(tmp_path, monkeypatch):
+    """A job is not taken for gone meanwhile; after too long it is an error."""
+    squeue(monkeypatch, ["7_0 RUNNING\n", None, None, None, None, "7_0 PENDING\n", None, None])
+    queue = cluster_of.Queue()
+    assert queue.look() == {"7_0": "RUNNING"}
+    assert [queue.look() for _ in range(4)] == [None] * 4
+    assert queue.look() == {"7_0": "PENDING"}
+    monkeypatch.setattr(cluster_of, "PATIENCE", -1.0)
+    with pytest.raises(cluster_of.SlurmError, match="squeue failed: .* Socket timed out$"):
+        queue.look()

@@ -72,11 +72,13 @@ def _submit(submit: Any, jobs: Sequence[worker.Job]) -> list[Any]:
 
 def _wait(work: tiles.Work, folder: pathlib.Path, after: Callable[[], None]) -> None:
     """Wait until all tiles are there, or no job is in the queue any more."""
-    looks = 0
+    looks, queue = 0, slurm.Queue()
     while work.missing() and looks < slurm.LOOKS:
         submitted = {path.name.removesuffix(_SUBMITTED) for path in folder.glob(f"*{_SUBMITTED}")}
         if not submitted:
             return
-        looks = 0 if submitted & slurm.queue().keys() else looks + 1
+        states = queue.look()
+        if states is not None:
+            looks = 0 if submitted & states.keys() else looks + 1
         after()
         time.sleep(TICK)

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 
@@ -10,6 +9,7 @@ from rich.console import Console
 
 from ntk_tf import runs
 from ntk_tf.experiments.infinite import Infinite, array, tiles, worker
+from ntk_tf.process import signals
 from ntk_tf.settings import Options
 
 #: Seconds between looks at the other processes.
@@ -78,7 +78,7 @@ def _in_processes(
                 process.terminate()
                 process.join()
     if codes:
-        killed = -signal.SIGKILL in codes
+        killed = signals.KILLED in codes
         reason = " (killed, perhaps for memory: --memory_gib, --jobs)" if killed else ""
         raise runs.RunDirectoryError(
             f"--workdir={options.workdir}: a process that computes its kernels ended with exit code"

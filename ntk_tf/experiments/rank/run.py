@@ -220,6 +220,15 @@ class _Rank:
         found = checkpoint.restore(place, _META, fingerprint(model.variables))
         if found is None:
             return None
+        asked = self.options.memory_gib
+        if asked and asked != found.meta["memory_gib"]:
+            terminal.say(
+                self.console,
+                f"the kernel begins anew: its steps so far were those of"
+                f" --memory_gib={found.meta['memory_gib']:g}",
+            )
+            checkpoint.remove(place)
+            return None
         self.stages.update(found.meta["stages"])
         self.history.seconds = found.meta["seconds"]
         self.memory_gib = found.meta["memory_gib"]
