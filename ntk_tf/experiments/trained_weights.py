@@ -2,7 +2,7 @@
 
 import pathlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -18,6 +18,8 @@ _SAME = (
     "output_factor",
     *("dataset", "data", "image_size", "padding", "normalization", "snake_synsets"),
 )
+#: And for the network's initialization to be this run's.
+_SAME_START = ("seed", "initialization", "gain")
 
 
 def load(model: keras.Model, config: Any, run_dir: pathlib.Path | str) -> int:
@@ -29,7 +31,7 @@ def load(model: keras.Model, config: Any, run_dir: pathlib.Path | str) -> int:
         run_dir: of the training run.
 
     Returns:
-        The number of updates that the weights have seen.
+        The number of updates that the weights have seen since their initialization.
 
     Raises:
         DataError: if the folder holds no fitting run of a network with a checkpoint.
@@ -47,7 +49,68 @@ def load(model: keras.Model, config: Any, run_dir: pathlib.Path | str) -> int:
         raise DataError(f"{said}: its checkpoint lacks {missing[0]}")
     arrays = {name: found.arrays[by_path[key]] for key, name in wanted.items()}
     state.assign(model.variables, arrays, folder)
-    return found.step
+    return found.step + updates_before(_settings(folder, said), folder, said)
+
+
+def updates_before(settings: Mapping[str, Any], workdir: pathlib.Path, said: str) -> int:
+    """Updates that the weights had seen when a training run began.
+
+    Args:
+        settings: of the run.
+        workdir: its directory.
+        said: how the user named it.
+
+    Raises:
+        DataError: if it started from a run that is not there any more, and does not tell.
+    """
+    if settings.get("pretrain_steps"):
+        return int(settings["pretrain_steps"])
+    if not settings.get("from_run"):
+        return 0
+    try:
+        if runs.is_finished(workdir) and "from_step" in runs.read_result(workdir):
+            return int(runs.read_result(workdir)["from_step"])
+    except (runs.RunDirectoryError, TypeError, ValueError) as error:
+        raise DataError(f"{said}: {error}") from error
+    folder = pathlib.Path(settings["from_run"]).expanduser()
+    found = checkpoint.restore(folder / "checkpoint")
+    if found is None:
+        raise DataError(f"{said}: started from_run={folder}, which holds no checkpoint any more")
+    return found.step + updates_before(_settings(folder, said), folder, said)
+
+
+def check_start(config: Any) -> None:
+    """Refuse a run whose weights started from another initialization than this run's.
+
+    Raises:
+        DataError: if they did, or started from another run's.
+    """
+    said = f"from_run={config.from_run}"
+    settings = _settings(pathlib.Path(config.from_run).expanduser(), said)
+    if settings.get("from_run"):
+        raise DataError(
+            f"{said}: started --from_run={settings['from_run']}, not from its initialization, which"
+            " --kernel_regression compares with"
+        )
+    here = config.to_dict()
+    for name in _SAME_START:
+        if name in settings and settings[name] != here.get(name):
+            raise DataError(
+                f"{said}: has --{name}={settings[name]}, and this run --{name}={here.get(name)};"
+                " --kernel_regression compares with the initialization"
+            )
+
+
+def _settings(folder: pathlib.Path, said: str) -> dict[str, Any]:
+    """Of the run in a folder.
+
+    Raises:
+        DataError: if there is none.
+    """
+    try:
+        return runs.read_json(folder / "config.json")
+    except runs.RunDirectoryError as error:
+        raise DataError(f"{said}: must be a directory of --experiment=train ({error})") from error
 
 
 def _check(folder: pathlib.Path, config: Any, said: str) -> None:
@@ -56,14 +119,17 @@ def _check(folder: pathlib.Path, config: Any, said: str) -> None:
     Raises:
         DataError: if it is.
     """
-    try:
-        settings = runs.read_json(folder / "config.json")
-    except runs.RunDirectoryError as error:
-        raise DataError(f"{said}: must be a directory of --experiment=train ({error})") from error
+    settings = _settings(folder, said)
     if settings.get("experiment") != "train" or settings.get("linearized"):
         raise DataError(
             f"{said}: must hold --experiment=train of a network; the kernel of a linearization is"
             " that of its initialization"
+        )
+    of_outputs = config.experiment != "rank" or config.kernel_regression
+    if settings.get("centered") and of_outputs:
+        raise DataError(
+            f"{said}: is of a network with --centered, f(w) - f(w0), which the weights w alone do"
+            " not make; allowed: --experiment=rank without --kernel_regression"
         )
     here = config.to_dict()
     settings = {name: value for name, value in config.added().items() if name in _SAME} | settings

@@ -17,7 +17,7 @@ def free_memory() -> float:
 
 def _free_on_gpus() -> int | None:
     """The least bytes that are free on a GPU that TensorFlow, if it is loaded, computes on."""
-    if "tensorflow" not in sys.modules:
+    if "tensorflow" not in sys.modules or not devices.has_driver():
         return None
     import tensorflow as tf
 

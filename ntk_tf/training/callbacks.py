@@ -104,11 +104,11 @@ class Speed(keras.callbacks.Callback):
     """Measures how fast updates are, without start-up, evaluation, records and saves.
 
     Args:
-        batch_size: pictures an update.
+        batch_size: pictures an update, in the mean.
         flops: floating-point operations of an update for one picture.
     """
 
-    def __init__(self, batch_size: int, flops: int):
+    def __init__(self, batch_size: float, flops: float):
         super().__init__()
         self.batch_size, self.flops = batch_size, flops
         self.steps, self.seconds = 0, 0.0

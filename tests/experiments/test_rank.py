@@ -301,6 +301,37 @@ def test_weights_of_a_run_without_training_of_biases(tmp_path):
         assert same == weight.path.endswith("bias")
 
 
+def test_the_initialization_to_compare_with_is_that_of_the_run(trained, tmp_path):
+    compared = {"kernel_regression": True, "test_examples": 20, "from_run": str(trained)}
+    with pytest.raises(DataError, match=r"from_run=.*has --seed=0, and this run --seed=1; --kern"):
+        run(tmp_path / "a", seed=1, **compared)
+    in_process(tmp_path / "second", max_steps=3, from_run=str(trained))
+    with pytest.raises(DataError, match=r"second: started --from_run=.*/run, not from its init"):
+        run(tmp_path / "b", **(compared | {"from_run": str(tmp_path / "second")}))
+
+
+def test_updates_are_counted_from_the_initialization(trained, tmp_path):
+    """Over runs that start from another's weights, finished or not, and training before a run."""
+    second, third = tmp_path / "second", tmp_path / "third"
+    assert in_process(second, max_steps=3, from_run=str(trained))["from_step"] == 7
+    assert in_process(third, max_steps=2, from_run=str(second))["from_step"] == 10
+    for folder in (second, third):
+        (folder / "result.json").unlink()
+    assert run(tmp_path / "run", from_run=str(third), seed=1)["from_step"] == 12
+    before = {"linearized": True, "pretrain_steps": 4, "max_steps": 1}
+    assert in_process(tmp_path / "pretrained", **before)["from_step"] == 4
+
+
+def test_outputs_of_a_centered_network_are_not_its_weights_alone(tmp_path):
+    in_process(tmp_path / "centered", max_steps=2, centered=True)
+    settings = {"from_run": str(tmp_path / "centered"), "test_examples": 20}
+    assert run(tmp_path / "kernel", from_run=settings["from_run"])["from_step"] == 2
+    with pytest.raises(DataError, match=r"from_run=.* --centered, f\(w\) - f\(w0\)"):
+        run(tmp_path / "regression", kernel_regression=True, **settings)
+    with pytest.raises(DataError, match="--centered"):
+        in_process(tmp_path / "more", from_run=settings["from_run"])
+
+
 def test_refuses_runs_that_do_not_fit(trained, finished, tmp_path):
     with pytest.raises(DataError, match=r"from_run=.*has --width=1, and this run --width=2"):
         run(tmp_path / "a", from_run=str(trained), width=2)

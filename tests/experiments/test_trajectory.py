@@ -101,6 +101,18 @@ def test_kernel_movement_file(finished):
     assert all(0 <= row[name] < 1 + 1e-12 for row in rows for name in alignments)
 
 
+def test_alignments_do_not_depend_on_the_targets_of_the_loss(finished, tmp_path):
+    once = {"max_steps": 1, "kernel_every": 1, "kernel_examples": 6}
+    run(tmp_path / "run", targets=(-1.0, 1.0), train_biases=False, **once)
+    first = (tmp_path / "run/kernel.csv").read_text().splitlines()[:2]
+    frozen = [dict(next(csv.DictReader(first)))]
+    run(tmp_path / "usual", train_biases=False, **once)
+    usual = (tmp_path / "usual/kernel.csv").read_text().splitlines()[:2]
+    assert frozen == [dict(next(csv.DictReader(usual)))]
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["parameters"] == 7510 - (100 + 10)
+
+
 def test_tensorboard_runs_share_their_tags(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

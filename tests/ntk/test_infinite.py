@@ -421,3 +421,16 @@ def test_every_architecture_but_resnet18_has_a_network():
         side = 63 if arch == "alexnet" else 32
         output = evaluate.network(arch, (side, side, 3), parametrization, {})
         assert (output.name, output.positions) in (("outputs", 1), ("kappa", 1))
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_equal_pictures_have_equal_kernels(precision, rng):
+    """Rounding between them is no angle, whose root would be a difference of 1e-8 (5e-4)."""
+    x = rng.standard_normal((60, 20))
+    x[1] = x[0]
+    arguments = {"depth": 4}
+    kernel = infinite.kernel("mlp", x, arch_args=arguments, precision=precision)
+    eps = np.finfo(precision).eps
+    np.testing.assert_allclose(kernel[0, 1], kernel[0, 0], rtol=30 * eps)
+    np.testing.assert_allclose(kernel[0, 2:], kernel[1, 2:], rtol=100 * eps)
+    assert abs(np.linalg.eigvalsh(kernel)[0]) < 1e3 * eps * kernel[0, 0]

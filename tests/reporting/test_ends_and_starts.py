@@ -57,6 +57,26 @@ def test_weight_decays_are_compared_on_the_same_seeds(tmp_path):
     assert [(r["network_test"], r["kernel"]) for r in found] == [("99.0", "2.0"), ("99.0", "4.0")]
 
 
+def test_of_several_ends_the_nearest_counts_and_tells_how_near(tmp_path):
+    settings = {"dataset": "mnist", "experiment": "converged"}
+    fake(tmp_path / "runs", 96, 95, more={"residual": 1e-2}, **settings)
+    fake(tmp_path / "runs", 50, 50, more={"residual": 0.7}, max_passes=3, **settings)
+    write.write(tmp_path / "runs", tmp_path / "out")
+    (row,) = rows(tmp_path / "out/tables/converged_lenet_MNIST_gap.csv")
+    assert (row["converged_test"], row["residual"]) == ("95.0", "0.01")
+
+
+def test_other_losses_and_pictures_have_other_ends(tmp_path):
+    fake(tmp_path / "runs", 96, 95, dataset="mnist", experiment="converged")
+    for other in ({"loss": "cross_entropy"}, {"augment": "flip_crop"}):
+        fake(tmp_path / "runs", 99, 98, dataset="mnist", linearized=True, **other)
+        fake(tmp_path / "runs", 99, 99, dataset="mnist", **other)
+    write.write(tmp_path / "runs", tmp_path / "out")
+    (row,) = rows(tmp_path / "out/tables/converged_lenet_MNIST_gap.csv")
+    assert {row[f"{key}_test"] for key in ("network", "sgd")} == {""}
+    assert "residual" not in row
+
+
 def test_moments_of_linearization(tmp_path):
     settings = {"dataset": "mnist", "linearized": True}
     for steps, test in ((0, 94), (100, 95), (1000, 97)):

@@ -114,7 +114,7 @@ def _results(
                 " float64, or --arch_args with a smaller sigma_w, sigma_b or depth"
             )
         with console.status(f"regression with {kind}"):
-            found[kind], spectra[kind] = _regress(gram, cross, train, test, config.num_classes)
+            found[kind], spectra[kind] = _regress(gram, cross, train, test, config)
         if config.keep_kernels:
             kept |= {f"{kind}_train": gram.mean(axis=0), f"{kind}_test": cross.mean(axis=0)}
         if kind == "ntk_paper_widening" and config.finite_widths:
@@ -143,7 +143,7 @@ def _results(
 
 
 def _regress(
-    gram: np.ndarray, cross: np.ndarray, train: Split, test: Split, classes: int
+    gram: np.ndarray, cross: np.ndarray, train: Split, test: Split, config: Infinite
 ) -> tuple[dict[str, Any], np.ndarray]:
     """What one kernel says, and its features' singular values.
 
@@ -152,12 +152,12 @@ def _regress(
         cross: of the test pictures with them `[seeds, m, n]`.
         train: with their labels.
         test: with theirs.
-        classes: number L of outputs.
+        config: the run's settings.
     """
-    targets = np.eye(classes)[train.labels] + _OTHER
+    targets = np.eye(config.num_classes)[train.labels] + _OTHER
     mean, mean_cross = gram.mean(axis=0), cross.mean(axis=0)
     best = leave_one_out(mean, targets)
-    plain = ntk.kernel_regression(mean, targets, np.zeros_like(targets), precision="float64")
+    plain = ntk.kernel_regression(mean, targets, np.zeros_like(targets), 0.0, config.recursion)
     values = np.sqrt(np.maximum(best.eigenvalues, 0))
     by_seed = [
         _accuracy(c @ leave_one_out(g, targets).regression.dual, test)

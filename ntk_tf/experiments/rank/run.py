@@ -21,7 +21,7 @@ from rich.console import Console
 
 from ntk_tf import ntk, runs
 from ntk_tf.data import DataError
-from ntk_tf.experiments import network
+from ntk_tf.experiments import network, trained_weights
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.rank import Rank, figure, regression
@@ -51,6 +51,8 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
         raise DataError(
             f"examples={config.examples}: {config.dataset} has {available} training pictures"
         )
+    if config.from_run and config.kernel_regression:
+        trained_weights.check_start(config)
     model, step = _network(config, options.workdir)
     inputs.open_workdir(console)
     try:

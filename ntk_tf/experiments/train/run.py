@@ -10,12 +10,12 @@ from rich.console import Console
 
 from ntk_tf import runs
 from ntk_tf.data.source import Split
-from ntk_tf.experiments import network
+from ntk_tf.experiments import network, trained_weights
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.train import Train
 from ntk_tf.linearization import CenteredModel
-from ntk_tf.models.size import step_flops
+from ntk_tf.models.size import count, step_flops
 from ntk_tf.process import signals
 from ntk_tf.settings import Options, SettingError
 from ntk_tf.training import distribution
@@ -96,9 +96,12 @@ class _Training:
         clock, stop = Clock(self.state.history), StopAtDivergence(plan)
         record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
         save = Save(self.state.save, plan, minutes)
-        network = getattr(self.model, "base", self.model)
-        flops = step_flops(network, config.linearized, config.input_shape)
-        self.speed = Speed(config.batch_size, flops)
+        base = getattr(self.model, "base", self.model)
+        flops = step_flops(base, config.linearized, config.input_shape)
+        if config.centered and not config.linearized:
+            flops += round(sum(count(base, config.input_shape).flops))  # f(w0, x)
+        pictures = len(self.inputs.source.train) / plan.steps_per_epoch  # last batches are smaller
+        self.speed = Speed(pictures, flops)
         with signals.deferred(), ShowProgress(title(config), plan, self.console) as progress:
             callbacks = [clock, stop, record, save, progress, self.speed]
             if self.profiled:
@@ -130,6 +133,7 @@ class _Training:
             "steps": step,
             "parameters": sum(math.prod(w.shape) for w in self.model.trainable_weights),
             "seed": self.config.seed,
+            **({"from_step": before} if (before := self._updates_before()) else {}),
             "learning_rate": self.config.learning_rate,
             **self.state.history.times(),
             "performance": self.speed.result(),
@@ -140,6 +144,11 @@ class _Training:
         replicas = self.model.distribute_strategy.num_replicas_in_sync
         even = distribution.even_size(len(split), self.inputs.evaluation_batch, replicas)
         return self.inputs.evaluation_batches(split, even)
+
+    def _updates_before(self) -> int:
+        """How many updates the network had seen when this run began."""
+        settings, workdir = self.config.to_dict(), self.options.workdir
+        return trained_weights.updates_before(settings, workdir, f"workdir={workdir}")
 
     def _test(self) -> dict[str, float]:
         with self.state.history.timed("evaluation"):

@@ -6,6 +6,7 @@ graph (Figure 2 of Samarin et al. 2020). At chosen updates the distance between 
 pictures is measured, and on request the movement of the network's kernel.
 """
 
+import math
 import time
 from typing import Any
 
@@ -199,7 +200,8 @@ class _Trajectory:
         found: list[Distance | KernelMovement] = [distance]
         if self.last_kernel is not None:
             first = slice(0, config.kernel_examples)
-            targets = self.inputs.wanted(self.inputs.source.test.labels[first])
+            # One-hot, whatever the loss wants, so that alignments can be compared.
+            targets = np.eye(self.config.num_classes)[self.inputs.source.test.labels[first]]
             pictures, steps = self._pictures(first).numpy(), self._kernel_steps()
             found.append(
                 KernelMovement(
@@ -217,7 +219,7 @@ class _Trajectory:
         return result | {
             "relative_distance": distances[-1]["relative_distance"] if distances else None,
             "steps": step,
-            "parameters": int(self.pair.standard.count_params()),
+            "parameters": sum(math.prod(w.shape) for w in self.pair.standard.trainable_weights),
             "seed": self.config.seed,
             "learning_rate": self.config.learning_rate,
             **self.state.history.times(),

@@ -275,6 +275,10 @@ class MaxPool(Node):
 _EXPONENT = {"float32": (tf.int32, 0x7F800000), "float64": (tf.int64, 0x7FF0000000000000)}
 
 
+#: So many units of rounding may be between the kernels of two equal pictures.
+_ROUNDING = 8
+
+
 def relu(s: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Means of products of ReLUs, and of their derivatives (Cho and Saul 2009).
 
@@ -285,7 +289,11 @@ def relu(s: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
     """
     scale = _power_of_two(tf.maximum(tf.reduce_max(a), tf.reduce_max(b)))
     s, a, b = s / scale, a / scale, b / scale  # or products leave the range of floating point
-    sine = tf.sqrt(tf.maximum(a * b - s * s, 0))
+    product = a * b
+    square = product - s * s
+    # What rounding alone makes of an angle of 0 counts as 0: its root would be far larger.
+    noise = _ROUNDING * np.finfo(s.dtype.name).eps
+    sine = tf.sqrt(tf.where(square > noise * product, square, 0))
     angle = math.pi - tf.atan2(sine, s)
     return (sine + angle * s) * (scale / (2 * math.pi)), angle / (2 * math.pi)
 
