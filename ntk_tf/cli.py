@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import pathlib
 import re
 import sys
@@ -337,8 +338,8 @@ def _resolve(line: _Line, without: Mapping[str, Any]) -> Config:
 
 
 def _cards(line: _Line):
-    """What looks at the user's data where the command line says it is."""
-    return lambda name: data.card(name, line.text("data_dir"))
+    """What looks at the user's data where the command line says it is, once for each name."""
+    return functools.cache(lambda name: data.card(name, line.text("data_dir")))
 
 
 def _widths(line: _Line, config: Config) -> tuple[int, ...]:

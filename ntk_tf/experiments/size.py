@@ -24,7 +24,7 @@ JPEG_BYTES = 115_000
 #: What TensorFlow, its libraries and buffers take beside the model: measured, about 0.7 GiB.
 _RUNTIME = 0.7 * 2**30
 #: Settings that decide how much memory a run needs, the first two of those that it has.
-_DECISIVE = ("batch_size", "width", "examples", "train_examples")
+_DECISIVE = ("preconditioner_examples", "batch_size", "width", "examples", "train_examples")
 #: Nothing is measured on a GPU before TensorFlow is there: a cautious guess, a tenth of a recent
 #: one's float32 peak.
 _GPU = Speed(products=5e12, elements=2e10, cores=1)
@@ -100,8 +100,9 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
     if EXPERIMENTS[config.experiment].more:
         startup.import_tensorflow(config.small)
         lines |= EXPERIMENTS[config.experiment].load().more(config, options)
+    width = max(map(len, lines)) + 1
     for name, value in lines.items():
-        say(console, f"{name:20}{value}")
+        say(console, f"{name:{width}}{value}")
     if size.memory > size.available:
         say(
             console,

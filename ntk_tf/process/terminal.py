@@ -1,11 +1,20 @@
 """What a process writes to the terminal: lines as they are, names that break where they may."""
 
 import re
+import time
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 #: Columns of a terminal that `progress` needs besides its text: a short bar, percent, time left.
@@ -26,20 +35,39 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 100 * 3600 else f"{seconds / 86400:,.0f} days"
 
 
-def progress(console: Console, *more: ProgressColumn) -> Progress:
+class _Lines(Progress):
+    """A bar, or where the console is no terminal a line now and then."""
+
+    def __init__(self, *columns: ProgressColumn, seconds: float, **more: Any):
+        super().__init__(*columns, **more)
+        self._seconds, self._said = seconds, time.monotonic()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Renew the bar, or print a line if the last one was long ago."""
+        super().update(task_id, **changes)
+        now = time.monotonic()
+        if self.disable and now - self._said >= self._seconds:
+            (task,) = (task for task in self.tasks if task.id == task_id)
+            say(self.console, f"{task.description}  {task.percentage:.0f}%")
+            self._said = now
+
+
+def progress(console: Console, *more: ProgressColumn, seconds: float = 60.0) -> Progress:
     """A bar across the terminal with a text before it and the time left behind it.
 
     Args:
-        console: where to draw; nothing is drawn where it is no terminal.
+        console: where to draw; where it is no terminal, a line is printed now and then.
         *more: columns at the end.
+        seconds: between such lines.
     """
-    return Progress(
+    return _Lines(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(),
         TextColumn("left"),
         *more,
+        seconds=seconds,
         console=console,
         disable=not console.is_terminal,
         transient=True,

@@ -1,5 +1,6 @@
 """Linearizations of a network that has been trained for some updates (Fort et al. 2020)."""
 
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -73,15 +74,24 @@ def draw(table: Table, path: pathlib.Path, models: Sequence[tuple[str, str]] = _
         plots.save(figure, path)
 
 
-def with_start(started: Record, trained: Sequence[Record]) -> list[Record]:
-    """The runs with a run's settings, whether they linearize at the initialization or later."""
+def with_starts(started: Sequence[Record], trained: Sequence[Record]) -> list[list[Record]]:
+    """Groups of runs alike but for where they linearize, at the initialization or later.
 
-    def settings(record: Record) -> dict[str, Any]:
+    Args:
+        started: those that linearize later; the order of the groups is theirs.
+        trained: all runs of training.
+    """
+
+    def settings(record: Record) -> str:
         without = ("pretrain_steps", "width", "seed")
-        return {k: v for k, v in record.config.to_dict().items() if k not in without}
+        found = {k: v for k, v in record.config.to_dict().items() if k not in without}
+        return json.dumps(found, sort_keys=True, default=str)
 
-    wanted = settings(started)
-    return [r for r in trained if r.config.linearized and settings(r) == wanted]
+    groups: dict[str, list[Record]] = {settings(record): [] for record in started}
+    for record in trained:
+        if record.config.linearized and (key := settings(record)) in groups:
+            groups[key].append(record)
+    return list(groups.values())
 
 
 def _first(table: Table) -> int:

@@ -142,15 +142,13 @@ def _start_sections(
     """Linearizations of trained networks: a section for each that has several moments."""
     from ntk_tf.reporting import starts  # matplotlib takes its time
 
-    sections, seen = [], []
-    together = ((study, record) for study in grouping.studies(started) for record in study.records)
-    for study, record in together:
-        records = starts.with_start(record, found.of("train"))
-        if records in seen:
-            continue
-        seen.append(records)
+    sections = []
+    study_of = {record.path: s for s in grouping.studies(started) for record in s.records}
+    ordered = [record for record in started if record.path in study_of]
+    for number, records in enumerate(starts.with_starts(ordered, found.of("train")), 1):
+        study = next(study_of[record.path] for record in records if record.path in study_of)
         title = f"Linearized after some training: {study.model_title} on {study.data_title}"
-        name = _file_name("pretrain", study.arch, study.data_title, str(len(seen)))
+        name = _file_name("pretrain", study.arch, study.data_title, str(number))
         table = starts.table(name, title, records)
         path = output_dir / "figures" / name
         starts.draw(table, path)

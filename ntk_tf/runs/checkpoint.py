@@ -46,7 +46,8 @@ def save(directory: pathlib.Path, checkpoint: Checkpoint) -> None:
         WriteError: if it cannot be written; those before are still there.
     """
     path = directory / f"step-{checkpoint.step:09d}.npz"
-    content: dict[str, Any] = {_META: np.array(json.dumps(checkpoint.meta)), **checkpoint.arrays}
+    meta = np.frombuffer(json.dumps(checkpoint.meta).encode(), np.uint8)
+    content: dict[str, Any] = {_META: meta, **checkpoint.arrays}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, "wb") as file:
@@ -103,7 +104,8 @@ def _newest(directory: pathlib.Path) -> Checkpoint | None:
     for path in sorted(directory.glob("step-*.npz"), reverse=True):
         try:
             arrays = read_arrays(path)
-            meta = json.loads(str(arrays.pop(_META)))
+            text = arrays.pop(_META)  # a string before version 0.2
+            meta = json.loads(text.tobytes() if text.dtype == np.uint8 else str(text))
             return Checkpoint(int(path.stem.split("-")[1]), arrays, dict(meta))
         except (DamagedError, LookupError, TypeError, ValueError, RecursionError) as error:
             reason = str(error).removeprefix(f"{path}: ")

@@ -26,8 +26,10 @@ from ntk_tf.sweeps.state import (
 
 STYLES = {DONE: "green", DIVERGED: "yellow", FAILED: "red", RUNNING: "bold", ELSEWHERE: "cyan"}
 STYLES |= {INTERRUPTED: "yellow"}
-#: Ended runs that the live table keeps in sight.
+#: Ended runs that the live table keeps in sight, and as many failed ones.
 LATEST = 6
+#: Lines of the terminal besides the runs': the table's title, the counts, what is left out.
+_BESIDE = 4
 #: Seconds between renewals of the live table.
 REFRESH = 1.0
 
@@ -106,13 +108,18 @@ class Display:
         current = (RUNNING, ELSEWHERE, INTERRUPTED)
         running = [entry for entry in self.entries if entry.status in current]
         shown = [entry for entry in self.ended if not entry.skipped]
-        failed = [entry for entry in shown if entry.status == FAILED]
+        failed = [entry for entry in shown if entry.status == FAILED][-LATEST:]
         latest = [entry for entry in shown if entry.status != FAILED][-LATEST:]
-        for entry in failed + latest + running:
+        wanted = failed + latest + running
+        room = max(1, self.console.height - _BESIDE)
+        fit = wanted[-room:]  # what runs before what has ended
+        hidden = len(shown) + len(running) - len(fit)
+        for entry in fit:
             took = duration(entry.elapsed())
             state = Text(entry.status, STYLES.get(entry.status, ""))
             table.add_row(Name(entry.run.name), state, took, Text(self._note(entry)))
-        return Group(table, Text(self.counts()))
+        left_out = [Text(f"and {hidden} more")] if hidden else []
+        return Group(Text(self.counts()), table, *left_out)
 
     def _note(self, entry: Entry) -> str:
         """What there is to say about a run besides its state."""

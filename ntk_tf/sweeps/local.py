@@ -11,8 +11,8 @@ from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, INTERRUPTED, RUNNING, 
 
 #: A run that fails is started once more: machines have hiccups.
 ATTEMPTS = 2
-#: Seconds between looks at the processes.
-TICK = 0.2
+#: Seconds between looks at the processes, and at the runs that others are at work on.
+TICK, TICK_ELSEWHERE = 0.2, 2.0
 
 
 class Runner:
@@ -35,6 +35,7 @@ class Runner:
         self.entries, self.environments = entries, environments
         self.tell, self.tick = tell, tick
         self.server: warm.Server | None = None
+        self.looked = float("-inf")  # at the runs of other processes
 
     def run(self) -> None:
         """Carry out all runs; whatever ends this early ends the processes too."""
@@ -82,11 +83,14 @@ class Runner:
             self.tell(entry)
 
     def _start(self) -> None:
-        """Start waiting runs in free places."""
+        """Start waiting runs in free places; to look at a run takes time on a network's disk."""
         busy = {entry.slot for entry in self.entries if entry.status == RUNNING}
         free = [slot for slot in range(len(self.environments)) if slot not in busy]
+        if due := time.monotonic() - self.looked > TICK_ELSEWHERE:
+            self.looked = time.monotonic()
         for entry in self.entries:
-            if entry.status not in (WAITING, ELSEWHERE):
+            looked_at = {WAITING: bool(free), ELSEWHERE: due}
+            if not looked_at.get(entry.status):
                 continue
             if entry.read_result():
                 entry.skipped = not entry.attempts

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 import pathlib
 import subprocess
 import time
@@ -103,20 +104,27 @@ class Entry:
         return min(1.0, row["epoch"] / epochs)
 
 
+#: Bytes at the end of a metrics.csv that hold its last row.
+_TAIL = 4096
+
+
 def last_row(path: pathlib.Path) -> dict[str, float | None] | None:
     """Epoch and test accuracy in the last row of a metrics.csv; None where there is none to read.
 
     It is only for show: a damaged file is the run's to write anew.
     """
     try:
-        with open(path, newline="") as file:
-            *_, row = csv.DictReader(file)
+        with open(path, "rb") as file:
+            header = file.readline()
+            file.seek(max(len(header), os.fstat(file.fileno()).st_size - _TAIL))
+            lines = (header + file.read()).decode().splitlines()
+        row = dict(zip(*csv.reader((lines[0], lines[-1])), strict=True))
         accuracy = row["test_accuracy"]
         return {
             "epoch": int(row["epoch"]),
             "test_accuracy": float(accuracy) if accuracy else None,
         }
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+    except (OSError, ValueError, LookupError, TypeError, csv.Error):
         return None
 
 

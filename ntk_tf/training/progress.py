@@ -1,5 +1,6 @@
 """How far a run is: a bar on a terminal, a line now and then elsewhere."""
 
+import math
 import time
 
 import keras
@@ -19,18 +20,26 @@ class ShowProgress(keras.callbacks.Callback):
         title: names the run.
         plan: tells how far it goes.
         console: where to write.
-        line_seconds: least time between two lines.
+        line_seconds: least time between two lines at ends of epochs.
+        within_seconds: and before one that is in an epoch.
     """
 
-    def __init__(self, title: str, plan: Plan, console: Console, line_seconds: float = 10.0):
+    def __init__(
+        self,
+        title: str,
+        plan: Plan,
+        console: Console,
+        line_seconds: float = 10.0,
+        within_seconds: float = 60.0,
+    ):
         super().__init__()
         self.title = title
         self.plan = plan
         self.console = console
-        self.line_seconds = line_seconds
+        self.line_seconds, self.within_seconds = line_seconds, within_seconds
 
     def __enter__(self) -> "ShowProgress":
-        self.progress = terminal.progress(self.console)
+        self.progress = terminal.progress(self.console, seconds=math.inf)  # it prints its own
         self.task = self.progress.add_task(
             self.title, total=self.plan.total_steps, completed=self.plan.start_step
         )
@@ -49,14 +58,19 @@ class ShowProgress(keras.callbacks.Callback):
         self.parts = [(3, self.title), (5, epoch), (1, f"loss {logs['loss']:.4f}"), (2, train)]
         self.step = batch
         self._show()
+        self._say(self.within_seconds)
 
     def on_epoch_end(self, epoch, logs=None):
         """Show the test accuracy."""
         if "test_accuracy" in logs:
             self.test = f"test {logs['test_accuracy']:.1%}"
         self._show()
+        self._say(self.line_seconds)
+
+    def _say(self, seconds: float) -> None:
+        """Print a line, if that is the way here and the last one is so long ago."""
         now = time.monotonic()
-        if not self.console.is_terminal and now - self.printed >= self.line_seconds:
+        if not self.console.is_terminal and now - self.printed >= seconds:
             rate = (self.step - self.plan.start_step) / (now - self.started)
             left = (self.plan.total_steps - self.step) / rate
             text = "  ".join(filter(None, (*(text for _, text in self.parts), self.test)))

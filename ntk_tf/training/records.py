@@ -74,6 +74,10 @@ class Record(keras.callbacks.Callback):
         self.record.complete()
 
 
+#: From so many rows on, metrics.csv is not written after every epoch.
+_EVERY = 1000
+
+
 class Rows:
     """Rows of metrics.csv, and the same as TensorBoard's scalars.
 
@@ -95,13 +99,18 @@ class Rows:
     ):
         self.path, self.columns, self.step, self.rows = workdir / "metrics.csv", columns, step, rows
         self.scalars = columns[columns.index(step) + 1 :]
+        self.count = 0  # of the rows in the file
         self.written = runs.attempt(self._write)
         self.events = EventFiles(workdir / "tensorboard", ("",), self._show_all)
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a row to both."""
         self.rows.append(row)
-        self.written = runs.attempt(self._write)
+        # A file is written whole: of many rows, not after each.
+        if len(self.rows) - self.count > len(self.rows) // _EVERY:
+            self.written = runs.attempt(self._write)
+        else:
+            self.written = False
         self.events.write(lambda writers: self._show(writers[""], row))
 
     def complete(self) -> None:
@@ -119,6 +128,7 @@ class Rows:
 
     def _write(self) -> None:
         runs.write_table(self.path, self.columns, self.rows)
+        self.count = len(self.rows)
 
     def _show_all(self, writers: Mapping[str, tf.summary.SummaryWriter]) -> None:
         for row in self.rows:

@@ -1,11 +1,13 @@
 """The converged linearization as an experiment: its files, and going on after any pass."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from helpers import Interrupted, carry_out, final_arrays, metrics
 
+from ntk_tf import data
 from ntk_tf.data import DataError
 from ntk_tf.experiments.converged.record import Record
 from ntk_tf.experiments.resolving import resolve
@@ -128,6 +130,15 @@ def test_own_networks_without_a_derivative_are_refused_in_one_line(
         carry_out(config, Options(tmp_path / "run"))
     assert "\n" not in str(raised.value)
     assert "check=False" not in str(raised.value)
+
+
+def test_preconditioner_of_many_classes_is_of_fewer_pictures():
+    def config(classes):
+        card = dataclasses.replace(data.card("digits"), classes=classes)
+        return resolve(lambda _: card, experiment="converged", dataset="digits")
+
+    found = {classes: config(classes).preconditioner_examples for classes in (2, 10, 100, 9000)}
+    assert found == {2: 600, 10: 600, 100: 60, 9000: 1}
 
 
 def test_cross_entropy_is_refused():

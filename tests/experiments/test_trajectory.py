@@ -5,13 +5,14 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import LENET, SMALL, Interrupted, carry_out, final_arrays, main
 from references import dense_jacobian, flat
 
 from ntk_tf import data, models
 from ntk_tf.data import DataError
 from ntk_tf.experiments.resolving import resolve
-from ntk_tf.experiments.trajectory import figure, measure
+from ntk_tf.experiments.trajectory import figure, measure, show
 from ntk_tf.experiments.trajectory import run as trajectory
 from ntk_tf.linearization import LinearizedModel
 from ntk_tf.settings import Options
@@ -99,6 +100,26 @@ def test_kernel_movement_file(finished):
     labels = data.load("digits").test.labels[:6]
     assert len(alignments) == 3 + len(set(labels))  # in three ways, and of each class there
     assert all(0 <= row[name] < 1 + 1e-12 for row in rows for name in alignments)
+
+
+def test_tensorboard_gets_some_of_many_records(finished, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr(show, "MOST", 6)
+    run(tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run/tensorboard/standard"), {"tensors": 0})
+    events.Reload()
+    names = sorted(events.Tags()["tensors"])
+    found = arrays(finished[0])
+    for e, name in enumerate(sorted(names, key=lambda n: list(found["index"]).index(_number(n)))):
+        values = {t.step: tf.make_ndarray(t.tensor_proto).item() for t in events.Tensors(name)}
+        right = found["standard"][:, e, found["label"][e]]
+        assert values == {step: pytest.approx(right[step]) for step in range(0, 21, 4)}
+
+
+def _number(name):
+    """Of the picture in a tag's name."""
+    return int(name.rpartition("picture ")[2].split()[0])
 
 
 def test_alignments_do_not_depend_on_the_targets_of_the_loss(finished, tmp_path):

@@ -72,3 +72,24 @@ def test_progress_keeps_its_bar_and_the_time_left(width):
     assert "53%" in line
     assert "epoch 54/100" in line
     assert (title in line) == (width == 120)
+
+
+def test_lines_where_there_is_no_terminal(monkeypatch):
+    """Within long epochs, and of what has a bar alone, a line a minute."""
+    clock = iter(range(0, 10_000, 25))
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    out = Console(width=80, file=io.StringIO(), force_terminal=False)
+    with terminal.progress(out) as shown:
+        task = shown.add_task("NTK of LeNet x1", total=8)
+        for step in range(1, 7):
+            shown.update(task, completed=step)
+    assert out.file.getvalue() == "NTK of LeNet x1  38%\nNTK of LeNet x1  75%\n"
+
+
+def test_long_epochs_print_lines(monkeypatch):
+    out = Console(width=80, file=io.StringIO(), force_terminal=False)
+    with ShowProgress("LeNet x1", Plan(1000, 2000), out, within_seconds=0.0) as shown:
+        shown.on_train_batch_end(500, {"loss": 0.0123, "accuracy": 0.97})
+    (line,) = out.file.getvalue().splitlines()
+    assert line.startswith("LeNet x1  epoch 1/2  loss 0.0123  train 97.0%  ")
+    assert line.endswith(" s left")

@@ -12,7 +12,7 @@ from ntk_tf import cli, runs
 from ntk_tf.process import signals
 from ntk_tf.sweeps.display import Display
 from ntk_tf.sweeps.local import Runner
-from ntk_tf.sweeps.state import DONE, INTERRUPTED, RUNNING, WAITING, Entry
+from ntk_tf.sweeps.state import DONE, FAILED, INTERRUPTED, RUNNING, WAITING, Entry, last_row
 
 
 @pytest.fixture
@@ -99,3 +99,38 @@ def test_every_experiment_has_a_cost_a_fraction_and_an_outcome(experiment, tmp_p
     display = Display([entry], [{}], Console(file=io.StringIO()))
     display.tell(entry)
     assert display.counts() == "1 runs: 1 done"
+
+
+def test_many_failed_runs_hide_neither_the_counts_nor_what_runs(tmp_path):
+    args = ["--dataset=digits", f"--runs_dir={tmp_path}", "--models=standard"]
+    found = cli.parse_sweep(["sweep", *args, f"--seeds={','.join(map(str, range(40)))}"]).runs
+    entries = [Entry(run, tmp_path / "log") for run in found]
+    console = Console(
+        file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None
+    )
+    display = Display(entries, [{}] * 2, console)
+    for entry in entries[:30]:
+        entry.status, entry.problem = FAILED, "exit code 1"
+        display.tell(entry)
+    for entry in entries[30:35]:
+        entry.status, entry.slot = RUNNING, 0
+    screen = Console(file=io.StringIO(), width=80)
+    screen.print(display._table())
+    lines = screen.file.getvalue().splitlines()
+    assert len(lines) <= 24
+    assert lines[0].startswith("40 runs: 30 failed, 5 running, 5 waiting")
+    assert sum(" running " in line for line in lines[1:]) == 5
+    assert sum(" failed " in line for line in lines[1:]) == 6
+    assert "and 24 more" in lines[-1]
+
+
+def test_the_last_row_is_read_from_the_end(tmp_path):
+    path = tmp_path / "metrics.csv"
+    rows = [{"epoch": i, "test_accuracy": i / 1000} for i in range(1, 1000)]
+    runs.write_table(path, runs.METRICS_COLUMNS, rows)
+    assert last_row(path) == {"epoch": 999, "test_accuracy": 0.999}
+    for text in ("", "epoch,test_accuracy\n", "epoch,test_accuracy\n7\n", "\xff\n"):
+        path.write_text(text)
+        assert last_row(path) is None
+    runs.write_table(path, runs.METRICS_COLUMNS, rows[:1])
+    assert last_row(path) == {"epoch": 1, "test_accuracy": 0.001}

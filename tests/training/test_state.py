@@ -1,10 +1,14 @@
 """What checkpoints give back."""
 
+import json
+from unittest import mock
+
 import keras
+import numpy as np
 import pytest
 
-from ntk_tf.runs import RunDirectoryError
-from ntk_tf.training import state
+from ntk_tf.runs import RunDirectoryError, checkpoint
+from ntk_tf.training import records, state
 
 
 def test_goes_on_from_a_checkpoint_with_fewer_records(tmp_path):
@@ -16,3 +20,35 @@ def test_goes_on_from_a_checkpoint_with_fewer_records(tmp_path):
     assert [float(v) for v in (live, records, more)] == [1, 2, 3]
     with pytest.raises(RunDirectoryError, match="of another model"):
         state.State(tmp_path, [more], [], [records]).restore()
+
+
+def test_checkpoints_of_an_earlier_version_are_read(tmp_path):
+    """Whose text was a string of four bytes a character."""
+    meta = {"tables": {"metrics": [{"epoch": 1}]}, "é": None}
+    np.savez(tmp_path / "step-000000007.npz", meta=np.array(json.dumps(meta)), a=np.ones(2))
+    assert checkpoint.restore(tmp_path).meta == meta
+    checkpoint.save(tmp_path, checkpoint.Checkpoint(8, {"a": np.zeros(2)}, meta))
+    found = checkpoint.restore(tmp_path)
+    assert (found.step, found.meta) == (8, meta)
+
+
+def test_long_tables_are_not_written_after_every_row(tmp_path, monkeypatch):
+    """A file is written whole: writing it 5,000 times would take hours for 100,000 rows."""
+    count, write = 0, records.runs.write_table
+
+    def counting(*arguments):
+        nonlocal count
+        count += 1
+        write(*arguments)
+
+    monkeypatch.setattr(records.runs, "write_table", counting)
+    monkeypatch.setattr(records, "EventFiles", lambda *_: mock.Mock())
+    monkeypatch.setattr(records, "_EVERY", 50)
+    rows = records.Rows(tmp_path, ("step", "x"), "step", [])
+    for i in range(500):
+        rows.add({"step": i, "x": 1.0})
+        if i < 40:
+            assert len((tmp_path / "metrics.csv").read_text().splitlines()) == i + 2
+    assert count < 180
+    rows.complete()
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 501

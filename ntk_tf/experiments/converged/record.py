@@ -47,7 +47,7 @@ class Record:
 
     def __enter__(self) -> "Record":
         self.record = Rows(self.workdir, COLUMNS, "pass", self.rows)
-        self.progress = terminal.progress(self.console)
+        self.progress = terminal.progress(self.console, seconds=math.inf)  # it prints its own
         self.task = self.progress.add_task(self.title, total=math.log(1 / self.tolerance))
         self.printed = time.monotonic()
         self.progress.start()

@@ -55,8 +55,16 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
 
 
 def memory(config: Trajectory) -> tuple[int, float]:
-    """Parameters, and bytes of both models; see `costs.training_memory`."""
-    return costs.training_memory(config, 8, 5)
+    """Parameters, and bytes of both models, of the records and of the kernels.
+
+    For the models see `costs.training_memory`. The records are a variable and a copy for the files,
+    and a measurement of the kernel has the first, the last and the present one.
+    """
+    parameters, size = costs.training_memory(config, 8, 5)
+    pictures = config.examples if isinstance(config.examples, int) else len(config.examples)
+    records = (costs.updates(config) // config.record_every + 1) * 2 * pictures * config.num_classes
+    rows = config.kernel_examples * config.num_classes if config.kernel_every else 0
+    return parameters, size + 2 * costs.FLOAT * records + 3 * 8 * rows**2
 
 
 def time(config: Trajectory, speed: Speed) -> Time:

@@ -12,6 +12,8 @@ from ntk_tf.runs import History
 from ntk_tf.training.records import EventFiles
 
 _TABLES = ("distance", "kernel")
+#: Points of a curve: TensorBoard shows no more, and to write one takes as long as an update.
+MOST = 1000
 
 
 class Show(keras.callbacks.Callback):
@@ -73,16 +75,17 @@ class Show(keras.callbacks.Callback):
         self._show_outputs(writers)
 
     def _show_outputs(self, writers: Mapping[str, tf.summary.SummaryWriter]) -> None:
-        """Write the outputs of the correct classes."""
-        count = self.step // self.pair.every + 1
-        records = self.pair.records.numpy()
+        """Write the outputs of the correct classes, some of the records where there are many."""
+        count, shown = self.step // self.pair.every + 1, self.shown["outputs"]
+        apart = -(-self.pair.records.shape[0] // MOST)
+        records = self.pair.records.value[shown:count].numpy()
         for side, name in enumerate(("standard", "linearized")):
             with writers[name].as_default():
-                for position in range(self.shown["outputs"], count):
+                for position in range(-(-shown // apart) * apart, count, apart):
                     for e, (index, label) in self.pictures:
                         tf.summary.scalar(
                             f"output of the correct class/picture {index} (class {label})",
-                            records[position, side, e, label],
+                            records[position - shown, side, e, label],
                             step=position * self.pair.every,
                         )
         self.shown["outputs"] = count
