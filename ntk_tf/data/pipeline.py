@@ -227,8 +227,8 @@ def _fetch(
     `see` maps a batch of pictures and its number to what the network sees.
     """
     low, high = targets
+    images = split.tensor
     with tf.device("CPU"):
-        images = tf.convert_to_tensor(split.images)
         labels = tf.constant(split.labels)
 
     def fetch(step, batch):

@@ -1,6 +1,7 @@
 """What every dataset is once it is loaded: pictures, labels and how to normalize them."""
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @functools.cached_property
+    def tensor(self) -> "tf.Tensor":
+        """The pictures as a tensor in main memory, a copy, made once for all that reads them."""
+        import tensorflow as tf
+
+        with tf.device("CPU"):
+            return tf.convert_to_tensor(self.images)
 
     @property
     def encoded(self) -> bool:

@@ -61,18 +61,18 @@ def estimate(config: Config, cache_decoded: bool | None = None) -> Size:
 
 
 def _pictures(config: Config, cache_decoded: bool | None) -> int:
-    """Bytes of the dataset in memory."""
+    """Bytes of the dataset in memory: of arrays, and as much of the tensors made of them."""
     card = config.card
     if card.photographs:
         square = 3 * counts.square_side(config.image_size) ** 2
         kept = square < JPEG_BYTES if cache_decoded is None else cache_decoded
         kept = kept or datasets.is_own(card.name)
-        return (card.train + card.test) * (square if kept else JPEG_BYTES)
+        return (card.train + card.test) * (2 * square if kept else JPEG_BYTES)
     pictures = (card.train + card.test) * math.prod(card.shape) * card.pixel_bytes
     if not EXPERIMENTS[config.experiment].keeps_inputs:
-        return pictures
+        return 2 * pictures
     examples = config.train_examples or card.train
-    return pictures + counts.kept_bytes(examples, config.input_shape, config.augment)
+    return 2 * (pictures + counts.kept_bytes(examples, config.input_shape, config.augment))
 
 
 def describe(config: Config, options: Options, place: str, console: Console) -> None:
