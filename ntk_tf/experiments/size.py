@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Sequence
 
-import psutil
 from rich.console import Console
 
 from ntk_tf.catalogue import datasets
@@ -120,8 +119,7 @@ def out_of_memory(config: Config, options: Options, error: Exception) -> str:
         error: the error.
     """
     size = estimate(config, options.cache_decoded)
-    total = psutil.virtual_memory().total
-    place = f"the machine has {_gib(total)}, {_gib(size.available)} of it free"
+    place = f"{_gib(size.available)} of main memory are free"
     import tensorflow as tf
 
     gpus = tf.config.list_logical_devices("GPU")

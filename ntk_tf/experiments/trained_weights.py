@@ -1,6 +1,8 @@
 """Weights of a finished or running training run, for experiments on trained networks."""
 
+import contextlib
 import pathlib
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -49,34 +51,37 @@ def load(model: keras.Model, config: Any, run_dir: pathlib.Path | str) -> int:
         raise DataError(f"{said}: its checkpoint lacks {missing[0]}")
     arrays = {name: found.arrays[by_path[key]] for key, name in wanted.items()}
     state.assign(model.variables, arrays, folder)
-    return found.step + updates_before(_settings(folder, said), folder, said)
+    before = updates_before(_settings(folder, said), folder)
+    if before is None:
+        warnings.warn(
+            f"{said}: how many updates its weights had seen before is not known; counted are those"
+            " of this run",
+            stacklevel=2,
+        )
+    return found.step + (before or 0)
 
 
-def updates_before(settings: Mapping[str, Any], workdir: pathlib.Path, said: str) -> int:
-    """Updates that the weights had seen when a training run began.
+def updates_before(settings: Mapping[str, Any], workdir: pathlib.Path) -> int | None:
+    """Updates that the weights had seen when a training run began; None if that is not known.
+
+    An earlier version did not record it, and what a run started from may be gone.
 
     Args:
         settings: of the run.
         workdir: its directory.
-        said: how the user named it.
-
-    Raises:
-        DataError: if it started from a run that is not there any more, and does not tell.
     """
     if settings.get("pretrain_steps"):
         return int(settings["pretrain_steps"])
     if not settings.get("from_run"):
         return 0
-    try:
+    with contextlib.suppress(runs.RunDirectoryError, TypeError, ValueError):
         if runs.is_finished(workdir) and "from_step" in runs.read_result(workdir):
             return int(runs.read_result(workdir)["from_step"])
-    except (runs.RunDirectoryError, TypeError, ValueError) as error:
-        raise DataError(f"{said}: {error}") from error
-    folder = pathlib.Path(settings["from_run"]).expanduser()
-    found = checkpoint.restore(folder / "checkpoint")
-    if found is None:
-        raise DataError(f"{said}: started from_run={folder}, which holds no checkpoint any more")
-    return found.step + updates_before(_settings(folder, said), folder, said)
+        folder = pathlib.Path(settings["from_run"]).expanduser()
+        found = checkpoint.restore(folder / "checkpoint")
+        before = updates_before(runs.read_json(folder / "config.json"), folder) if found else None
+        return None if found is None or before is None else found.step + before
+    return None
 
 
 def check_start(config: Any) -> None:
@@ -93,11 +98,12 @@ def check_start(config: Any) -> None:
             " --kernel_regression compares with"
         )
     here = config.to_dict()
+    settings = dict(config.added()) | settings
     for name in _SAME_START:
-        if name in settings and settings[name] != here.get(name):
+        if settings.get(name) != here.get(name):
             raise DataError(
-                f"{said}: has --{name}={settings[name]}, and this run --{name}={here.get(name)};"
-                " --kernel_regression compares with the initialization"
+                f"{said}: has --{name}={settings.get(name)}, and this run"
+                f" --{name}={here.get(name)}; --kernel_regression compares with the initialization"
             )
 
 

@@ -17,7 +17,7 @@ from ntk_tf.ntk.inputs import Inputs, as_arrays, key, length, take
 from ntk_tf.ntk.kinds import Outputs, Pairing, check
 from ntk_tf.ntk.pieces import Features, Piece, StructureError, Survey, survey
 from ntk_tf.ntk.plan import Plan, make_plan
-from ntk_tf.process.memory import free_memory
+from ntk_tf.process.memory import budget
 
 #: A block of examples: the stored factors by the pieces' names.
 Block = dict[str, Stored]
@@ -201,9 +201,7 @@ class GramFunction:
         x2 = None if x2 is None else as_arrays(x2)
         if partial is not None:
             memory_gib = partial.memory_gib
-        elif memory_gib is None:
-            memory_gib = free_memory() / 2
-        elif not 0 < memory_gib < math.inf:
+        elif memory_gib is not None and not 0 < memory_gib < math.inf:
             raise ValueError(f"memory_gib={memory_gib}: must be above 0, and finite")
         with exact_products():
             while True:
@@ -219,6 +217,8 @@ class GramFunction:
         owners = list(dict.fromkeys(piece.owner for piece in known.pieces))
         results = owners if self.per_layer else []
         cols = None if x2 is None else length(x2)
+        if memory_gib is None:
+            memory_gib = budget(8 * length(x) * (cols or length(x)) * known.kind.entries)
         size = np.dtype(self.precision).itemsize
         plan = make_plan(known, length(x), cols, memory_gib, size, max(1, len(results)))
         work = _Work(plan, traced, (x, x if x2 is None else x2), results, after_step)

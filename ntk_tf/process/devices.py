@@ -36,14 +36,11 @@ def gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     return tuple(str(i) for i, _ in enumerate(line for line in lines if line.startswith("GPU ")))
 
 
-def free_memory() -> int | None:
-    """The least bytes that are free on one of these GPUs; None where the driver does not tell."""
-    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-    chosen = ",".join(gpus())
+def gpu_memory() -> int | None:
+    """Bytes of the machine's smallest GPU; None where the driver does not tell."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        listed = subprocess.run(
-            [*query, f"--id={chosen}"], capture_output=True, text=True, timeout=30
-        )
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = [int(line) for line in listed.stdout.splitlines() if line.strip().isdigit()]
@@ -52,11 +49,20 @@ def free_memory() -> int | None:
 
 def cores() -> int:
     """The number of cores that this process may use, by affinity and by its control group."""
-    try:
-        number = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        number = os.cpu_count() or 1
+    number = _cores_seen()
     return max(1, min(number, round(cgroup.cores() or number)))
+
+
+def has_quota() -> bool:
+    """Whether a control group allows fewer cores than the process sees."""
+    return cores() < _cores_seen()
+
+
+def _cores_seen() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
 
 
 def describe() -> str:

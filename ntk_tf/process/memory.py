@@ -10,18 +10,35 @@ from ntk_tf.process import cgroup, devices
 
 
 def free_memory() -> float:
-    """GiB that this process can take, on the GPU where it computes on one."""
-    free = [psutil.virtual_memory().available, cgroup.free_memory(), _free_on_gpus()]
+    """GiB of main memory that this process can take, by the machine and its control group."""
+    free = [psutil.virtual_memory().available, cgroup.free_memory()]
     return min(size for size in free if size is not None) / 2**30
 
 
+def budget(result: int) -> float:
+    """GiB that a computation takes where not told: half of what is free.
+
+    On a GPU, of whose memory half may be taken, the result is in main memory.
+
+    Args:
+        result: bytes of it.
+    """
+    gpu = _free_on_gpus()
+    main = free_memory() / 2
+    return main if gpu is None else min(main, (result + gpu / 2) / 2**30)
+
+
 def _free_on_gpus() -> int | None:
-    """The least bytes that are free on a GPU that TensorFlow, if it is loaded, computes on."""
-    if "tensorflow" not in sys.modules or not devices.has_driver():
+    """Bytes that this process's tensors can still take on the smallest GPU; None without one."""
+    if not devices.has_driver():
         return None
     import tensorflow as tf
 
-    return devices.free_memory() if tf.config.list_physical_devices("GPU") else None
+    found, total = tf.config.list_logical_devices("GPU"), devices.gpu_memory()
+    if not found or total is None:
+        return None
+    info = tf.config.experimental.get_memory_info
+    return total - max(info(gpu.name)["current"] for gpu in found)
 
 
 def peak_memory() -> int:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -71,8 +72,10 @@ def batch(executor: Any) -> Iterator[None]:
 def largest_array() -> int:
     """How many jobs an array may have: MaxArraySize, SLURM's default where it does not tell."""
     try:
-        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True)
-    except OSError:
+        shown = subprocess.run(
+            ["scontrol", "show", "config"], capture_output=True, text=True, timeout=_ANSWER
+        )
+    except (OSError, subprocess.TimeoutExpired):
         return MAX_ARRAY_SIZE
     found = re.search(r"^MaxArraySize\s*= (\d+)", shown.stdout, re.MULTILINE)
     return max(1, int(found[1])) if found else MAX_ARRAY_SIZE
@@ -110,10 +113,16 @@ class Queue:
         """
         try:
             states = queue()
-        except SlurmError:
-            self._silent = self._silent or time.monotonic()
-            if time.monotonic() - self._silent > PATIENCE:
-                raise
+        except SlurmError as error:
+            self.bear(error)
             return None
         self._silent = None
         return states
+
+    def bear(self, error: SlurmError) -> None:
+        """Raise an error that has come for longer than `PATIENCE`; say it when it first comes."""
+        if self._silent is None:
+            self._silent = time.monotonic()
+            warnings.warn(f"{error}; trying again for {PATIENCE / 60:.0f} minutes", stacklevel=2)
+        if time.monotonic() - self._silent > PATIENCE:
+            raise error

@@ -39,6 +39,9 @@ class _Forgiving(io.FileIO):
 def prepare_streams() -> None:
     """Let no line of output end a run that it only describes, and warnings be one line each."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # one that was closed: the next file would get what libraries write there
+    os.close(descriptor)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__"):  # not replaced
@@ -74,6 +77,9 @@ def import_tensorflow(one_thread_an_operation: bool = False) -> None:
     """
     if one_thread_an_operation:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    if devices.has_quota():  # or there would be a thread for each core of the machine
+        for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            os.environ.setdefault(name, str(devices.cores()))
     load_tensorflow()
     import tensorflow as tf
 

@@ -1,6 +1,5 @@
 """Linearizations of a network that has been trained for some updates (Fort et al. 2020)."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -84,8 +83,9 @@ def with_starts(started: Sequence[Record], trained: Sequence[Record]) -> list[li
 
     def settings(record: Record) -> str:
         without = ("pretrain_steps", "width", "seed")
-        found = {k: v for k, v in record.config.to_dict().items() if k not in without}
-        return json.dumps(found, sort_keys=True, default=str)
+        # Equal numbers are written alike, whether they are integers or not.
+        found = [(k, v) for k, v in sorted(record.config.to_dict().items()) if k not in without]
+        return repr([(k, float(v) if type(v) is int else v) for k, v in found])
 
     groups: dict[str, list[Record]] = {settings(record): [] for record in started}
     for record in trained:

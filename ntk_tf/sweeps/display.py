@@ -102,9 +102,6 @@ class Display:
         return text if left is None else f"{text}; about {duration(left)} left"
 
     def _table(self) -> Group:
-        table = Table("run", "state", "time", "", box=None, pad_edge=False)
-        for column in table.columns[1:]:
-            column.no_wrap = True
         current = (RUNNING, ELSEWHERE, INTERRUPTED)
         running = [entry for entry in self.entries if entry.status in current]
         shown = [entry for entry in self.ended if not entry.skipped]
@@ -112,14 +109,26 @@ class Display:
         latest = [entry for entry in shown if entry.status != FAILED][-LATEST:]
         wanted = failed + latest + running
         room = max(1, self.console.height - _BESIDE)
-        fit = wanted[-room:]  # what runs before what has ended
+        fit = wanted[-room:]  # what runs before what has ended; names may take several lines
+        while (lines := self._lines(table := self._rows(fit))) > room and len(fit) > 1:
+            fit = fit[-(-(lines - room) * len(fit) // lines) :]
         hidden = len(shown) + len(running) - len(fit)
-        for entry in fit:
+        left_out = [Text(f"and {hidden} more")] if hidden else []
+        return Group(Text(self.counts()), table, *left_out)
+
+    def _rows(self, entries: Sequence[Entry]) -> Table:
+        table = Table("run", "state", "time", "", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.no_wrap = True
+        for entry in entries:
             took = duration(entry.elapsed())
             state = Text(entry.status, STYLES.get(entry.status, ""))
             table.add_row(Name(entry.run.name), state, took, Text(self._note(entry)))
-        left_out = [Text(f"and {hidden} more")] if hidden else []
-        return Group(Text(self.counts()), table, *left_out)
+        return table
+
+    def _lines(self, table: Table) -> int:
+        """How many lines of the terminal a table takes, without its title."""
+        return len(self.console.render_lines(table, pad=False)) - 1
 
     def _note(self, entry: Entry) -> str:
         """What there is to say about a run besides its state."""

@@ -98,7 +98,12 @@ class SlurmRunner:
     def _adopt(self) -> None:
         """Watch the jobs of an earlier sweep that are still in the queue as one's own."""
         known = {e.run.name: _note(e).read_text() for e in self.entries if _note(e).is_file()}
-        waiting = slurm.queue().keys() if known else ()
+        waiting: dict[str, str] | None = None if known else {}
+        while waiting is None:
+            waiting = self.queue.look()
+            if waiting is None:
+                self.tick()
+                time.sleep(TICK)
         for entry in self.entries:
             if known.get(entry.run.name) in waiting:
                 self._watch(entry, known[entry.run.name])
@@ -127,14 +132,23 @@ class SlurmRunner:
         return self.jobs.get(entry.run.name)
 
     def _submit(self, entries: Sequence[Entry]) -> None:
-        """Submit runs as one array, or as some of equal size that share the jobs at once."""
+        """Submit runs as one array, or as some of equal size that share the jobs at once.
+
+        Raises:
+            SlurmError: if SLURM does not take the first ones, or no more for long.
+        """
         if not entries:
             return
         arrays = -(-len(entries) // slurm.largest_array())
         at_once = self.submit.parameters["array_parallelism"]
         self.submit.update_parameters(array_parallelism=max(1, at_once // arrays))
-        for i in range(arrays):
-            self._submit_array(entries[i::arrays])
+        try:
+            for i in range(arrays):
+                self._submit_array(entries[i::arrays])
+        except slurm.SlurmError as error:  # once it took jobs, it will again
+            if not self.jobs:
+                raise
+            self.queue.bear(error)
         self.submit.update_parameters(array_parallelism=at_once)
 
     def _submit_array(self, entries: Sequence[Entry]) -> None:

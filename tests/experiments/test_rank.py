@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -305,6 +306,14 @@ def test_the_initialization_to_compare_with_is_that_of_the_run(trained, tmp_path
     compared = {"kernel_regression": True, "test_examples": 20, "from_run": str(trained)}
     with pytest.raises(DataError, match=r"from_run=.*has --seed=0, and this run --seed=1; --kern"):
         run(tmp_path / "a", seed=1, **compared)
+    old = json.loads((trained / "config.json").read_text())
+    earlier = tmp_path / "earlier"
+    shutil.copytree(trained, earlier)
+    text = json.dumps({k: v for k, v in old.items() if k not in ("initialization", "gain")})
+    (earlier / "config.json").write_text(text)  # as of a version without these settings
+    settings = compared | {"from_run": str(earlier), "initialization": "xavier_normal"}
+    with pytest.raises(DataError, match="has --initialization=pytorch, and this run --init"):
+        run(tmp_path / "e", **settings)
     in_process(tmp_path / "second", max_steps=3, from_run=str(trained))
     with pytest.raises(DataError, match=r"second: started --from_run=.*/run, not from its init"):
         run(tmp_path / "b", **(compared | {"from_run": str(tmp_path / "second")}))
@@ -318,6 +327,12 @@ def test_updates_are_counted_from_the_initialization(trained, tmp_path):
     for folder in (second, third):
         (folder / "result.json").unlink()
     assert run(tmp_path / "run", from_run=str(third), seed=1)["from_step"] == 12
+    assert in_process(third, max_steps=2, from_run=str(second))["from_step"] == 10
+    shutil.rmtree(second)
+    assert run(tmp_path / "known", from_run=str(third), seed=1)["from_step"] == 12
+    (third / "result.json").unlink()
+    with pytest.warns(UserWarning, match="third: how many updates its weights had seen before is"):
+        assert run(tmp_path / "unknown", from_run=str(third), seed=1)["from_step"] == 2
     before = {"linearized": True, "pretrain_steps": 4, "max_steps": 1}
     assert in_process(tmp_path / "pretrained", **before)["from_step"] == 4
 

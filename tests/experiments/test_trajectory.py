@@ -11,6 +11,7 @@ from references import dense_jacobian, flat
 
 from ntk_tf import data, models
 from ntk_tf.data import DataError
+from ntk_tf.experiments import size
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.experiments.trajectory import figure, measure, show
 from ntk_tf.experiments.trajectory import run as trajectory
@@ -179,6 +180,14 @@ def test_every_third_update(finished, tmp_path):
     np.testing.assert_array_equal(some["step"], np.arange(0, 21, 3))
     np.testing.assert_array_equal(some["standard"], every["standard"][::3])
     np.testing.assert_array_equal(some["linearized"], every["linearized"][::3])
+
+
+def test_memory_counts_the_records_of_all_updates():
+    few, many = (
+        size.estimate(resolve(**(SETTINGS | {"max_steps": steps, "distance_every": 1000}))).memory
+        for steps in (10, 10_010)
+    )
+    assert many - few == 2 * 10_000 * 2 * 3 * 10 * 4  # twice, both models, pictures, outputs
 
 
 def test_choice_of_pictures():

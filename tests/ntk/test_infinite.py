@@ -174,13 +174,27 @@ def test_relu_of_any_scale(rng):
     """Variances of many layers may be so small that their products are zero in float32."""
     a, b = rng.uniform(0.5, 2, (2, 7)).astype("float32")
     s = np.float32(0.9) * np.sqrt(a * b)
-    nngp, derivative = nodes.relu(*map(tf.constant, (s, a, b)))
+    one = [tf.ones((), s.dtype)]
+    nngp, (derivative,) = nodes.relu(*map(tf.constant, (s, a, b)), one)
     for scale in np.float32([2**-100, 2**100]):
-        found = nodes.relu(*(tf.constant(scale * x) for x in (s, a, b)))
-        np.testing.assert_array_equal(found[0], scale * nngp.numpy())
-        np.testing.assert_array_equal(found[1], derivative)
-    for x in nodes.relu(*3 * [tf.zeros(3)]):
-        assert np.isfinite(x).all()
+        found, (of_derivatives,) = nodes.relu(*(tf.constant(scale * x) for x in (s, a, b)), one)
+        np.testing.assert_array_equal(found, scale * nngp.numpy())
+        np.testing.assert_array_equal(of_derivatives, derivative)
+    nngp, (derivative,) = nodes.relu(*3 * [tf.zeros(3)], one)
+    assert np.isfinite(nngp).all()
+    assert np.isfinite(derivative).all()
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_angles_are_those_of_the_library(precision, rng):
+    x = np.concatenate([np.linspace(-3, 3, 1001), [0.0, 0.0, -1.0, 1e-30]])
+    y = np.concatenate([rng.uniform(0, 2, 1001), [0.0, 1.0, 0.0, 1e-30]])
+    x, y = x.astype(precision), y.astype(precision)
+    found = tf.function(nodes._angle, jit_compile=True)(tf.constant(y), tf.constant(x)).numpy()
+    truth = np.arctan2(y.astype("float64"), x.astype("float64"))
+    known = np.hypot(x, y) > 0
+    eps = np.finfo(precision).eps
+    np.testing.assert_allclose(found[known], truth[known], rtol=4 * eps, atol=0)
 
 
 def of_layers(monkeypatch, build, shape=(6, 6, 2), **options):

@@ -1,6 +1,9 @@
 """Limits of control groups of both versions, as containers and SLURM set them."""
 
+import types
+
 import pytest
+import tensorflow as tf
 
 from ntk_tf.process import cgroup, devices, memory
 
@@ -39,12 +42,14 @@ def test_version_2_is_bound_by_the_groups_above(tree):
     assert cgroup.cores() == 2.5
 
 
-def test_version_2_in_a_container(tree):
+def test_version_2_in_a_container(tree, monkeypatch):
     """Which shows its own group as the root."""
     tree("0::/", memory_max=GIB, memory_current=GIB // 4, cpu_max="50000 100000")
     assert cgroup.free_memory() == 3 * GIB // 4
     assert cgroup.cores() == 0.5
+    monkeypatch.setattr(devices, "_cores_seen", lambda: 8)
     assert devices.cores() == 1
+    assert devices.has_quota()
     assert memory.free_memory() == 0.75
 
 
@@ -86,10 +91,18 @@ def test_no_groups(tree, tmp_path):
 
 def test_memory_of_gpus_is_the_least_that_the_driver_tells(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
-    tool.write_text('#!/bin/sh\ncase "$*" in *--id=0,3*) echo 4096; echo 1024;; *) exit 6;; esac\n')
+    tool.write_text("#!/bin/sh\necho 4096\necho 1024\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
-    assert devices.free_memory() == GIB
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert devices.free_memory() is None
+    assert devices.gpu_memory() == GIB
+    monkeypatch.setattr(devices, "has_driver", lambda: True)
+    gpu = types.SimpleNamespace(name="GPU:0")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [gpu])
+    used = {"current": GIB // 4, "peak": GIB}
+    monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda name: used)
+    monkeypatch.setattr(memory, "free_memory", lambda: 100.0)
+    assert memory.budget(2 * GIB) == 2 + 0.375  # the result is in main memory
+    monkeypatch.setattr(memory, "free_memory", lambda: 2.0)
+    assert memory.budget(2 * GIB) == 1.0
+    tool.write_text("#!/bin/sh\nexit 6\n")
+    assert devices.gpu_memory() is None

@@ -188,8 +188,13 @@ def test_slurm_may_fail_to_answer_for_a_while(tmp_path, monkeypatch):
     squeue(monkeypatch, ["7_0 RUNNING\n", None, None, None, None, "7_0 PENDING\n", None, None])
     queue = cluster_of.Queue()
     assert queue.look() == {"7_0": "RUNNING"}
-    assert [queue.look() for _ in range(4)] == [None] * 4
+    with pytest.warns(UserWarning, match="Socket timed out; trying again for 30 minutes") as told:
+        assert [queue.look() for _ in range(4)] == [None] * 4
+    assert len(told) == 1
     assert queue.look() == {"7_0": "PENDING"}
     monkeypatch.setattr(cluster_of, "PATIENCE", -1.0)
-    with pytest.raises(cluster_of.SlurmError, match="squeue failed: .* Socket timed out$"):
+    with (
+        pytest.warns(UserWarning, match="Socket timed out"),
+        pytest.raises(cluster_of.SlurmError, match="squeue failed: .* Socket timed out$"),
+    ):
         queue.look()

@@ -28,7 +28,7 @@ from ntk_tf.experiments.rank import Rank, figure, regression
 from ntk_tf.linearization import map_batches
 from ntk_tf.ntk.regression import Regression
 from ntk_tf.process import signals, terminal
-from ntk_tf.process.memory import free_memory, peak_memory
+from ntk_tf.process.memory import budget, peak_memory
 from ntk_tf.runs import checkpoint
 from ntk_tf.runs.saving import SaveWhenDue
 from ntk_tf.settings import Options
@@ -103,7 +103,7 @@ class _Rank:
         self.config, self.options, self.inputs = config, options, inputs
         (self.model, self.updates), self.console = start, console
         self.checkpoints = options.workdir / "checkpoint"
-        self.memory_gib = options.memory_gib or free_memory() / 2
+        self.memory_gib = options.memory_gib or budget(8 * config.rows**2)
         self.stages: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
         self.history = runs.History()
         self.accuracies: list[dict[str, Any]] = []
@@ -223,7 +223,9 @@ class _Rank:
         if found is None:
             return None
         asked = self.options.memory_gib
-        if asked and asked != found.meta["memory_gib"]:
+        self.accuracies = found.meta.get("accuracies", [])  # absent before version 0.2
+        unfinished = found.step < found.meta["steps"]
+        if unfinished and asked and asked != found.meta["memory_gib"]:
             terminal.say(
                 self.console,
                 f"the kernel begins anew: its steps so far were those of"
@@ -234,7 +236,6 @@ class _Rank:
         self.stages.update(found.meta["stages"])
         self.history.seconds = found.meta["seconds"]
         self.memory_gib = found.meta["memory_gib"]
-        self.accuracies = found.meta.get("accuracies", [])  # absent before version 0.2
         terminal.say(self.console, f"going on after step {found.step}")
         steps = found.meta["steps"]
         return ntk.Partial(found.step, steps, found.arrays["gram"], self.memory_gib)

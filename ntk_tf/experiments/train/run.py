@@ -85,6 +85,7 @@ class _Training:
         per_epoch = inputs.steps_per_epoch
         total = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
         start = self.state.restore()
+        self._updates_before()  # what it started from may go on, or be gone, later
         self.profiled = _profiled(options.profile, start, total)
         self.plan = Plan(per_epoch, total, start, frozenset(self.profiled))
 
@@ -145,10 +146,13 @@ class _Training:
         even = distribution.even_size(len(split), self.inputs.evaluation_batch, replicas)
         return self.inputs.evaluation_batches(split, even)
 
-    def _updates_before(self) -> int:
-        """How many updates the network had seen when this run began."""
-        settings, workdir = self.config.to_dict(), self.options.workdir
-        return trained_weights.updates_before(settings, workdir, f"workdir={workdir}")
+    def _updates_before(self) -> int | None:
+        """How many updates the network had seen when this run began, as found out then."""
+        rows = self.state.history.table("before")
+        if not rows:
+            settings, workdir = self.config.to_dict(), self.options.workdir
+            rows.append({"from_step": trained_weights.updates_before(settings, workdir)})
+        return rows[0]["from_step"]
 
     def _test(self) -> dict[str, float]:
         with self.state.history.timed("evaluation"):

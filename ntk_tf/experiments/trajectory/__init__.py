@@ -62,7 +62,8 @@ def memory(config: Trajectory) -> tuple[int, float]:
     """
     parameters, size = costs.training_memory(config, 8, 5)
     pictures = config.examples if isinstance(config.examples, int) else len(config.examples)
-    records = (costs.updates(config) // config.record_every + 1) * 2 * pictures * config.num_classes
+    count = (config.max_steps or costs.updates(config)) // config.record_every + 1
+    records = 2 * count * pictures * config.num_classes
     rows = config.kernel_examples * config.num_classes if config.kernel_every else 0
     return parameters, size + 2 * costs.FLOAT * records + 3 * 8 * rows**2
 
