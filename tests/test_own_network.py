@@ -163,7 +163,9 @@ def test_every_program_with_one_command_each(call, folder):
     workdir = folder / f"runs/rank_ownnets.cnn_{words}_examples30_kernel_regressionTrue"
     assert (code, errors) == (0, [])
     assert printed[-2].startswith("effective rank ")
-    assert "of 210  train accuracy 100.00%" in printed[-2]  # the regression fits 30 pictures
+    assert (
+        "of 210  linearization: train accuracy 100.00%" in printed[-2]
+    )  # the regression fits 30 pictures
     assert len(np.load(workdir / "spectrum.npz")["singular_values"]) == 210
 
     flags = ("--experiment=trajectory", "--width=2", "--max_steps=2")

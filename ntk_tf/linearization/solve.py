@@ -345,7 +345,7 @@ def solve_each(
             not belong to x, or a model that cannot be linearized.
     """
     y = np.asarray(y)
-    if len(x) != len(y) or y.ndim != 2:
+    if y.ndim != 2 or len(x) != len(y):
         raise ValueError(f"targets {y.shape}: must be [n, L] for the {len(x)} examples")
     batches = [(x[part], y[part]) for part in batch_ranges(len(x), batch_size)]
     ridge = Ridge(model, batches, y.size, weight_decays, decay_toward, centered)

@@ -101,7 +101,11 @@ def outputs_of(model: keras.Model, x: Inputs) -> tf.Tensor:
     """
     outputs = model(x, training=False)
     if not isinstance(outputs, tf.Tensor) or outputs.shape.rank in (None, 0):
-        raise ValueError("the NTK needs a model with one output tensor [b] or [b, ...]")
+        kind = type(outputs).__name__
+        raise ValueError(
+            f"outputs of {model.name!r}, a {kind}: the NTK needs a model with one output tensor [b]"
+            " or [b, ...]; of several, choose one, or concatenate them in a keras.Model"
+        )
     return tf.reshape(outputs, [-1, math.prod(outputs.shape[1:])])
 
 

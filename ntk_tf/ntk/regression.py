@@ -49,7 +49,7 @@ class Regression:
 def kernel_regression(
     gram: np.ndarray,
     targets: np.ndarray,
-    offset: np.ndarray,
+    offset: np.ndarray | None = None,
     ridge: float = 0.0,
     precision: str = "float32",
 ) -> Regression:
@@ -66,7 +66,7 @@ def kernel_regression(
     Args:
         gram: Theta `[n, L, n, L]`, float64; or `[n, n]`, one kernel for each of the outputs.
         targets: y `[n, L]`.
-        offset: f `[n, L]`, the outputs at u = 0.
+        offset: f `[n, L]`, the outputs at u = 0; None for 0, the regression on the kernel alone.
         ridge: weight decay, at least 0.
         precision: of the model and of the Gram's products, whichever is lower.
 
@@ -80,7 +80,8 @@ def kernel_regression(
     if not ridge >= 0:
         raise ValueError(f"ridge={ridge}: must be at least 0")
     matrix = square(np.asarray(gram))
-    targets, offset = np.asarray(targets), np.asarray(offset)
+    targets = np.asarray(targets)
+    offset = np.zeros(targets.shape) if offset is None else np.asarray(offset)
     if targets.shape != offset.shape or len(matrix) not in (targets.size, len(targets)):
         raise ValueError(
             f"targets {targets.shape} and outputs {offset.shape} do not belong to a Gram with"

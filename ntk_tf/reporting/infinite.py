@@ -85,13 +85,15 @@ def _rows(
 
 
 def _pictures(record: Record) -> int:
-    """Number of training pictures."""
-    return costs.examples(record.config)[0]
+    """Number of training pictures; the card of a user's data, which may be gone, is not known."""
+    return record.result.get("train_examples") or costs.examples(record.config)[0]
 
 
 def _test_pictures(records: Sequence[Record]) -> int | str:
     """Numbers of test pictures of some runs."""
-    sizes = sorted({costs.examples(record.config)[1] for record in records})
+    sizes = sorted({r.result.get("test_examples") or costs.examples(r.config)[1] for r in records})
+    if 0 in sizes:  # of networks on a user's data
+        return "all"
     return sizes[0] if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
 
 
@@ -117,7 +119,7 @@ def _of_networks(
     alike = [
         record
         for record in trained
-        if _pictures(record) == pictures
+        if costs.examples(record.config)[0] == costs.examples(kernel.config)[0]
         and not record.config.pretrain_steps
         and _agree(ours, record.config.to_dict())
     ]

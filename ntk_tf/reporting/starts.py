@@ -56,17 +56,25 @@ def draw(table: Table, path: pathlib.Path, models: Sequence[tuple[str, str]] = _
         for width in widths:
             rows = [row for row in table.rows if row["width"] == width]
             for (key, title), style in zip(models, (True, False), strict=True):
-                found = [(r["updates"], r[f"{key}_test"]) for r in rows if f"{key}_test" in r]
+                found = [
+                    (r["updates"], r[f"{key}_test"], r.get(f"{key}_test_std") or 0)
+                    for r in rows
+                    if f"{key}_test" in r
+                ]
                 if found:
-                    axis.plot(
+                    axis.errorbar(
                         *zip(*found, strict=True),
                         color=colours[width],
                         marker="o",
                         markersize=4,
+                        capsize=3 if any(spread for *_, spread in found) else 0,
                         label=f"{title}, x{width}",
                         **plots.line_style(style),
                     )
         axis.set_xscale("symlog", linthresh=max(1, _first(table)))
+        updates = sorted({row["updates"] for row in table.rows})
+        axis.set_xticks(updates, [f"{number:,}" for number in updates])
+        axis.minorticks_off()
         axis.set_xlabel("updates of the network before")
         axis.set_ylabel("test accuracy in percent")
         axis.legend()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import tensorflow as tf
 from helpers import LENET, SMALL, Interrupted, carry_out, final_arrays, main
 from references import dense_jacobian, flat
 
-from ntk_tf import data, models
+from ntk_tf import data, models, runs
 from ntk_tf.data import DataError
 from ntk_tf.experiments import size
 from ntk_tf.experiments.resolving import resolve
@@ -101,6 +102,23 @@ def test_kernel_movement_file(finished):
     labels = data.load("digits").test.labels[:6]
     assert len(alignments) == 3 + len(set(labels))  # in three ways, and of each class there
     assert all(0 <= row[name] < 1 + 1e-12 for row in rows for name in alignments)
+
+
+def test_no_panel_cuts_off_a_velocity(finished, tmp_path, monkeypatch):
+    """The first of a row, by which all are scaled, may be the smallest."""
+    second = shutil.copytree(finished[0], tmp_path / "second")
+    with open(second / "kernel.csv") as file:
+        kept = list(csv.DictReader(file))
+    for row in kept[1:]:
+        row["velocity"] = 50 * float(row["velocity"])
+    runs.write_table(second / "kernel.csv", list(kept[0]), kept)
+    figures = []
+    monkeypatch.setattr(figure.plots, "save", lambda drawn, path: figures.append(drawn))
+    figure.draw([finished[0], second], tmp_path)
+    panels = [a for f in figures for a in f.axes if a.get_ylabel() == "kernel velocity, per update"]
+    (row,) = {a.get_ylim() for a in panels}
+    assert row[0] == 0
+    assert row[1] > max(float(kept_row["velocity"]) for kept_row in kept[1:])
 
 
 def test_tensorboard_gets_some_of_many_records(finished, tmp_path, monkeypatch):

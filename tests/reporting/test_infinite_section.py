@@ -1,5 +1,7 @@
 """Infinite width beside networks and linearizations trained on as many pictures."""
 
+from unittest import mock
+
 from written_runs import fake, rows
 
 from ntk_tf.reporting import collect, infinite, write
@@ -71,3 +73,14 @@ def test_section(tmp_path):
     found = rows(tmp_path / "out/tables/infinite_lenet_digits_pictures.csv")
     assert [row["pictures"] for row in found] == ["1437"] * 3
     assert len(rows(tmp_path / "out/tables/infinite_lenet_digits.csv")) == 1
+
+
+def test_pictures_of_a_users_data_are_those_of_the_result(tmp_path):
+    """Its card tells none, as the file may be elsewhere."""
+    kinds = {kind: kernel(80, None) for kind in ("ntk", "ntk_paper_widening", "nngp")}
+    more = kinds | {"train_examples": 240, "test_examples": 80}
+    fake(tmp_path / "runs", 100, 80, experiment="infinite", dataset="digits", more=more)
+    found = collect.read(tmp_path / "runs").of("infinite")
+    with mock.patch.object(infinite.costs, "examples", lambda config: (0, 0)):
+        table = infinite.table("pictures", "", found, [])
+    assert {(row["pictures"], row["test_pictures"]) for row in table.rows} == {(240, 80)}

@@ -61,8 +61,8 @@ class Rank(groups.Network, groups.Targets, groups.Data):
     kernel_regression: bool = setting(
         False,
         TRUE_OR_FALSE,
-        "also solve the regression with the kernel, and with that at the initialization too for"
-        " trained weights (default: off)",
+        "also solve the regression with the kernel, with a ridge chosen by leave-one-out and"
+        " without, and with that at the initialization too for trained weights (default: off)",
     )
     ridge: float = setting(
         0.0,
@@ -101,8 +101,9 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     """The effective rank in words, and the accuracies of the regression."""
     rank, rows = (number(result, name, path) for name in ("effective_rank", "rows"))
     known = rank is not None and rows is not None
-    text = f"effective rank {rank:.1f} of {rows:,}  " if known else ""
-    return (text + accuracies(result, path)).rstrip()
+    text = f"effective rank {rank:.1f} of {rows:,}" if known else ""
+    found = accuracies(result, path)
+    return f"{text}  linearization: {found}" if found else text
 
 
 def memory(config: Rank) -> tuple[int, float]:

@@ -68,6 +68,10 @@ def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
             if len(content.get(key, ())):
                 drawn(axes[row + k, column], content)
         axes[row, column].set_title(_title(content, len(seeds) > 1))
+    for k, key in enumerate(parts):  # at last: a limit ends the scaling of all axes of a row
+        if key == "velocity":
+            for axis in axes[k::each].flat:
+                axis.set_ylim(bottom=0)
         axes[row + each - 1, column].set_xlabel("updates")
     for axis in axes.flat:
         axis.set_visible(axis.has_data())
@@ -198,7 +202,6 @@ def _draw_velocity(axis: plt.Axes, content: Mapping[str, Any]) -> None:
     rows = content["velocity"]
     steps, values = [row["step"] for row in rows], [row["velocity"] for row in rows]
     axis.plot(steps, values, color=COLOURS[4], marker="o", markersize=2.5, linewidth=1)
-    axis.set_ylim(bottom=0)
     axis.set_xlim(0, 1.01 * steps[-1])
 
 

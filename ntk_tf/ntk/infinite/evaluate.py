@@ -280,6 +280,11 @@ def network(
     if parametrization not in LIMITS:
         allowed = ", ".join(LIMITS)
         raise ValueError(f"parametrization={parametrization!r}: must be one of {allowed}")
+    if arch not in architectures.ARCHITECTURES:
+        raise ValueError(
+            f"arch={arch!r}: must be one of {', '.join(architectures.ARCHITECTURES)}; the limit of"
+            " other networks is not known"
+        )
     for_set, function = models.resolve(arch, LIMITS[parametrization], arguments)
     pictures = len(input_shape) == 3
     if not pictures and not (len(input_shape) == 1 and architectures.find(arch).takes_vectors):
