@@ -16,6 +16,7 @@ from ntk_tf.training import distribution
 
 #: 93 pictures make a last batch of 29, in parts of 15 and 14; 41 test pictures are odd too.
 QUICK = ["--dataset=digits", "--train_examples=93", "--test_examples=41", "--epochs=3"]
+SMALL = ["--arch=mlp", "--arch_args=depth=2", "--image_size=8"]
 #: The program with the CPU split in two, and callbacks after every update, once for each line.
 TWO_CPUS = """
 import sys
@@ -52,7 +53,7 @@ def read(workdir):
     "model",
     [
         ["--nolinearized"],
-        ["--linearized", "--arch=mlp", "--decay_toward=zero", "--weight_decay=0.01"],
+        ["--linearized", *SMALL, "--decay_toward=zero", "--weight_decay=0.01"],
     ],
 )
 def test_mirrored_equals_one_device(model, tmp_path):
