@@ -35,8 +35,8 @@ class Trajectory(
     distance_every: int = setting(
         50,
         integer(1),
-        "updates between measurements of the distance; in runs of fewer than twice as many also each"
-        " tenth (default: 50)",
+        "updates between measurements of the distance; in runs of fewer than twice as many also"
+        " each tenth (default: 50)",
     )
     distance_examples: int = setting(
         200, integer(1), "first so many test pictures for the distance (default: 200)"

@@ -24,7 +24,7 @@ def steps_every(every: int | None, total: int) -> frozenset[int]:
 
 
 def distance_steps(every: int, total: int) -> frozenset[int]:
-    """The same for the distance, which a run too short for two intervals takes at its tenths too."""
+    """The same for the distance, which a run of less than two intervals also takes at its tenths."""
     tenths = range(1, 11) if total < 2 * every else ()
     return steps_every(every, total).union(-(-total * i // 10) for i in tenths)
 
