@@ -24,7 +24,7 @@ def steps_every(every: int | None, total: int) -> frozenset[int]:
 
 
 def distance_steps(every: int, total: int) -> frozenset[int]:
-    """The same for the distance, which a run of less than two intervals also takes at its tenths."""
+    """The same for the distance, which runs of less than two intervals take at their tenths too."""
     tenths = range(1, 11) if total < 2 * every else ()
     return steps_every(every, total).union(-(-total * i // 10) for i in tenths)
 
