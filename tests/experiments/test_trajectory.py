@@ -110,15 +110,19 @@ def test_no_panel_cuts_off_a_velocity(finished, tmp_path, monkeypatch):
     with open(second / "kernel.csv") as file:
         kept = list(csv.DictReader(file))
     for row in kept[1:]:
-        row["velocity"] = 50 * float(row["velocity"])
+        for name in ("velocity", "relative_change"):
+            row[name] = 50 * float(row[name])
     runs.write_table(second / "kernel.csv", list(kept[0]), kept)
     figures = []
     monkeypatch.setattr(figure.plots, "save", lambda drawn, path: figures.append(drawn))
     figure.draw([finished[0], second], tmp_path)
     panels = [a for f in figures for a in f.axes if a.get_ylabel() == "kernel velocity, per update"]
-    (row,) = {a.get_ylim() for a in panels}
-    assert row[0] == 0
-    assert row[1] > max(float(kept_row["velocity"]) for kept_row in kept[1:])
+    changes = [a for f in figures for a in f.axes if a.get_ylabel() == "relative change"]
+    assert len(changes) == 2
+    for name, axes in (("velocity", panels), ("relative_change", changes)):
+        (limits,) = {axis.get_ylim() for axis in axes}
+        assert limits[0] == 0
+        assert limits[1] > max(float(row[name]) for row in kept[1:])
 
 
 def test_tensorboard_gets_some_of_many_records(finished, tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ from ntk_tf import plots, runs
 from ntk_tf.plots import COLOURS, LINEARIZATION, NETWORK, plt
 
 SIDES = {"linearized": LINEARIZATION, "standard": NETWORK}
+#: The right axis of the kernel's panels.
+_CHANGE = "relative change"
 _KERNEL: dict[str, tuple[str, dict[str, Any]]] = {
     "cosine": ("kernel: cosine with the first", {"color": COLOURS[4], "linestyle": "-"}),
     "cka": ("CKA with the first", {"color": COLOURS[5], "linestyle": "-."}),
@@ -72,6 +74,9 @@ def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
         if key == "velocity":
             for axis in axes[k::each].flat:
                 axis.set_ylim(bottom=0)
+    changes = [axis for axis in figure.axes if axis.get_ylabel() == _CHANGE]
+    for axis in changes:  # equal heights are equal changes
+        axis.set_ylim(0, max(other.get_ylim()[1] for other in changes))
         axes[row + each - 1, column].set_xlabel("updates")
     for axis in axes.flat:
         axis.set_visible(axis.has_data())
@@ -191,9 +196,8 @@ def _draw_kernel(axis: plt.Axes, content: Mapping[str, Any]) -> None:
     for key, (_, style) in _KERNEL.items():
         place = change if key == "relative_change" else axis
         place.plot(steps, [row[key] for row in rows], **style)
-    change.set_ylabel("relative change", color=COLOURS[6])
+    change.set_ylabel(_CHANGE, color=COLOURS[6])
     change.spines["right"].set_visible(True)
-    change.set_ylim(bottom=0)
     axis.margins(x=0.01)
 
 
