@@ -119,6 +119,9 @@ def test_no_panel_cuts_off_a_velocity(finished, tmp_path, monkeypatch):
     panels = [a for f in figures for a in f.axes if a.get_ylabel() == "kernel velocity, per update"]
     changes = [a for f in figures for a in f.axes if a.get_ylabel() == "relative change"]
     assert len(changes) == 2
+    last = [a for f in figures for a in f.axes if a.get_xlabel() == "updates"]
+    assert {round(a.get_xlim()[1], 6) for a in changes} == {20.2}
+    assert len(last) >= 2
     for name, axes in (("velocity", panels), ("relative_change", changes)):
         (limits,) = {axis.get_ylim() for axis in axes}
         assert limits[0] == 0

@@ -70,6 +70,7 @@ def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
             if len(content.get(key, ())):
                 drawn(axes[row + k, column], content)
         axes[row, column].set_title(_title(content, len(seeds) > 1))
+        axes[row + each - 1, column].set_xlabel("updates")
     for k, key in enumerate(parts):  # at last: a limit ends the scaling of all axes of a row
         if key == "velocity":
             for axis in axes[k::each].flat:
@@ -77,7 +78,6 @@ def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
     changes = [axis for axis in figure.axes if axis.get_ylabel() == _CHANGE]
     for axis in changes:  # equal heights are equal changes
         axis.set_ylim(0, max(other.get_ylim()[1] for other in changes))
-        axes[row + each - 1, column].set_xlabel("updates")
     for axis in axes.flat:
         axis.set_visible(axis.has_data())
     for k, name in enumerate(_LABELS[key] for key in parts):
@@ -198,7 +198,8 @@ def _draw_kernel(axis: plt.Axes, content: Mapping[str, Any]) -> None:
         place.plot(steps, [row[key] for row in rows], **style)
     change.set_ylabel(_CHANGE, color=COLOURS[6])
     change.spines["right"].set_visible(True)
-    axis.margins(x=0.01)
+    for each in (axis, change):
+        each.margins(x=0.01)
 
 
 def _draw_velocity(axis: plt.Axes, content: Mapping[str, Any]) -> None:
