@@ -79,7 +79,7 @@ class SlurmRunner:
         self.entries, self.submit, self.tell, self.tick = entries, submit, tell, tick
         self.jobs: dict[str, str] = {}  # ids by the names of runs
         self.absent: dict[str, int] = {}
-        self.queue = slurm.Queue()
+        self.queue, self.refusals = slurm.Queue(), slurm.Queue()
 
     def run(self) -> None:
         """Carry out all runs."""
@@ -145,10 +145,11 @@ class SlurmRunner:
         try:
             for i in range(arrays):
                 self._submit_array(entries[i::arrays])
+            self.refusals = slurm.Queue()
         except slurm.SlurmError as error:  # once it took jobs, it will again
             if not self.jobs:
                 raise
-            self.queue.bear(error)
+            self.refusals.bear(error)
         self.submit.update_parameters(array_parallelism=at_once)
 
     def _submit_array(self, entries: Sequence[Entry]) -> None:

@@ -99,8 +99,8 @@ class Rows:
     ):
         self.path, self.columns, self.step, self.rows = workdir / "metrics.csv", columns, step, rows
         self.scalars = columns[columns.index(step) + 1 :]
-        self.count = 0  # of the rows in the file
-        self.written = runs.attempt(self._write)
+        self.count = -1  # of the rows in the file; there is none yet
+        runs.attempt(self._write)
         self.events = EventFiles(workdir / "tensorboard", ("",), self._show_all)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -108,9 +108,7 @@ class Rows:
         self.rows.append(row)
         # A file is written whole: of many rows, not after each.
         if len(self.rows) - self.count > len(self.rows) // _EVERY:
-            self.written = runs.attempt(self._write)
-        else:
-            self.written = False
+            runs.attempt(self._write)
         self.events.write(lambda writers: self._show(writers[""], row))
 
     def complete(self) -> None:
@@ -119,7 +117,7 @@ class Rows:
         Raises:
             WriteError: if it does not work now either.
         """
-        if not self.written:
+        if self.count < len(self.rows):
             self._write()
 
     def close(self) -> None:
