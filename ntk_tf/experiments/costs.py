@@ -37,7 +37,7 @@ def training_memory(config: Any, buffers: int, copies: int) -> tuple[int, float]
     Parameter-sized buffers are w, velocity and gradient, for the linearization u besides, and one
     more for what matrix products and their gradients need at the largest layer; a trajectory has
     both models. Activations are kept once and their gradients once; the linearization keeps
-    tangents too. Measured peaks, in GiB, beside what this gives with pictures and TensorFlow:
+    tangents too. Measured peaks, in GiB, beside what this gives with TensorFlow and pictures once:
 
         LeNet x60, batch 32      2.7 (3.1)   linearized 3.9 (3.7)   trajectory 5.3 (5.6)
         AlexNet x2, batch 8      4.2 (4.2)   linearized 5.0 (5.1)   trajectory 7.4 (7.8)
