@@ -17,7 +17,7 @@ from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.resolving import all_declarations, readers, resolve
 from ntk_tf.settings import Config, Options, SettingError, check_for, options, run_name
 from ntk_tf.settings.cluster import Cluster
-from ntk_tf.settings.setting import Declaration, declarations, integer
+from ntk_tf.settings.setting import Declaration, declarations
 from ntk_tf.sweeps import grid
 
 #: Flags that set no setting: name, placeholder or "" for on and off, help.
@@ -78,7 +78,6 @@ _MEANT = {
     "logdir": "workdir",
     "kernel_size": "arch_args=kernel_size",
 }
-_NUMBERS = {"jobs": integer(1)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,16 +180,6 @@ class _Line:
             for name in names
             if self.text(name) is not None
         }
-
-    def number(self, name: str) -> int | None:
-        """A flag that is a whole number.
-
-        Raises:
-            SettingError: if it is none, or out of range.
-        """
-        if self.text(name) is None:
-            return None
-        return _parsed(name, self.text(name), Declaration(None, _NUMBERS[name], ""))
 
 
 def _with_own_flagfile(argument: str) -> str:
@@ -319,7 +308,7 @@ def parse(argv: Sequence[str]) -> Command:
     """
     settings, how = all_declarations(), declarations(Options)
     line = _Line(argv, "main", settings | how, _MAIN)
-    config = _resolve(line, {})
+    config = resolve(_cards(line), **line.given(tuple(all_declarations())))
     widths = _widths(line, config)
     shown = {"width": "-".join(map(str, widths))} if widths else {}
     runs_dir = pathlib.Path(line.text("runs_dir") or "runs")
@@ -329,12 +318,6 @@ def parse(argv: Sequence[str]) -> Command:
     return Command(
         config, chosen, widths, bool(line.text("dry_run")), bool(line.text("prepare_data"))
     )
-
-
-def _resolve(line: _Line, without: Mapping[str, Any]) -> Config:
-    """The settings of a command line."""
-    given = line.given([name for name in all_declarations() if name not in without])
-    return resolve(_cards(line), **given)
 
 
 def _cards(line: _Line):
@@ -416,6 +399,7 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
         if line.text(plural) is not None
     }
     given = line.given(tuple(common))
+    jobs = line.text("jobs")
     experiment = EXPERIMENTS.get(given.get("experiment", "train"))
     if experiment and "linearized" in declarations(experiment.settings):
         values.setdefault("linearized", (False, True))
@@ -426,7 +410,7 @@ def parse_sweep(argv: Sequence[str]) -> grid.Sweep:
     return grid.Sweep(
         runs=runs,
         runs_dir=chosen.workdir,
-        jobs=line.number("jobs"),
+        jobs=jobs and _parsed("jobs", jobs, declarations(Options)["jobs"]),
         executor=where.executor,
         slurm=where.asked(cpus=4),
         prepare_data=bool(line.text("prepare_data")),

@@ -2,8 +2,10 @@
 
 import gc
 import importlib
+import json
 import os
 import pathlib
+import re
 import signal
 import sys
 import warnings
@@ -23,6 +25,7 @@ import filelock  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 #: Tracing makes many small objects that live: searching them for garbage took a tenth of the time.
 gc.set_threshold(100_000, 20, 100)
@@ -44,6 +47,30 @@ def all_formats():
 def _one_format(request, monkeypatch):
     if "all_formats" not in request.fixturenames:
         monkeypatch.setattr("ntk_tf.plots.FORMATS", ("svg",))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _architectures_are_checked_once():
+    """J u of an architecture of the package is checked once a process: a check traces a step."""
+    from ntk_tf.catalogue.architectures import ARCHITECTURES
+    from ntk_tf.linearization import check
+
+    choose, known = check.choose, {}
+
+    def once(trial, ways):
+        if trial.base.name not in ARCHITECTURES:
+            return choose(trial, ways)
+        specs = [(t.shape, t.dtype) for t in tf.nest.flatten(trial.x)]
+        place = type(tf.distribute.get_strategy()), len(trial.point), trial.mode, ways, str(specs)
+        layers = json.dumps(trial.base.get_config(), sort_keys=True)
+        key = (*place, re.sub(r"input_layer_\d+", "input_layer", layers))
+        if key not in known:
+            known[key] = choose(trial, ways)
+        return known[key]
+
+    check.choose = once
+    yield
+    check.choose = choose
 
 
 @pytest.fixture

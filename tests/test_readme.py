@@ -42,8 +42,9 @@ def test_commands_parse(path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/own.md"])
-def test_python_of_the_pages_runs(name, rng):
+def test_python_of_the_pages_runs(name, rng, tmp_path, monkeypatch):
     """What they do not define is x, 20 vectors of 8 numbers, and y, one-hot labels of 3 classes."""
+    monkeypatch.chdir(tmp_path)  # they save a model
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
     names = {"x": rng.normal(size=(20, 8)).astype("float32"), "y": np.eye(3)[np.arange(20) % 3]}
     assert blocks

@@ -8,7 +8,7 @@ from ntk_tf.catalogue import datasets
 from ntk_tf.catalogue.datasets import Card
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.settings import Config, SettingError
-from ntk_tf.settings.config import FACTS, read_facts
+from ntk_tf.settings.config import read_facts
 from ntk_tf.settings.setting import Declaration, declarations, shown
 
 
@@ -136,7 +136,7 @@ def from_json(content: Mapping[str, Any]) -> Config:
     settings = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in content.items()
-        if name in own and name not in FACTS
+        if name in own
     }
     _check_each(settings, own)
 

@@ -36,7 +36,7 @@ class Counts:
 
     @property
     def flops(self) -> list[float]:
-        """Floating-point operations of those layers; see `size.layer_flops`."""
+        """Floating-point operations of those layers; a product and its addition are two."""
         return [2 * math.prod(product) for product in self.products]
 
     def step_flops(self, linearized: bool) -> float:

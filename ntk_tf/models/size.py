@@ -32,67 +32,30 @@ class Call(NamedTuple):
 
 
 def count(model: keras.Model, input_shape: tuple[int, ...]) -> Counts:
-    """How large a model is, for inputs of a shape."""
-    applied = [call for call in calls(model, input_shape) if _products(call)]
+    """How large a model is; nothing is computed.
+
+    Counted as layers that apply a kernel are Keras' `Dense` and `EinsumDense` and its convolutions,
+    also transposed, depthwise and separable ones, call by call. Biases, activations, pooling and
+    normalization, together about one percent of the operations, are not counted.
+
+    Args:
+        model: a built network.
+        input_shape: of an example.
+    """
+    called = calls(model, input_shape)
+    outputs = [t for call in called for t in keras.tree.flatten(call.outputs)]
+    # A block returns the very tensor that its last layer does.
+    distinct = {id(tensor): math.prod(tensor.shape[1:]) for tensor in outputs}
     return Counts(
-        parameters(model), activations(model, input_shape), [_factors(call) for call in applied]
+        parameters(model),
+        math.prod(input_shape) + sum(distinct.values()),
+        [_factors(call) for call in called if _products(call)],
     )
 
 
 def parameters(model: keras.Model) -> int:
     """Number of trainable parameters p."""
     return sum(math.prod(w.shape) for w in model.trainable_weights)
-
-
-def activations(model: keras.Model, input_shape: tuple[int, ...] | None = None) -> int:
-    """Numbers in all layers' outputs for one example, the network's input among them.
-
-    Args:
-        model: a built network.
-        input_shape: of an example; None if the model tells, as functional and sequential ones do.
-    """
-    shape = _input_shape(model, input_shape)
-    outputs = [t for call in calls(model, shape) for t in keras.tree.flatten(call.outputs)]
-    # A block returns the very tensor that its last layer does.
-    distinct = {id(tensor): math.prod(tensor.shape[1:]) for tensor in outputs}
-    return math.prod(shape) + sum(distinct.values())
-
-
-def layer_flops(model: keras.Model, input_shape: tuple[int, ...] | None = None) -> list[int]:
-    """Floating-point operations of each convolution and dense layer at one example, in order.
-
-    Counted are Keras' `Dense` and `EinsumDense` and its convolutions, also transposed, depthwise
-    and separable ones. A multiplication and its addition count as two. Biases, activations, pooling
-    and normalization, together about one percent, are not counted.
-
-    Args:
-        model: a built network.
-        input_shape: see `activations`.
-
-    Returns:
-        For a layer that applies a kernel, 2 * (outputs of the layer) * (inputs that each of them
-        depends on), call by call.
-    """
-    shape = _input_shape(model, input_shape)
-    counts = (_products(call) for call in calls(model, shape))
-    return [2 * count for count in counts if count]
-
-
-def step_flops(
-    model: keras.Model, linearized: bool, input_shape: tuple[int, ...] | None = None
-) -> int:
-    """Floating-point operations that a training step needs for one example; see `Counts`.
-
-    Args:
-        model: the network f, also where its linearization is trained; see `layer_flops`.
-        linearized: whether it is.
-        input_shape: see `activations`.
-
-    Returns:
-        The number for one example; that of a batch is so many times as large.
-    """
-    shape = _input_shape(model, input_shape)
-    return round(count(model, shape).step_flops(linearized))
 
 
 def calls(model: keras.Model, input_shape: tuple[int, ...]) -> list[Call]:
@@ -133,14 +96,6 @@ def _noting(layer: keras.Layer, noted: list[Call]) -> Iterator[None]:
         yield
     finally:
         del layer.call
-
-
-def _input_shape(model: keras.Model, input_shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    if input_shape is not None:
-        return tuple(input_shape)
-    if not getattr(model, "inputs", None):
-        raise ValueError(f"input_shape=None: {model.name!r} does not tell the shape of its inputs")
-    return tuple(model.inputs[0].shape[1:])
 
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)

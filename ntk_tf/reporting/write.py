@@ -47,6 +47,8 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
         first = Section("Table 1", table1.table(trained))
         filled = any(row.keys() & {"standard", "linearized"} for row in first.table.rows)
         (sections if filled else empty).append(first)
+        if not any(map(_is_papers, sections)):
+            empty = []
         for section in [*sections, *empty]:
             for table in (section.table, *section.more):
                 table.write(output_dir / "tables")
@@ -59,7 +61,11 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
 
 def _place(section: Section) -> tuple[bool, str]:
     """The paper's figures and Table 1 come first, each with its variants, then other studies."""
-    return not section.title.startswith(("Figure", "Table")), section.title
+    return not _is_papers(section), section.title
+
+
+def _is_papers(section: Section) -> bool:
+    return section.title.startswith(("Figure", "Table"))
 
 
 def _figure_of(study: Study) -> paper.Figure | None:
@@ -144,8 +150,7 @@ def _start_sections(
 
     sections = []
     study_of = {record.path: s for s in grouping.studies(started) for record in s.records}
-    ordered = [record for record in started if record.path in study_of]
-    for number, records in enumerate(starts.with_starts(ordered, found.of("train")), 1):
+    for number, records in enumerate(starts.with_starts(started, found.of("train")), 1):
         study = next(study_of[record.path] for record in records if record.path in study_of)
         title = f"Linearized after some training: {study.model_title} on {study.data_title}"
         name = _file_name("pretrain", study.arch, study.data_title, str(number))

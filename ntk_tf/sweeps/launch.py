@@ -18,7 +18,7 @@ from ntk_tf.sweeps import devices, listing, process, slurm
 from ntk_tf.sweeps.display import Display
 from ntk_tf.sweeps.grid import Run, Sweep
 from ntk_tf.sweeps.local import Runner
-from ntk_tf.sweeps.state import DONE, FAILED, WAITING, Entry
+from ntk_tf.sweeps.state import DONE, FAILED, Entry
 
 
 def run(sweep: Sweep, console: Console) -> int:
@@ -57,7 +57,7 @@ def run(sweep: Sweep, console: Console) -> int:
     entries = [Entry(each, sweep.runs_dir / "logs" / f"{each.name}.log") for each in sweep.runs]
     signals.listen()
     try:
-        code = prepare([entry.run for entry in entries if not entry.read_result()])
+        code = prepare([entry.run for entry in entries if not runs.is_finished(entry.workdir)])
         if code:
             return code
         if sweep.executor == "slurm":
@@ -100,7 +100,6 @@ def _carry_out(
     entries: Sequence[Entry], environments: Sequence[dict[str, str]], console: Console
 ) -> int:
     """Carry out the runs on this machine, and report."""
-    _reset(entries)
     with Display(entries, environments, console) as display:
         Runner(entries, environments, display.tell, display.tick).run()
     return report(entries, display, console)
@@ -112,7 +111,6 @@ def _submit(sweep: Sweep, entries: Sequence[Entry], console: Console) -> int:
     Raises:
         Interrupted: by a signal; the jobs go on.
     """
-    _reset(entries)
     folder = sweep.runs_dir / "logs" / "slurm"
     submit = cluster.executor(folder.resolve(), sweep.jobs, sweep.slurm)
     with Display(entries, [{}] * (sweep.jobs or len(entries)), console) as display:
@@ -124,12 +122,6 @@ def _submit(sweep: Sweep, entries: Sequence[Entry], console: Console) -> int:
             say(console, f"the jobs go on; to end them: scancel {ids}")
             raise
     return report(entries, display, console)
-
-
-def _reset(entries: Sequence[Entry]) -> None:
-    """Let the runner find out itself which runs are finished."""
-    for entry in entries:
-        entry.status = WAITING
 
 
 def report(entries: Sequence[Entry], display: Display, console: Console) -> int:

@@ -10,12 +10,11 @@ from rich.console import Console
 
 from ntk_tf import runs
 from ntk_tf.data.source import Split
-from ntk_tf.experiments import network, trained_weights
+from ntk_tf.experiments import architecture, network, trained_weights
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.train import Train
 from ntk_tf.linearization import CenteredModel
-from ntk_tf.models.size import count, step_flops
 from ntk_tf.process import signals
 from ntk_tf.settings import Options, SettingError
 from ntk_tf.training import distribution
@@ -97,10 +96,10 @@ class _Training:
         clock, stop = Clock(self.state.history), StopAtDivergence(plan)
         record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
         save = Save(self.state.save, plan, minutes)
-        base = getattr(self.model, "base", self.model)
-        flops = step_flops(base, config.linearized, config.input_shape)
+        sizes = architecture.counts(config)
+        flops = sizes.step_flops(config.linearized)
         if config.centered and not config.linearized:
-            flops += round(sum(count(base, config.input_shape).flops))  # f(w0, x)
+            flops += sum(sizes.flops)  # f(w0, x)
         pictures = len(self.inputs.source.train) / plan.steps_per_epoch  # last batches are smaller
         self.speed = Speed(pictures, flops)
         with signals.deferred(), ShowProgress(title(config), plan, self.console) as progress:
