@@ -20,17 +20,19 @@ from ntk_tf.settings.cluster import Cluster
 from ntk_tf.settings.setting import Declaration, declarations
 from ntk_tf.sweeps import grid
 
+#: Experiments that draw several widths in one figure.
+_DRAWN = ", ".join(name for name, experiment in EXPERIMENTS.items() if experiment.figure)
 #: Flags that set no setting: name, placeholder or "" for on and off, help.
 _MAIN = {
     "workdir": ("DIR", "run directory (default: a readable name under --runs_dir)"),
     "runs_dir": ("DIR", "parent of the default run directory (default: runs)"),
-    "widths": ("N,N...", "several width factors: one run each, and one figure"),
+    "widths": ("N,N...", f"several width factors: one run each, and one figure [{_DRAWN}]"),
     "dry_run": ("", "validate, show settings, size and time, and run nothing"),
     "prepare_data": ("", "download or prepare the data, and run nothing"),
 }
 _SWEEP = {
     "runs_dir": ("DIR", "parent of the run directories (default: runs)"),
-    "jobs": ("N", "runs at once (default: one a GPU, or one)"),
+    "jobs": ("N", "runs at once (default: one a GPU, or one; of SLURM, 256)"),
     "dry_run": ("", "list the runs with their size and time, and run nothing"),
     "prepare_data": ("", "download or prepare the data, and run nothing"),
     "emit_commands": ("", "print the runs' command lines, and run nothing"),
@@ -39,6 +41,7 @@ _REPORT = {
     "runs_dir": ("DIR", "parent of run directories (default: runs)"),
     "output_dir": ("DIR", "where tables, figures and a page go (default: only the screen)"),
 }
+_OWN = {"main": _MAIN, "sweep": _SWEEP, "report": _REPORT}
 #: Examples at the top of each program's help.
 _EXAMPLES = {
     "main": (
@@ -219,7 +222,8 @@ def _usage(program: str, known: Mapping[str, tuple[str, str]]) -> str:
     known = {**known, "flagfile": ("FILE", "read flags from a file, or from one of the package's")}
     sections: dict[str, list[str]] = {title: [] for title in _SECTIONS}
     for name, (placeholder, text) in known.items():
-        sections[_section(name)] += _flag_help(name, placeholder, text)
+        own = name in _OWN[program]
+        sections[_THIS if own else _section(name)] += _flag_help(name, placeholder, text)
     for title, lines in sections.items():
         parts += ["", f"{title}:", *lines] if lines else []
     return "\n".join(parts)
@@ -335,10 +339,9 @@ def _widths(line: _Line, config: Config) -> tuple[int, ...]:
     if text is None:
         return ()
     if not EXPERIMENTS[config.experiment].figure:
-        several = [name for name, e in EXPERIMENTS.items() if e.figure]
         raise SettingError(
             f"--widths={text}: --experiment={config.experiment} takes one --width; several are for"
-            f" {', '.join(several)}, and for python -m ntk_tf.sweep --widths={text}"
+            f" {_DRAWN}, and for python -m ntk_tf.sweep --widths={text}"
         )
     if line.text("width") is not None:
         raise SettingError(

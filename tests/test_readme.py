@@ -76,11 +76,15 @@ def test_links_between_files_lead_somewhere():
 
 
 def test_reports_of_flagfiles_are_what_a_sweep_proposes():
-    """`runs/NAME` goes to `report/NAME`, and the folder is that of the flagfile's runs."""
+    """`runs/NAME` goes to `report/NAME`, and the folder is that of a sweep's runs."""
     for path in ROOT.glob("flags/*.flags"):
-        place = re.search(r"^--runs_dir=(.*)$", path.read_text(), re.MULTILINE)
+        text = path.read_text()
+        written = set(re.findall(r"^--runs_dir=(.*)$", text, re.MULTILINE))
+        for name, line in commands(path):
+            if name == "sweep":
+                written |= set(re.findall(r"--runs_dir=(\S+)", line))
         for name, line in commands(path):
             if name == "report":
                 runs_dir, output_dir = cli.parse_report(["report", *line.split()])
-                assert str(runs_dir) == place[1]
+                assert str(runs_dir) in written
                 assert output_dir == pathlib.Path("report") / runs_dir.name

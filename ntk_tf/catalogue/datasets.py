@@ -15,7 +15,7 @@ class Card:
         classes: number L of labels.
         train: number of training pictures; 0 where TFDS learns it by preparing the data.
         test: number of test pictures, likewise.
-        module: that finds, prepares and loads it.
+        module: that finds, prepares and loads one of the package's own.
         embedded: whether it needs no files.
         photographs: whether the pictures have many sizes.
         fingerprint: of a file of the user's, so that a run does not go on with another one.
@@ -28,7 +28,7 @@ class Card:
     classes: int
     train: int
     test: int
-    module: str
+    module: str = ""
     embedded: bool = False
     photographs: bool = False
     fingerprint: str | None = None

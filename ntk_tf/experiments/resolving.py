@@ -143,7 +143,7 @@ def from_json(content: Mapping[str, Any]) -> Config:
     def card_of(name: str) -> Card:
         if name in datasets.DATASETS:
             return datasets.DATASETS[name]
-        own = Card(name, name, (), 0, 0, 0, "ntk_tf.data.own")
+        own = Card(name, name, (), 0, 0, 0)
         try:
             return read_facts(content["data"], own)
         except (LookupError, TypeError, ValueError) as error:

@@ -29,7 +29,7 @@ def executor(folder: pathlib.Path, jobs: int | None, asked: Mapping[str, Any]) -
 
     Args:
         folder: for its files; all nodes must see it.
-        jobs: how many at once; None for as many as the cluster has room for.
+        jobs: how many at once; None for `AT_ONCE`.
         asked: what a job asks for, by submitit's parameter names; None values are left out.
 
     Returns:

@@ -224,7 +224,7 @@ def closest(
     """The study closest to the paper's settings; they are ordered by that.
 
     Args:
-        studies: as `collect.studies` returns them.
+        studies: as `grouping.studies` returns them.
         arch: architecture.
         dataset: its pictures.
         loss: only studies with this loss; None for the paper's default.

@@ -1,7 +1,7 @@
 """A run directory: its files, its owner, its result, its checkpoints. Imports no TensorFlow.
 
 - `config.json`: every resolved setting, and the classes where the data decided on them
-- `metrics.csv`: a row per epoch, `METRICS_COLUMNS`
+- `metrics.csv`: `METRICS_COLUMNS`, a row per epoch, or what an experiment says
 - `result.json`: written last; its presence means that the run is finished
 - `tensorboard/`: event files, the rows of metrics.csv as scalars
 - `checkpoint/`: the newest complete states

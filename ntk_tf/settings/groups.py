@@ -301,8 +301,8 @@ class TrainSubset(Config):
     subset_seed: int | None = setting(
         None,
         optional(integer(0, 2**32 - 1)),
-        "draw these pictures at random; more of them with the same seed include them (default: the"
-        " first)",
+        "draw the pictures of --train_examples at random; more of them with the same seed include"
+        " them (default: the first)",
         when=SUBSET,
         since="0.2",
         plural="subset_seeds",

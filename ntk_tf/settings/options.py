@@ -82,7 +82,7 @@ class Options(Cluster):
         None,
         optional(integer(1)),
         "processes at once, on one thread each (default: one a core, or one with a GPU); of SLURM,"
-        " jobs (default: as many as it has room for)",
+        " jobs (default: 256)",
         when=_INFINITE,
     )
 

@@ -19,7 +19,7 @@ ITERATIONS = 100
 
 
 def run(config: Baseline, options: Options, console: Console) -> dict[str, Any]:
-    """Fit and evaluate; see `experiments.Experiment`.
+    """Fit and evaluate; see `experiment.Experiment`.
 
     Raises:
         DataError: if all training pictures are of one class.

@@ -54,7 +54,7 @@ class Converged(
         None,
         optional(several(_DECAY)),
         "of several, whose ends are found together, without preconditioner, in the passes of the"
-        " smallest (default: that of --weight_decay)",
+        " smallest, where a sweep has a run for each (default: that of --weight_decay)",
         since="0.2",
     )
     preconditioner_examples: int = setting(

@@ -48,7 +48,7 @@ _GRAM_GIB = 1.0
 
 
 def run(config: Converged, options: Options, console: Console) -> dict[str, Any]:
-    """Solve, from where an earlier process stopped; see `experiments.Experiment`.
+    """Solve, from where an earlier process stopped; see `experiment.Experiment`.
 
     Raises:
         DataError: if the memory does not hold the preconditioner's Gram, or the network's outputs

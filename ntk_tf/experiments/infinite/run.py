@@ -38,7 +38,7 @@ _SHOWN_EVERY = 1.0
 
 
 def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
-    """Compute the kernels and regress with them; see `experiments.Experiment`.
+    """Compute the kernels and regress with them; see `experiment.Experiment`.
 
     Raises:
         DataError: if all training pictures are of one class, or the memory is too small.

@@ -22,7 +22,7 @@ CHANNELS = 64
 
 
 def run(config: Pretrained, options: Options, console: Console) -> dict[str, Any]:
-    """Evaluate; see `experiments.Experiment`.
+    """Evaluate; see `experiment.Experiment`.
 
     The result's `test_accuracy` counts a picture as right if its class is the largest of all 1,000
     outputs, `test_accuracy_among_snakes` if it is the largest of those of the chosen snakes.

@@ -38,7 +38,7 @@ _META = {"fingerprint", "stages", "seconds", "steps", "memory_gib"}
 
 
 def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
-    """Compute the spectrum, from where an earlier process stopped; see `experiments.Experiment`.
+    """Compute the spectrum, from where an earlier process stopped; see `experiment.Experiment`.
 
     Raises:
         DataError: if there are fewer pictures than asked for, or too little memory.

@@ -29,7 +29,7 @@ WARM_UP_STEPS = 10
 
 
 def run(config: Train, options: Options, console: Console) -> dict[str, Any]:
-    """Train to the end, from where an earlier process stopped; see `experiments.Experiment`.
+    """Train to the end, from where an earlier process stopped; see `experiment.Experiment`.
 
     Raises:
         SettingError: if the batches cannot be split over the devices.

@@ -40,7 +40,7 @@ from ntk_tf.training.state import State, changing_variables
 
 
 def run(config: Trajectory, options: Options, console: Console) -> dict[str, Any]:
-    """Train both models and record their trajectories; see `experiments.Experiment`."""
+    """Train both models and record their trajectories; see `experiment.Experiment`."""
     began = time.monotonic()
     inputs = Inputs(config, options)
     chosen = choose_examples(inputs.source.test.labels, config.examples)
