@@ -104,14 +104,6 @@ def test_flags_are_defined_in_one_place():
     assert [path.name for path in MODULES if from_absl(path)] == ["cli.py"]
 
 
-@pytest.mark.parametrize(
-    "module", ["ntk_tf", "ntk_tf.cli", "ntk_tf.report", "ntk_tf.main", "ntk_tf.sweep"]
-)
-def test_starts_without_tensorflow(module):
-    code = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
 #: A program to its end; it exits with 9 if it has imported TensorFlow.
 PROGRAM = """
 import importlib, sys

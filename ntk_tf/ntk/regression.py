@@ -143,3 +143,13 @@ def _pseudo_solve(matrix: np.ndarray, shift: float, b: np.ndarray, noise: float)
     kept = values + shift > max(noise, -values[0])
     vectors = vectors[:, kept]
     return (vectors / (values[kept] + shift)) @ (vectors.T @ b)
+
+
+def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
+    """The share of examples whose largest output is their label's.
+
+    Args:
+        outputs: `[n, L]`.
+        labels: integers `[n]`.
+    """
+    return float(np.mean(outputs.argmax(axis=1) == labels))

@@ -97,11 +97,10 @@ class Name:
 
     Args:
         name: such as a run's, which may be longer than the terminal is wide.
-        style: of rich.
     """
 
-    def __init__(self, name: str, style: str = ""):
-        self.name, self.style = name, style
+    def __init__(self, name: str):
+        self.name = name
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         """The longest piece and the whole."""
@@ -110,7 +109,7 @@ class Name:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The name in lines."""
         lines = break_name(self.name, options.max_width)
-        yield Text("\n".join(lines), self.style, overflow="fold")
+        yield Text("\n".join(lines), overflow="fold")
 
 
 def break_name(name: str, width: int) -> list[str]:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -45,6 +45,15 @@ class History:
         began = time.monotonic()
         yield
         self.add(part, time.monotonic() - began)
+
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"tables": self.tables, "seconds": self.elapsed(), "seconds_in": self.parts}
+
+    @classmethod
+    def restored(cls, meta: Mapping[str, Any]) -> "History":
+        """Of what `saved` returned; before version 0.2 there were no parts."""
+        return cls(meta["tables"], meta["seconds"], meta.get("seconds_in", {}))
 
     def times(self) -> dict[str, Any]:
         """What result.json says of the time: all of it, and its parts."""

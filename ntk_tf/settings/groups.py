@@ -11,6 +11,8 @@ from typing import Any
 from ntk_tf.catalogue import architectures, datasets, paper
 from ntk_tf.settings.config import Config
 from ntk_tf.settings.setting import (
+    ABOVE_0,
+    AT_LEAST_0,
     TRUE_OR_FALSE,
     Condition,
     Rule,
@@ -23,8 +25,6 @@ from ntk_tf.settings.setting import (
     text,
 )
 
-_ABOVE_0 = real("above 0", lambda value: value > 0)
-_AT_LEAST_0 = real("of at least 0", lambda value: value >= 0)
 _PAPER = "default: the paper's for the architecture and dataset"
 _SOURCE = "default: the source's for the architecture"
 
@@ -87,7 +87,7 @@ class Descent(Config):
     )
     learning_rate: float = setting(
         _paper("learning_rate"),
-        _ABOVE_0,
+        ABOVE_0,
         f"SGD's step size at the start ({_PAPER})",
         plural="learning_rates",
     )
@@ -98,7 +98,7 @@ class Descent(Config):
     )
     weight_decay: float = setting(
         _paper("weight_decay"),
-        _AT_LEAST_0,
+        AT_LEAST_0,
         f"coupled decay, added to the gradient as PyTorch does ({_PAPER})",
         plural="weight_decays",
     )
@@ -117,7 +117,7 @@ class Descent(Config):
     )
     lr_drop_factor: float = setting(
         _paper("lr_drop_factor"),
-        _ABOVE_0,
+        ABOVE_0,
         f"a drop divides the learning rate by this ({_PAPER})",
         when=STEPS,
     )
@@ -572,14 +572,14 @@ class Network(ArchArgs, Start):
     )
     gain: float = setting(
         _gain,
-        _ABOVE_0,
+        ABOVE_0,
         f"of the initialization ({_SOURCE}, or 1)",
         when=XAVIER,
         since="0.2",
     )
     output_factor: float = setting(
         _output_factor,
-        _ABOVE_0,
+        ABOVE_0,
         f"kappa that the outputs are multiplied by ({_SOURCE}, or 1)",
         when=BUILT_IN,
         since="0.2",

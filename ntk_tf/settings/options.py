@@ -6,13 +6,13 @@ from typing import Any
 
 from ntk_tf.settings.cluster import Cluster
 from ntk_tf.settings.setting import (
+    ABOVE_0,
     TRUE_OR_FALSE,
     Condition,
     declarations,
     integer,
     one_of,
     optional,
-    real,
     setting,
     text,
 )
@@ -23,7 +23,6 @@ _KERNEL = Condition(
     "--experiment=rank, converged or infinite",
     lambda config: config.experiment in ("rank", "converged", "infinite"),
 )
-_ABOVE_0 = real("above 0", lambda value: value > 0)
 _FOLDER = optional(text("a folder", placeholder="DIR"))
 
 
@@ -47,7 +46,7 @@ class Options(Cluster):
     )
     checkpoint_minutes: float = setting(
         10.0,
-        _ABOVE_0,
+        ABOVE_0,
         "between saves within a long epoch; so long a full disk is waited for (default: 10)",
     )
     cache_decoded: bool | None = setting(
@@ -73,7 +72,7 @@ class Options(Cluster):
     )
     memory_gib: float | None = setting(
         None,
-        optional(_ABOVE_0),
+        optional(ABOVE_0),
         "memory for a kernel, itself included (default: of rank half of what is free, else what it"
         " is fastest with)",
         when=_KERNEL,

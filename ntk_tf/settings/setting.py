@@ -60,6 +60,10 @@ def real(allowed: str, accepts: Callable[[float], bool]) -> Rule:
     return Rule(f"a finite number {allowed}", accepts_number, float, "X")
 
 
+ABOVE_0 = real("above 0", lambda value: value > 0)
+AT_LEAST_0 = real("of at least 0", lambda value: value >= 0)
+
+
 def text(allowed: str, accepts: Callable[[str], bool] = bool, placeholder: str = "TEXT") -> Rule:
     """Words of some form."""
     return Rule(allowed, lambda value: isinstance(value, str) and accepts(value), str, placeholder)

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from ntk_tf import runs
 from ntk_tf.catalogue import architectures
-from ntk_tf.process import signals
+from ntk_tf.process import devices, signals
 from ntk_tf.process import slurm as cluster
 from ntk_tf.process.terminal import say
 from ntk_tf.settings import Config
-from ntk_tf.sweeps import devices, listing, process, slurm
+from ntk_tf.sweeps import environments, listing, process, slurm
 from ntk_tf.sweeps.display import Display
 from ntk_tf.sweeps.grid import Run, Sweep
 from ntk_tf.sweeps.local import Runner
@@ -62,7 +62,7 @@ def run(sweep: Sweep, console: Console) -> int:
             return code
         if sweep.executor == "slurm":
             return _submit(sweep, entries, console)
-        return _carry_out(entries, devices.environments(jobs, gpus), console)
+        return _carry_out(entries, environments.of_jobs(jobs, gpus), console)
     except signals.Interrupted as stopped:
         done = sum(runs.is_finished(entry.workdir) for entry in entries)
         say(

@@ -8,8 +8,8 @@ from rich.table import Table
 
 from ntk_tf import runs
 from ntk_tf.experiments.size import basis, estimate, machine, run_time
+from ntk_tf.process import devices
 from ntk_tf.process.terminal import Name, duration, say
-from ntk_tf.sweeps import devices
 from ntk_tf.sweeps.grid import Run, Sweep
 
 

@@ -64,16 +64,15 @@ def start(
         )
 
 
-def end(processes: Sequence[Started], patience: float = PATIENCE) -> None:
+def end(processes: Sequence[Started]) -> None:
     """Terminate processes; kill those that are still there after some seconds.
 
     Args:
         processes: started by `start`.
-        patience: seconds to wait.
     """
     for process in processes:
         process.terminate()
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE
     for process in processes:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
@@ -82,30 +81,29 @@ def end(processes: Sequence[Started], patience: float = PATIENCE) -> None:
             process.wait()
 
 
-def ask_to_end(child: int, patience: float = PATIENCE) -> None:
+def ask_to_end(child: int) -> None:
     """Ask a child to save and end, and wait for that; for signal handlers, where Popen locks.
 
     Args:
         child: its process id; its exit code is left for `Popen.poll`.
-        patience: seconds to wait.
     """
     os.kill(child, signal.SIGTERM)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             return
         time.sleep(0.1)
 
 
-def tail(log: pathlib.Path, lines: int = 15) -> list[str]:
-    """The last lines of a log file; none where there is no file."""
+def tail(log: pathlib.Path) -> list[str]:
+    """The last 15 lines of a log file; none where there is no file."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 20_000))
             text = file.read().decode(errors="replace")
     except OSError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-lines:]
+    return [line for line in text.splitlines() if line.strip()][-15:]
 
 
 def explain(code: int) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ntk_tf import runs
-from ntk_tf.process import slurm
-from ntk_tf.sweeps import devices, process
+from ntk_tf.process import devices, slurm
+from ntk_tf.sweeps import environments, process
 from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entry
 
 ATTEMPTS = 2
@@ -37,7 +37,7 @@ class Job:
         environment = dict(os.environ)
         if not devices.gpus(environment):
             threads = environment.get("SLURM_CPUS_PER_TASK", "1")
-            environment = dict.fromkeys(devices.THREADS, threads) | environment
+            environment = dict.fromkeys(environments.THREADS, threads) | environment
         child = process.start(self.command, self.log, environment)
         self.child = child.pid
         # Not wait(), which `checkpoint` would interrupt and lock out.

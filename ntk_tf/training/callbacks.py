@@ -58,8 +58,8 @@ class Save(keras.callbacks.Callback):
     Args:
         write: writes a checkpoint of the state after so many updates.
         plan: tells the last update.
-        minutes: save within an epoch when the last save is so long ago.
-        epoch_seconds: save after an epoch when the last save is so long ago, or those minutes.
+        minutes: save within an epoch when the last save is so long ago; after one when it is ten
+            seconds ago, or those minutes.
     """
 
     def __init__(
@@ -67,13 +67,12 @@ class Save(keras.callbacks.Callback):
         write: Callable[[int], None],
         plan: Plan,
         minutes: float,
-        epoch_seconds: float = 10.0,
     ):
         super().__init__()
         self.save = SaveWhenDue(write)
         self.plan = plan
         self.minutes = minutes
-        self.epoch_seconds = min(epoch_seconds, 60 * minutes)
+        self.epoch_seconds = min(10.0, 60 * minutes)
         self.step = plan.start_step
 
     def on_train_batch_end(self, batch, logs=None):

@@ -9,6 +9,9 @@ from rich.console import Console
 from ntk_tf.process import terminal
 from ntk_tf.training.loop import Plan
 
+#: Least time between two lines at ends of epochs.
+LINE_SECONDS = 10.0
+
 
 class ShowProgress(keras.callbacks.Callback):
     """A progress bar with the time left; a line now and then where output is no terminal.
@@ -20,8 +23,7 @@ class ShowProgress(keras.callbacks.Callback):
         title: names the run.
         plan: tells how far it goes.
         console: where to write.
-        line_seconds: least time between two lines at ends of epochs.
-        within_seconds: and before one that is in an epoch.
+        within_seconds: least time before a line that is in an epoch.
     """
 
     def __init__(
@@ -29,14 +31,13 @@ class ShowProgress(keras.callbacks.Callback):
         title: str,
         plan: Plan,
         console: Console,
-        line_seconds: float = 10.0,
         within_seconds: float = 60.0,
     ):
         super().__init__()
         self.title = title
         self.plan = plan
         self.console = console
-        self.line_seconds, self.within_seconds = line_seconds, within_seconds
+        self.within_seconds = within_seconds
 
     def __enter__(self) -> "ShowProgress":
         self.progress = terminal.progress(self.console, seconds=math.inf)  # it prints its own
@@ -65,7 +66,7 @@ class ShowProgress(keras.callbacks.Callback):
         if "test_accuracy" in logs:
             self.test = f"test {logs['test_accuracy']:.1%}"
         self._show()
-        self._say(self.line_seconds)
+        self._say(LINE_SECONDS)
 
     def _say(self, seconds: float) -> None:
         """Print a line, if that is the way here and the last one is so long ago."""

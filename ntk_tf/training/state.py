@@ -50,12 +50,7 @@ class State:
         arrays = values(self.variables)
         if not all(np.isfinite(a).all() for a in list(arrays.values())[: self._live]):
             return
-        meta = {
-            "tables": self.history.tables,
-            "seconds": self.history.elapsed(),
-            "seconds_in": self.history.parts,
-            "fingerprint": self._fingerprint,
-        }
+        meta = self.history.saved() | {"fingerprint": self._fingerprint}
         checkpoint.save(self.directory, checkpoint.Checkpoint(step, arrays, meta))
 
     def restore(self) -> int:
@@ -74,8 +69,7 @@ class State:
         # An earlier version may have had fewer records; the last ones then stay as they are.
         count = max(len(found.arrays), self._live)
         assign(self.variables[:count], found.arrays, self.directory)
-        parts = found.meta.get("seconds_in", {})  # absent before version 0.2
-        self.history = History(found.meta["tables"], found.meta["seconds"], parts)
+        self.history = History.restored(found.meta)
         return found.step
 
 

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from ntk_tf import cli
 from ntk_tf.experiments import size
+from ntk_tf.process import devices
 from ntk_tf.reporting import paper
 from ntk_tf.settings import SettingError
-from ntk_tf.sweeps import devices, listing
+from ntk_tf.sweeps import environments, listing
 
 FLAGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "flags").glob("*.flags"))
 FIGURES = {
@@ -180,16 +181,16 @@ def test_bad_sweep_writes_nothing(tmp_path):
 
 
 def test_jobs_share_the_cores():
-    two = devices.environments(2, [], {"A": "b", "OMP_NUM_THREADS": "7"})
+    two = environments.of_jobs(2, [], {"A": "b", "OMP_NUM_THREADS": "7"})
     threads = str(max(1, devices.cores() // 2))
     assert two[0] == two[1]
     assert two[0]["TF_NUM_INTRAOP_THREADS"] == two[0]["TF_NUM_INTEROP_THREADS"] == threads
     assert two[0]["OMP_NUM_THREADS"] == "7"
-    assert devices.environments(1, [], {"A": "b"}) == [{"A": "b"}]
+    assert environments.of_jobs(1, [], {"A": "b"}) == [{"A": "b"}]
 
 
 def test_jobs_take_turns_with_the_gpus():
-    names = [env["CUDA_VISIBLE_DEVICES"] for env in devices.environments(3, ["4", "6"], {})]
+    names = [env["CUDA_VISIBLE_DEVICES"] for env in environments.of_jobs(3, ["4", "6"], {})]
     assert names == ["4", "6", "4"]
     assert devices.gpus({"CUDA_VISIBLE_DEVICES": "2, 5"}) == ("2", "5")
     assert devices.gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == ()

@@ -12,7 +12,7 @@ from ntk_tf.experiments.experiment import Experiment, Time, accuracies
 from ntk_tf.process.speed import Speed
 from ntk_tf.runs import number
 from ntk_tf.settings import groups
-from ntk_tf.settings.setting import Condition, integer, optional, real, setting, several
+from ntk_tf.settings.setting import AT_LEAST_0, Condition, integer, optional, real, setting, several
 
 
 def _weight_decay(config: Any) -> float:
@@ -28,7 +28,6 @@ def _preconditioner_examples(config: Any) -> int:
 
 
 _ALONE = Condition("one weight decay, without --weight_decays", lambda c: not c.weight_decays)
-_DECAY = real("of at least 0", lambda value: value >= 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,14 +44,14 @@ class Converged(
 
     weight_decay: float = setting(
         _weight_decay,
-        _DECAY,
+        AT_LEAST_0,
         "of the training whose end is wanted (default: the paper's for the linearization)",
         plural="weight_decays",
         when=_ALONE,
     )
     weight_decays: tuple[float, ...] | None = setting(
         None,
-        optional(several(_DECAY)),
+        optional(several(AT_LEAST_0)),
         "of several, whose ends are found together, without preconditioner, in the passes of the"
         " smallest, where a sweep has a run for each (default: that of --weight_decay)",
         since="0.2",

@@ -31,6 +31,7 @@ from ntk_tf.linearization.solve import (
     dot,
     preconditioner,
 )
+from ntk_tf.ntk.regression import accuracy
 from ntk_tf.process import signals, terminal
 from ntk_tf.runs import checkpoint
 from ntk_tf.runs.saving import SaveWhenDue
@@ -207,7 +208,9 @@ class _Converged:
         outputs = np.split(state.outputs[i], [len(self.train)])
         decaying, decay = self.ridge.decaying(state.u[i]), sorted(self.config.decays)[i]
         losses = [self._loss(*pair) for pair in zip(outputs, self.splits, strict=True)]
-        accuracies = [_accuracy(*pair) for pair in zip(outputs, self.splits, strict=True)]
+        accuracies = [
+            accuracy(part, split.labels) for part, split in zip(outputs, self.splits, strict=True)
+        ]
         return {
             "weight_decay": decay,
             "train_accuracy": accuracies[0],
@@ -242,12 +245,8 @@ class _Converged:
     def _save(self, state: State) -> None:
         """Write a checkpoint of the state and of what has been recorded."""
         arrays = {name: np.asarray(getattr(state, name)) for name in _VECTORS + _ARRAYS}
-        meta = {name: getattr(state, name) for name in _NUMBERS} | {
-            "tables": self.history.tables,
-            "seconds": self.history.elapsed(),
-            "seconds_in": self.history.parts,
-            "fingerprint": self.fingerprint,
-        }
+        meta = {name: getattr(state, name) for name in _NUMBERS}
+        meta |= self.history.saved() | {"fingerprint": self.fingerprint}
         checkpoint.save(self.checkpoints, checkpoint.Checkpoint(state.passes, arrays, meta))
 
     def _restore(self) -> State | None:
@@ -256,13 +255,9 @@ class _Converged:
         if found is None:
             return None
         meta = found.meta
-        self.history = runs.History(meta["tables"], meta["seconds"], meta["seconds_in"])
+        self.history = runs.History.restored(meta)
         arrays: dict[str, Any] = {name: found.arrays[name] for name in _ARRAYS}
         self.tested = arrays["outputs"][:, len(self.train) :]
         vectors = {name: tf.constant(found.arrays[name]) for name in _VECTORS}
         numbers = {name: meta[name] for name in _NUMBERS}
         return State(passes=found.step, **vectors, **arrays, **numbers)
-
-
-def _accuracy(outputs: np.ndarray, split: Split) -> float:
-    return float(np.mean(outputs.argmax(axis=1) == split.labels))

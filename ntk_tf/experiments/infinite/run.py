@@ -24,6 +24,7 @@ from ntk_tf.experiments.infinite.tiles import KINDS, Work, functions, save
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.ntk import infinite
 from ntk_tf.ntk.leave_one_out import leave_one_out
+from ntk_tf.ntk.regression import accuracy
 from ntk_tf.process import signals, terminal
 from ntk_tf.settings import Options, SettingError
 
@@ -160,16 +161,16 @@ def _regress(
     plain = ntk.kernel_regression(mean, targets, np.zeros_like(targets), 0.0, config.recursion)
     values = np.sqrt(np.maximum(best.eigenvalues, 0))
     by_seed = [
-        _accuracy(c @ leave_one_out(g, targets).regression.dual, test)
+        accuracy(c @ leave_one_out(g, targets).regression.dual, test.labels)
         for g, c in zip(gram, cross, strict=True)
     ]
     return {
-        "train_accuracy": _accuracy(best.regression.fitted, train),
-        "test_accuracy": _accuracy(mean_cross @ best.regression.dual, test),
+        "train_accuracy": accuracy(best.regression.fitted, train.labels),
+        "test_accuracy": accuracy(mean_cross @ best.regression.dual, test.labels),
         "ridge": best.ridge,
         "leave_one_out_error": best.error,
-        "train_accuracy_without_ridge": _accuracy(plain.fitted, train),
-        "test_accuracy_without_ridge": _accuracy(mean_cross @ plain.dual, test),
+        "train_accuracy_without_ridge": accuracy(plain.fitted, train.labels),
+        "test_accuracy_without_ridge": accuracy(mean_cross @ plain.dual, test.labels),
         "test_accuracy_by_seed": by_seed,
         "relative_error": infinite.relative_error(gram) if len(gram) > 1 else None,
         "effective_rank": ntk.effective_rank(values),
@@ -190,7 +191,3 @@ def _extrapolation(
     kernels = [np.stack([f(x, seed=seed).ntk for seed in range(seeds)]) for f in (few, many)]
     found = infinite.extrapolate(*kernels)
     return {"pictures": len(x), "change": found.change, "noise": found.noise}
-
-
-def _accuracy(outputs: np.ndarray, split: Split) -> float:
-    return float(np.mean(outputs.argmax(axis=1) == split.labels))

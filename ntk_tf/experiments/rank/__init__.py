@@ -11,14 +11,17 @@ from ntk_tf.process.speed import Speed
 from ntk_tf.runs import number
 from ntk_tf.settings import SettingError, groups
 from ntk_tf.settings.setting import (
+    AT_LEAST_0,
     TRUE_OR_FALSE,
     Condition,
     Rule,
     integer,
     one_of,
     optional,
-    real,
     setting,
+)
+from ntk_tf.settings.setting import (
+    real as real,
 )
 
 _REGRESSION = Condition("--kernel_regression", lambda config: config.kernel_regression)
@@ -66,7 +69,7 @@ class Rank(groups.Network, groups.Targets, groups.Data):
     )
     ridge: float = setting(
         0.0,
-        real("of at least 0", lambda value: value >= 0),
+        AT_LEAST_0,
         "weight decay of the linearization that train_accuracy and test_accuracy are of (default:"
         " 0)",
         when=_REGRESSION,

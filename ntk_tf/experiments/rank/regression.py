@@ -17,7 +17,7 @@ from ntk_tf import ntk
 from ntk_tf.linearization import Jacobian, map_batches
 from ntk_tf.linearization.operator import batch_ranges
 from ntk_tf.ntk.leave_one_out import leave_one_out
-from ntk_tf.ntk.regression import Regression
+from ntk_tf.ntk.regression import Regression, accuracy
 
 #: Test pictures whose kernel with the training pictures is held at one time.
 _TEST_ROWS = 1000
@@ -61,8 +61,8 @@ class Problem:
     def accuracies(self, fitted: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         """How often the largest output is the label's, of outputs `[n, L]` and `[m, L]`."""
         return {
-            "train_accuracy": float(np.mean(fitted.argmax(axis=1) == self.labels)),
-            "test_accuracy": float(np.mean(predicted.argmax(axis=1) == self.test_labels)),
+            "train_accuracy": accuracy(fitted, self.labels),
+            "test_accuracy": accuracy(predicted, self.test_labels),
         }
 
 

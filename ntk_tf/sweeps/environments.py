@@ -3,14 +3,12 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from ntk_tf.process.devices import cores, gpus
-
-__all__ = ["THREADS", "cores", "environments", "gpus"]
+from ntk_tf.process.devices import cores
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
-def environments(
+def of_jobs(
     jobs: int, devices: Sequence[str], environment: Mapping[str, str] = os.environ
 ) -> list[dict[str, str]]:
     """The environment of each of `jobs` processes at once.
