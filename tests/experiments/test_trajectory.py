@@ -104,6 +104,29 @@ def test_kernel_movement_file(finished):
     assert all(0 <= row[name] < 1 + 1e-12 for row in rows for name in alignments)
 
 
+def test_kernels_of_several_widths_are_in_one_figure(finished, tmp_path, monkeypatch):
+    wide = shutil.copytree(finished[0], tmp_path / "wide")
+    settings = json.loads((wide / "config.json").read_text())
+    (wide / "config.json").write_text(json.dumps(settings | {"width": 7}))
+    drawn = {}
+    save = figure.plots.save
+    monkeypatch.setattr(
+        figure.plots, "save", lambda f, path: (drawn.update({path.name: f}), save(f, path))
+    )
+    figure.draw([finished[0], wide], tmp_path)
+    with open(finished[0] / "kernel.csv") as file:
+        measured = list(csv.DictReader(file))
+    for axis, name in zip(drawn["kernels"].axes, ("relative_change", "cosine"), strict=True):
+        curves = [line.get_ydata() for line in axis.lines if len(line.get_ydata())]
+        np.testing.assert_array_equal(curves, [[float(row[name]) for row in measured]] * 2)
+    with open(tmp_path / "kernels.csv") as file:
+        found = list(csv.DictReader(file))
+    assert [(row["width"], row["step"]) for row in found] == [
+        (width, step) for width in "17" for step in ("0", "10", "20")
+    ]
+    assert found[0]["velocity"] == ""
+
+
 def test_no_panel_cuts_off_a_velocity(finished, tmp_path, monkeypatch):
     """The first of a row, by which all are scaled, may be the smallest."""
     second = shutil.copytree(finished[0], tmp_path / "second")

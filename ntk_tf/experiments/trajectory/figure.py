@@ -25,18 +25,25 @@ _LABELS = {
     "kernel": "kernel",
     "velocity": "kernel velocity, per update",
 }
-DISTANCE_COLUMNS = ("width", "seed", "step", "relative_distance", "distance", "movement")
+#: Figures of several runs in one, by what they measure: their name, and labels by quantity.
+_BY_WIDTH: dict[str, tuple[str, dict[str, str]]] = {
+    "distances": ("distances", {"relative_distance": "relative distance"}),
+    "kernel": (
+        "kernels",
+        {"relative_change": "kernel: relative change", "cosine": "kernel: cosine with the first"},
+    ),
+}
 
 
 def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
     """Draw `trajectories`: a panel a run, and below it its kernel's movement and velocity.
 
-    For several runs also `distances`, of each width against the number of updates. What is drawn
-    is beside each figure as `.csv`.
+    For several runs also `distances` and `kernels`, of each width against the number of updates.
+    What is drawn is beside each figure as `.csv`.
 
     Args:
         run_dirs: of `--experiment=trajectory`; those whose outputs are not there any more appear
-            only in `distances`.
+            only in what they were measured for.
         output_dir: where the figures go.
     """
     contents = sorted(map(_read, run_dirs), key=lambda content: (content["seed"], content["width"]))
@@ -44,8 +51,10 @@ def draw(run_dirs: Sequence[pathlib.Path], output_dir: pathlib.Path) -> None:
     with plt.rc_context(plots.STYLE):
         if shown:
             _draw_panels(shown, output_dir / "trajectories")
-        if len(contents) > 1 and any(len(content["distances"]) > 1 for content in contents):
-            _draw_distances(contents, output_dir / "distances")
+        for measured, (name, labels) in _BY_WIDTH.items():
+            several = [content for content in contents if content[measured]]
+            if len(several) > 1 and any(len(content[measured]) > 1 for content in several):
+                _draw_by_width(several, measured, labels, output_dir / name)
 
 
 def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
@@ -154,10 +163,11 @@ def _read_kernel(path: pathlib.Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     added = ("cka", "velocity")  # absent before version 0.2; the first row has no velocity
-    names = ("step", "relative_change", "cosine", "label_alignment")
+    names = ("relative_change", "cosine", "label_alignment")
     with open(path, newline="") as file:
         return [
-            {name: float(row[name]) for name in names}
+            {"step": int(row["step"])}
+            | {name: float(row[name]) for name in names}
             | {name: float(row.get(name) or "nan") for name in added}
             for row in csv.DictReader(file)
         ]
@@ -250,26 +260,43 @@ def _output_rows(contents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _draw_distances(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-    """The relative distance of all runs, a colour a width and a line a seed."""
-    figure, axis = plt.subplots(figsize=(4.8, 3), layout="constrained")
+def _draw_by_width(
+    contents: Sequence[Mapping[str, Any]],
+    name: str,
+    labels: Mapping[str, str],
+    path: pathlib.Path,
+) -> None:
+    """A measurement of all runs, a panel a quantity, a colour a width and a line a seed.
+
+    Args:
+        contents: of the runs.
+        name: of the measurement among their contents.
+        labels: of the axes, by quantity.
+        path: of the figure, without ending.
+    """
+    figure, axes = plt.subplots(
+        1, len(labels), figsize=(1.3 + 3.5 * len(labels), 3), squeeze=False, layout="constrained"
+    )
     colours = plots.shades([content["width"] for content in contents])
-    for content in contents:
-        steps = [row["step"] for row in content["distances"]]
-        values = [row["relative_distance"] for row in content["distances"]]
-        values = [np.nan if value is None else value for value in values]
-        colour = colours[content["width"]]
-        axis.plot(steps, values, color=colour, marker="o", markersize=2.5, linewidth=1)
+    style: dict[str, Any] = {"marker": "o", "markersize": 2.5, "linewidth": 1}
+    for axis, (key, label) in zip(axes.flat, labels.items(), strict=True):
+        for content in contents:
+            rows = content[name]
+            values = [np.nan if row[key] is None else row[key] for row in rows]
+            steps = [row["step"] for row in rows]
+            axis.plot(steps, values, color=colours[content["width"]], **style)
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel("updates")
+        axis.set_ylabel(label)
     for width, colour in colours.items():
-        axis.plot([], [], color=colour, marker="o", markersize=2.5, label=f"width factor {width}")
-    axis.set_ylim(bottom=0)
-    axis.set_xlabel("updates")
-    axis.set_ylabel("relative distance")
-    axis.legend(fontsize=8)
+        axes[0, 0].plot([], [], color=colour, label=f"width factor {width}", **style)
+    axes[0, 0].legend(fontsize=8)
     plots.save(figure, path)
     rows = [
-        {"width": content["width"], "seed": content["seed"]} | row
+        {"width": content["width"], "seed": content["seed"]}
+        | {key: None if np.isnan(value or 0) else value for key, value in row.items()}
         for content in contents
-        for row in content["distances"]
+        for row in content[name]
     ]
-    runs.write_table(path.with_name(f"{path.name}.csv"), DISTANCE_COLUMNS, rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    runs.write_table(path.with_name(f"{path.name}.csv"), columns, rows)
