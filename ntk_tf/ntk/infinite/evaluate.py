@@ -22,8 +22,10 @@ from ntk_tf.ntk.plan import BudgetError
 #: Channels of the first and of all further layers, from which max poolings are estimated.
 CHANNELS = (256, 1024)
 #: Numbers of a layer's kernels that are computed at one time, if memory allows: few enough to stay
-#: in the caches of a CPU, and with max pooling enough for matrix products at full speed.
-_ENTRIES, _POOLED_ENTRIES = 2**18, 2**24
+#: in the last cache of a CPU, and with max pooling enough for matrix products at full speed.
+_ENTRIES, _POOLED_ENTRIES = 2**20, 2**24
+#: Bytes of a CPU's vectors, which a block's pictures should fill: XLA's inner loops are over them.
+_VECTOR = 32
 #: Arrays of that size that are held at one time, beside the two layers' own.
 _TEMPORARIES = 6
 #: Part of the memory for random channels, and layers of them held at one time to compute them.
@@ -103,6 +105,7 @@ class KernelFunction:
         self.channels = _check_channels(channels, arch, self.estimated)
         self._needed = _needed(self._order, each=False)
         self.block, self.sides = self._fit(memory_gib)
+        self.block = self._whole(self.block, math.floor)
         graph = functools.partial(tf.function, autograph=False)
         self._side, self._pair = graph(self._of_pictures), graph(self._of_pairs)
 
@@ -162,10 +165,15 @@ class KernelFunction:
 
     def _padded(self, x: np.ndarray, blocks: Sequence[slice], i: int) -> tf.Tensor:
         """A block's pictures `[positions, n, channels]`, as many as the largest one has."""
-        size = max(block.stop - block.start for block in blocks)
+        size = self._whole(max(block.stop - block.start for block in blocks), math.ceil)
         rows = np.minimum(np.arange(size), blocks[i].stop - blocks[i].start - 1)
         flat = x[blocks[i].start + rows].reshape(size, -1, self.input_shape[-1])
         return tf.constant(flat.transpose(1, 0, 2), self.precision)
+
+    def _whole(self, pictures: int, rounding: Callable[[float], int]) -> int:
+        """A number of pictures as one of whole vectors, where blocks have room for one."""
+        vector = _VECTOR // np.dtype(self.precision).itemsize
+        return pictures if self.block < vector else vector * rounding(pictures / vector)
 
     def _of_pictures(self, inputs: tf.Tensor, seed: tf.Tensor) -> Side:
         """What is needed of each picture of a block."""
