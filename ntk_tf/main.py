@@ -42,6 +42,7 @@ def _main() -> int:
         return widths.run(config, options, command.widths, command.dry_run)
     runs.check_workdir(options.workdir, config.to_dict(), config.added())
     if options.resume and not command.dry_run and runs.is_finished(options.workdir):
+        say(console, "finished earlier; --noresume starts anew")
         _describe(command, console)
         return 0
     return _carry_out(command, console)

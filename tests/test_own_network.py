@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import final_arrays, in_process, interrupted, metrics
 
+from ntk_tf.catalogue import code as code_of_networks
 from ntk_tf.experiments import network
 from ntk_tf.experiments.resolving import resolve
 
@@ -146,10 +147,11 @@ def read(path):
 
 def test_every_program_with_one_command_each(call, folder):
     """Train both models, a trajectory, a rank, a sweep of four runs that finds two, the report."""
+    own = f"ownnets.cnn-{code_of_networks.fingerprint('ownnets:cnn')}"
     words = f"x1_pictures-{_fingerprint(folder)}_seed0"
     for name, flags in {"cnn": (), "lincnn": ("--linearized",)}.items():
         code, printed, errors = call("main", *PICTURES, "--epochs=1", *flags)
-        workdir = f"runs/{name.replace('cnn', 'ownnets.cnn')}_{words}_epochs1"
+        workdir = f"runs/{name.replace('cnn', own)}_{words}_epochs1"
         assert (code, errors, printed[-1]) == (0, [], f"run directory {workdir}")
         result = read(folder / workdir / "result.json")
         assert (result["status"], result["parameters"]) == ("completed", PARAMETERS)
@@ -160,7 +162,7 @@ def test_every_program_with_one_command_each(call, folder):
 
     flags = ("--experiment=rank", "--examples=30", "--kernel_regression")
     code, printed, errors = call("main", *PICTURES, *flags)
-    workdir = folder / f"runs/rank_ownnets.cnn_{words}_examples30_kernel_regressionTrue"
+    workdir = folder / f"runs/rank_{own}_{words}_examples30_kernel_regressionTrue"
     assert (code, errors) == (0, [])
     assert printed[-2].startswith("effective rank ")
     assert (
@@ -170,7 +172,7 @@ def test_every_program_with_one_command_each(call, folder):
 
     flags = ("--experiment=trajectory", "--width=2", "--max_steps=2")
     code, printed, errors = call("main", *PICTURES, *flags)
-    workdir = folder / f"runs/trajectory_ownnets.cnn_{words.replace('x1', 'x2')}_max_steps2"
+    workdir = folder / f"runs/trajectory_{own}_{words.replace('x1', 'x2')}_max_steps2"
     assert (code, errors) == (0, [])
     with np.load(workdir / "trajectories.npz") as arrays:
         assert arrays["standard"].shape == arrays["linearized"].shape == (3, 3, 7)

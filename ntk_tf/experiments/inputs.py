@@ -75,8 +75,19 @@ class Inputs:
             added=config.added(),
             files=EXPERIMENTS[config.experiment].files,
         )
-        for line in filter(None, (f"device: {devices.describe()}", devices.idle_gpus())):
+        lines = (f"device: {devices.describe()}", devices.idle_gpus(), self._missing_labels())
+        for line in filter(None, lines):
             say(console, line)
+
+    def _missing_labels(self) -> str:
+        """What to say of labels that no training picture has; nothing where there are none."""
+        missing = np.setdiff1d(np.arange(self.config.num_classes), self.source.train.labels)
+        if not len(missing):
+            return ""
+        return (
+            f"labels without training pictures: {len(missing)}, from {missing[0]} to {missing[-1]};"
+            " the network has outputs for them all the same"
+        )
 
     def training_batches(self, start_step: int) -> tf.data.Dataset:
         """The run's training batches from an update on; see `pipeline.training_batches`."""

@@ -4,7 +4,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ntk_tf.catalogue import datasets
+from ntk_tf.catalogue import architectures, code, datasets
 from ntk_tf.catalogue.datasets import Card
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.settings import Config, SettingError
@@ -41,7 +41,7 @@ def resolve(card_of: Callable[[str], Card] | None = None, **settings: Any) -> Co
     _refuse_foreign(experiment, given, own)
     if given.get("snake_synsets"):
         given["snake_synsets"] = ",".join(sorted(given["snake_synsets"].split(",")))
-    config = owner(**_complete(own, given, card_of or look_up))
+    config = owner(**_complete(own, given, card_of or look_up, _code))
     for name, value in given.items():
         own[name].check_read(name, value, config)
     config.check(given)
@@ -105,7 +105,10 @@ def _refuse_foreign(experiment: str, given: Mapping[str, Any], own: Mapping[str,
 
 
 def _complete(
-    own: Mapping[str, Declaration], given: Mapping[str, Any], card_of: Callable[[str], Card]
+    own: Mapping[str, Declaration],
+    given: Mapping[str, Any],
+    card_of: Callable[[str], Card],
+    code_of: Callable[[str], str | None],
 ) -> dict[str, Any]:
     """All settings: constants first, then those that depend on others."""
     constant = {name: d.default for name, d in own.items() if not callable(d.default)}
@@ -115,7 +118,11 @@ def _complete(
             setattr(known, name, own[name].default(known))
         if name == "dataset" and not hasattr(known, "card"):
             known.card = card_of(known.dataset)
-    return vars(known)
+    return vars(known) | {"network_code": code_of(known.arch)}
+
+
+def _code(arch: str) -> str | None:
+    return code.fingerprint(arch) if architectures.is_own(arch) else None
 
 
 def from_json(content: Mapping[str, Any]) -> Config:
@@ -150,4 +157,4 @@ def from_json(content: Mapping[str, Any]) -> Config:
             raise SettingError(f"data: describes no pictures ({error})") from error
 
     given = {name: value for name, value in settings.items() if value is not None}
-    return owner(**_complete(own, given, card_of))
+    return owner(**_complete(own, given, card_of, lambda _: content.get("network_code")))

@@ -16,7 +16,7 @@ from ntk_tf.training import state
 
 #: What must agree for a run's weights to fit and to mean the same.
 _SAME = (
-    *("arch", "arch_args", "parametrization", "width"),
+    *("arch", "network_code", "arch_args", "parametrization", "width"),
     "output_factor",
     *("dataset", "data", "image_size", "padding", "normalization", "snake_synsets"),
 )
@@ -141,8 +141,9 @@ def _check(folder: pathlib.Path, config: Any, said: str) -> None:
     settings = {name: value for name, value in config.added().items() if name in _SAME} | settings
     for name in _SAME:
         if settings.get(name) != here.get(name):
+            flag = name if name in ("data", "network_code") else f"--{name}"
             raise DataError(
-                f"{said}: has --{name}={settings.get(name)}, and this run --{name}={here.get(name)}"
+                f"{said}: has {flag}={settings.get(name)}, and this run {flag}={here.get(name)}"
             )
 
 

@@ -345,6 +345,8 @@ def solve_each(
             not belong to x, or a model that cannot be linearized.
     """
     y = np.asarray(y)
+    if not hasattr(x, "shape"):
+        raise ValueError(f"x of type {type(x).__name__}: must be one array of inputs")
     if y.ndim != 2 or len(x) != len(y):
         raise ValueError(f"targets {y.shape}: must be [n, L] for the {len(x)} examples")
     batches = [(x[part], y[part]) for part in batch_ranges(len(x), batch_size)]

@@ -233,8 +233,14 @@ def _labels(targets: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Targets as numbers `[n, L]`; `[n]` are those of one output.
 
     Raises:
-        ValueError: for another number of them, or of outputs.
+        ValueError: for another number of them, or of outputs, or the numbers of several classes.
     """
+    targets = np.asarray(targets)
+    if targets.ndim == 1 and targets.dtype.kind in "iu" and len(np.unique(targets)) > 2:
+        raise ValueError(
+            f"targets of integers {targets.min()} to {targets.max()}: numbers of classes have no"
+            " size; must be one-hot [n, L], or floating-point"
+        )
     targets = np.asarray(targets, np.float64)
     targets = targets[:, None] if targets.ndim == 1 else targets
     outputs = kernel.shape[1] if kernel.ndim == 4 else targets.shape[-1]

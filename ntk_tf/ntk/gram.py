@@ -77,7 +77,7 @@ def gram(
     per_layer: bool = False,
     *,
     memory_gib: float | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
     after_step: Callable[[Step], None] | None = None,
     partial: Partial | None = None,
 ) -> np.ndarray | dict[str, np.ndarray]:
@@ -107,7 +107,7 @@ def gram(
         per_layer: keep the layers' parts, whose sum is the kernel, apart.
         memory_gib: what may be used, the result included; None for half of what is free.
         precision: of the factors and of their products; `float32` products are summed in float64
-            every `contract.PIECE` terms.
+            every `contract.PIECE` terms. None for `float64` where a weight is, else `float32`.
         after_step: called after each step; may raise to stop.
         partial: an interrupted computation of the same, which is taken over and changed.
 
@@ -169,11 +169,14 @@ class GramFunction:
     def __init__(
         self,
         model: keras.Model,
-        precision: str = "float32",
+        precision: str | None = None,
         outputs: Outputs = "full",
         layers: str | Sequence[str] | None = None,
         per_layer: bool = False,
     ):
+        if precision is None:
+            double = any(w.dtype == "float64" for w in model.trainable_weights)
+            precision = "float64" if double else "float32"
         if precision not in ("float32", "float64"):
             raise ValueError(f"precision={precision!r}: must be 'float32' or 'float64'")
         check(outputs)

@@ -33,11 +33,13 @@ class Kind:
         cotangents: the functions' coefficients `[R, L]`.
         pairing: which of their pairs are kept.
         shown: whether the result has axes for every pair, however few there are.
+        factor: of the result; not in the coefficients, which a model in half precision would round.
     """
 
     cotangents: np.ndarray
     pairing: Pairing
     shown: bool = False
+    factor: float = 1.0
 
     @property
     def functions(self) -> int:
@@ -60,7 +62,9 @@ class Kind:
         return (*planes, n * self.rows, m * self.rows)
 
     def result(self, computed: np.ndarray) -> np.ndarray:
-        """As users get it: `[n, L, m, L]`, `[n, m]`, or `[n, m, L]`, a view."""
+        """As users get it: `[n, L, m, L]`, `[n, m]`, or `[n, m, L]`, a view of what is changed."""
+        if self.factor != 1:
+            computed *= self.factor
         if self.pairing is Pairing.EACH:
             return np.moveaxis(computed, 0, -1)
         if not self.shown:
@@ -110,9 +114,9 @@ def check(outputs: Outputs) -> None:
 def _named(name: str, count: int) -> Kind:
     check(name)
     if name == "sum":
-        return Kind(np.full((1, count), count**-0.5), Pairing.EVERY)
+        return Kind(np.ones((1, count)), Pairing.EVERY, factor=1 / count)
     if name == "trace":
-        return Kind(np.eye(count) / count**0.5, Pairing.SUMMED)
+        return Kind(np.eye(count), Pairing.SUMMED, factor=1 / count)
     if name == "diagonal":
         return Kind(np.eye(count), Pairing.EACH)
     return Kind(np.eye(count), Pairing.EVERY, shown=True)

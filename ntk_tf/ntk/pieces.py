@@ -205,6 +205,8 @@ def _selected(model: keras.Model, patterns: str | Sequence[str] | None) -> list[
     Raises:
         ValueError: if there are none.
     """
+    if not model.built:
+        raise ValueError(f"{model.name!r} is not built: call it on some inputs first")
     if not model.trainable_weights:
         raise ValueError(f"the NTK needs trainable weights, and {model.name!r} has none")
     if patterns is None:

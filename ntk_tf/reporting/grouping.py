@@ -191,7 +191,7 @@ def studies(records: Iterable[Record]) -> list[Study]:
     groups: dict[str, list[Record]] = {}
     for record in records:
         c = record.config
-        key = str((c.arch, c.dataset, c.card.fingerprint, differences(c)))
+        key = str((c.arch, c.network_code, c.dataset, c.card.fingerprint, differences(c)))
         groups.setdefault(key, []).append(record)
     found = [_study(group, list(groups.values())) for group in groups.values()]
     return sorted(found, key=lambda s: (s.arch, s.dataset, len(s.differences), s.note))
@@ -202,8 +202,13 @@ def _study(group: Sequence[Record], groups: Sequence[Sequence[Record]]) -> Study
     config = group[0].config
     others = [other[0].config for other in groups]
     alike = [c for c in others if (c.arch, c.dataset) == (config.arch, config.dataset)]
-    own = differences(config)
-    apart = {k: v for k, v in own.items() if any(differences(c).get(k) != v for c in alike)}
+    several = len({c.network_code for c in alike}) > 1
+
+    def all_differences(c: Config) -> dict[str, Any]:
+        return differences(c) | ({"network_code": c.network_code or "unknown"} if several else {})
+
+    own = all_differences(config)
+    apart = {k: v for k, v in own.items() if any(all_differences(c).get(k) != v for c in alike)}
     return Study(
         config.arch,
         config.dataset,

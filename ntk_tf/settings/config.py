@@ -15,9 +15,6 @@ from ntk_tf.catalogue.datasets import Card, is_own
 from ntk_tf.settings.options import Options
 from ntk_tf.settings.setting import Declaration, declarations, setting, shown, text
 
-#: What config.json holds besides settings: facts of the data.
-FACTS = ("data", "classes")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -26,12 +23,14 @@ class Config:
     Attributes:
         experiment: what is run.
         card: what is known of the dataset.
+        network_code: checksum of the code of a network of the user's; None if that is not known.
     """
 
     experiment: str = setting(
         "train", text("the name of an experiment", placeholder="NAME"), "what to run", named=False
     )
     card: Card
+    network_code: str | None = None
 
     if TYPE_CHECKING:  # settings are declared in groups, and each experiment reads some of them
 
@@ -57,18 +56,20 @@ class Config:
         return {name: d for name, d in declarations(self).items() if d.read_by(self)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Those settings' values by name, and facts of a user's data, ready for JSON."""
+        """Those settings' values by name, and facts of a user's network and data, for JSON."""
         values = {name: getattr(self, name) for name in self.read()}
         content = {name: _plain(value) for name, value in values.items()}
+        content |= {"network_code": self.network_code} if self.network_code else {}
         return content | ({"data": facts(self.card)} if is_own(self.card.name) else {})
 
     def added(self) -> dict[str, Any]:
         """What the config.json of an earlier version lacks, with the values it stands for."""
-        return {
+        found = {
             name: _plain(declaration.default_for(self))
             for name, declaration in self.read().items()
             if declaration.since != "0.1"
         }
+        return found | ({"network_code": self.network_code} if self.network_code else {})
 
     def changed(self) -> dict[str, Any]:
         """The settings that are not their default."""
@@ -103,7 +104,8 @@ def run_name(config: Config, **instead: str) -> str:
         For example `linlenet_x60_mnist_seed0` or `lenet_x1_digits_seed3_epochs5`.
     """
     lin = instead.get("linearized", "lin" if getattr(config, "linearized", False) else "")
-    arch, dataset = _word(config.arch), _dataset_word(config)
+    code = f"-{config.network_code}" if config.network_code else ""
+    arch, dataset = _word(config.arch) + code, _dataset_word(config)
     if hasattr(config, "width"):
         width = instead.get("width", config.width)
         name = f"{lin}{arch}_x{width}_{dataset}_seed{config.seed}"

@@ -40,6 +40,9 @@ class ShowProgress(keras.callbacks.Callback):
         self.within_seconds = within_seconds
 
     def __enter__(self) -> "ShowProgress":
+        start, total = self.plan.start_step, self.plan.total_steps
+        if 0 < start < total:
+            terminal.say(self.console, f"going on after update {start:,} of {total:,}")
         self.progress = terminal.progress(self.console, seconds=math.inf)  # it prints its own
         self.task = self.progress.add_task(
             self.title, total=self.plan.total_steps, completed=self.plan.start_step

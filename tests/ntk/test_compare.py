@@ -132,3 +132,12 @@ def test_labels_of_one_output_and_of_any_type(rng):
     expected = compare.label_alignment(kernel, y[:, None].astype(float))
     assert compare.label_alignment(kernel, y) == expected
     assert compare.label_alignment(kernel, y[:, None] == 1) == expected
+
+
+def test_numbers_of_classes_are_no_targets(rng):
+    kernel = np.eye(6) + 0.1
+    classes = np.array([0, 1, 2, 0, 1, 2])
+    with pytest.raises(ValueError, match="integers 0 to 2: numbers of classes have no size"):
+        compare.label_alignment(kernel, classes)
+    compare.label_alignment(kernel, np.array([-1, 1, 1, -1, 1, -1]))
+    compare.label_alignment(kernel, classes.astype(float))

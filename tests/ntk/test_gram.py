@@ -182,6 +182,13 @@ def test_equals_dense_jacobian(name, rng, float64):
     assert sorted(covered) == sorted(id(w) for w in model.trainable_weights)
 
 
+def test_precision_is_the_models_own(rng, float64):
+    model, x = prepared("dense", rng)
+    precise = ntk.gram(model, x, precision="float64")
+    np.testing.assert_array_equal(ntk.gram(model, x), precise)
+    assert np.any(ntk.gram(model, x, precision="float32") != precise)
+
+
 @pytest.mark.parametrize("name", ["conv", "conv_few_positions", "residual", "shared", "recurrent"])
 def test_float32_is_precise_to_rounding(name, rng):
     model, x = prepared(name, rng)
@@ -305,6 +312,8 @@ def test_refuses_what_it_cannot_do(rng):
     two = keras.Model(inputs, [layers.Dense(1)(inputs), layers.Dense(1)(inputs)])
     with pytest.raises(ValueError, match="one output"):
         ntk.gram(two, np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="is not built"):
+        ntk.gram(keras.Sequential([layers.Dense(2)]), x)
     model.trainable = False
     with pytest.raises(ValueError, match="trainable weights"):
         ntk.gram(model, x)

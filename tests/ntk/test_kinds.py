@@ -107,6 +107,19 @@ def test_trace_is_that_of_neural_tangents(precision, request):
         assert np.abs(found - arrays[name]).max() <= tolerance * np.abs(arrays[name]).max()
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_means_over_outputs_are_not_rounded_with_the_model(policy, rng):
+    """1 / sqrt(10) is no number in half precision; it made them .1 percent too large or small."""
+    keras.utils.set_random_seed(0)
+    hidden = layers.Dense(12, "tanh", dtype=policy)
+    model = keras.Sequential([keras.Input((6,)), hidden, layers.Dense(10, dtype=policy)])
+    x = rng.standard_normal((4, 6)).astype("float32")
+    mean = ntk.gram(model, x, outputs="diagonal").mean(axis=-1)
+    np.testing.assert_allclose(ntk.gram(model, x, outputs="trace"), mean, rtol=1e-5)
+    ones = ntk.gram(model, x, outputs=np.ones(10)) / 10
+    np.testing.assert_allclose(ntk.gram(model, x, outputs="sum"), ones, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("share", "outputs"),
     [(0.1, "diagonal"), (0.5, "trace"), (4.0, "trace"), (4.0, "diagonal")],

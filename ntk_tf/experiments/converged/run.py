@@ -117,6 +117,8 @@ class _Converged:
             record.add(self._measure(reached))
             return reached
 
+        if self.restored:
+            terminal.say(console, f"going on after pass {self.restored.passes}")
         with signals.deferred(), record:
             method = ConjugateGradients(self.ridge, self._precondition(console), config.tolerance)
             state = self.restored or recorded(self._timed(method.start))
