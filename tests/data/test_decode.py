@@ -117,6 +117,24 @@ def test_boxes_have_the_published_distribution():
     )
 
 
+def test_places_and_mirrors_are_drawn_apart():
+    """Across and along, and whether a picture is flipped, do not depend on each other."""
+    count, key = 4_000, tf.constant([1, 2], tf.int64)
+    top, left, bottom, right = augment.boxes(count, key).numpy().T
+    flipped, first = left > right, np.minimum(left, right)
+    room = np.maximum(1e-6, [1 - (bottom - top), 1 - np.abs(right - left)])
+    inside = (room > 0.02).all(axis=0)
+    of_boxes = np.stack([top / room[0], first / room[1], flipped])[:, inside]
+    # Pictures whose pixels say where they are; a shift leaves the border's zeros at an edge.
+    rows, columns = np.meshgrid(*2 * [np.arange(12) + 1.0], indexing="ij")
+    pictures = np.broadcast_to(np.stack([rows, columns], -1), (count, 12, 12, 2)).astype("float32")
+    middle = augment.padded_crop(tf.constant(pictures), key).numpy()[:, 5:7, 5:7]
+    mirrored = middle[:, 0, 0, 1] > middle[:, 0, 1, 1]
+    of_crops = np.stack([middle[:, 0, 0, 0], middle[:, 0].mean(1)[:, 1], mirrored])
+    for draws in (of_boxes, of_crops):
+        assert np.abs(np.corrcoef(draws) - np.eye(3)).max() < 0.06
+
+
 def test_a_box_of_the_whole_picture_is_a_resize_or_its_mirror(rng, monkeypatch):
     images = rng.integers(0, 256, (2, 16, 16, 3), np.uint8)
     whole = tf.constant([[0.0, 0, 1, 1], [0, 1, 1, 0]])

@@ -351,6 +351,11 @@ def test_members_cannot_escape(content, tmp_path):
     assert not list(tmp_path.rglob("evil*"))
 
 
+def test_normalization_is_that_of_torchvision():
+    assert imagenet_snakes.MEAN == (0.485, 0.456, 0.406)
+    assert imagenet_snakes.STD == (0.229, 0.224, 0.225)
+
+
 def test_validation_labels_and_outputs_are_those_of_imagenet():
     labels = files.validation_labels()
     assert len(labels) == 50_000

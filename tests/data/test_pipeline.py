@@ -154,6 +154,7 @@ def test_mnist_from_its_original_files(mnist_files, mnist_data_dir):
         assert found == expected
     assert source.train.images.mean() / 255 == pytest.approx(0.1307, abs=1e-4)
     assert source.train.images.std() / 255 == pytest.approx(0.3081, abs=1e-4)
+    assert (source.mean, source.std) == ((0.1307,), (0.3081,))
 
 
 class Squares(tfds.core.GeneratorBasedBuilder):

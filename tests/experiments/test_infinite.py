@@ -81,6 +81,9 @@ def test_kernels_and_regression(tmp_path, monkeypatch, pictures):
         dual = np.linalg.solve(theta + shift * np.eye(60), targets)
         predicted = (found[f"{kind}_test"] @ dual).argmax(axis=1)
         assert part["test_accuracy"] == np.mean(predicted == test_labels)
+        plain = found[f"{kind}_test"] @ np.linalg.solve(theta, targets)
+        accuracy = np.mean(plain.argmax(axis=1) == test_labels)
+        assert part["test_accuracy_without_ridge"] == accuracy
         inverse = np.linalg.inv(theta + shift * np.eye(60))
         left_out = dual / np.diag(inverse)[:, None]
         assert part["leave_one_out_error"] == pytest.approx(np.mean(left_out**2), rel=1e-6)

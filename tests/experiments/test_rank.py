@@ -357,6 +357,35 @@ def test_refuses_runs_that_do_not_fit(trained, finished, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_conditions_are_quotients_of_the_largest_and_smallest(finished):
+    workdir, result = finished
+    values = singular_values(workdir)
+    quotient = values[0] / values[-1]
+    assert result["condition_of_singular_values"] == pytest.approx(quotient)
+    assert result["condition_of_eigenvalues"] == pytest.approx(quotient**2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("arch_args", "depth=3"),
+        ("parametrization", "ntk"),
+        ("width", 2),
+        ("output_factor", 2.0),
+        ("dataset", "mnist"),
+        ("image_size", 9),
+        ("padding", 1),
+        ("normalization", "half"),
+    ],
+)
+def test_weights_of_any_other_network_or_input_are_refused(trained, tmp_path, name, value):
+    shutil.copytree(trained, tmp_path / "other")
+    settings = json.loads((trained / "config.json").read_text())
+    (tmp_path / "other/config.json").write_text(json.dumps(settings | {name: value}))
+    with pytest.raises(DataError, match=f"has --{name}={value}, and this run"):
+        run(tmp_path / "run", from_run=str(tmp_path / "other"))
+
+
 def test_refuses_too_many_pictures_and_too_little_memory(tmp_path):
     with pytest.raises(DataError, match="examples=9000: digits has 1437"):
         run(tmp_path / "a", examples=9000)

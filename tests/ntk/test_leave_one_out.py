@@ -54,6 +54,16 @@ def test_noise_needs_a_larger_ridge(rng):
     assert noisy.ridge > 10 * clean.ridge
 
 
+def test_the_largest_ridge_is_far_above_the_kernel(rng):
+    """Where nothing can be learnt, more than the mean on the diagonal is best."""
+    features = rng.standard_normal((20, 200))
+    gram = features @ features.T
+    targets = rng.standard_normal((20, 1))
+    targets -= gram @ (gram @ targets) / np.linalg.norm(gram @ gram, 2)
+    found = leave_one_out(gram, targets - targets.mean())
+    assert found.ridge * targets.size / 2 > np.trace(gram) / 20
+
+
 def test_shapes_must_fit():
     with pytest.raises(ValueError, match="do not belong"):
         leave_one_out(np.eye(3), np.zeros((2, 1)))

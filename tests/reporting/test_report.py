@@ -6,12 +6,13 @@ import subprocess
 import sys
 import urllib.parse
 
+import numpy as np
 import pytest
 from written_runs import Page, fake, metrics, rows
 
 from ntk_tf import runs
 from ntk_tf.experiments.resolving import resolve
-from ntk_tf.reporting import collect, grouping, paper, write
+from ntk_tf.reporting import accuracies, collect, grouping, paper, write
 
 PAPER = paper.numbers()
 
@@ -89,6 +90,30 @@ def test_papers_numbers_give_figure_1(papers_report):
     ]
     assert [r["test_difference"] for r in found] == ["0.0"] * 3
     assert [r["seeds"] for r in found] == ["1", "1", ""]
+
+
+def test_a_difference_is_ours_less_the_papers(tmp_path):
+    for linearized, test in ((False, 99.2 + 0.3), (True, 93.2 - 1.5)):
+        fake(tmp_path / "runs", 99, test, dataset="mnist", linearized=linearized)
+    write.write(tmp_path / "runs", tmp_path / "report")
+    table = rows(tmp_path / "report/tables/figure3_lenet_mnist.csv")
+    found = [float(row["test_difference"]) for row in table if row["test_difference"]]
+    assert found == pytest.approx([0.3, -1.5])
+
+
+def test_figures_show_each_split_in_percent(tmp_path, monkeypatch):
+    metrics(fake(tmp_path / "runs", 99, 90, dataset="digits", width=2), [50, 60, 90])
+    drawn, save = {}, accuracies.plots.save
+    monkeypatch.setattr(
+        accuracies.plots, "save", lambda f, path: (drawn.update({path.name: f}), save(f, path))
+    )
+    write.write(tmp_path / "runs", tmp_path / "report")
+    for axis in drawn["lenet_digits"].axes:
+        split = axis.get_title().removesuffix(" accuracy")
+        values = [y for line in axis.lines for y in np.ravel(line.get_ydata()) if y > 1]
+        assert set(values) == {{"train": 99.0, "test": 90.0}[split]}
+    lines = [line for line in drawn["lenet_digits_epochs"].axes[0].lines if len(line.get_ydata())]
+    np.testing.assert_allclose(lines[0].get_ydata(), [50, 60, 90])
 
 
 def test_missing_cells_are_visibly_empty(papers_report):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ntk_tf.runs import RunDirectoryError, checkpoint
-from ntk_tf.training import records, state
+from ntk_tf.training import callbacks, loop, records, state
 
 
 def test_goes_on_from_a_checkpoint_with_fewer_records(tmp_path):
@@ -20,6 +20,26 @@ def test_goes_on_from_a_checkpoint_with_fewer_records(tmp_path):
     assert [float(v) for v in (live, records, more)] == [1, 2, 3]
     with pytest.raises(RunDirectoryError, match="of another model"):
         state.State(tmp_path, [more], [], [records]).restore()
+
+
+def test_a_checkpoint_belongs_to_what_gives_it_its_meaning(tmp_path):
+    """u of another w0 is another function."""
+    u, w0 = keras.Variable(1.0, name="u"), keras.Variable(2.0, name="w0")
+    state.State(tmp_path, [u], [w0]).save(4)
+    assert state.State(tmp_path, [u], [w0]).restore() == 4
+    w0.assign(2.5)
+    with pytest.raises(RunDirectoryError, match="made from other weights"):
+        state.State(tmp_path, [u], [w0]).restore()
+
+
+@pytest.mark.parametrize(("batch", "first", "step"), [(14, 3, 10), (14, 7, 14), (9, 2, 9)])
+def test_updates_that_diverge_are_counted_through_the_run(batch, first, step):
+    """Of epochs of seven updates, the first of an epoch whose outputs were not finite."""
+    stop = callbacks.StopAtDivergence(loop.Plan(7, 28))
+    stop.set_model(mock.Mock())
+    stop.on_train_batch_end(batch, {"first_non_finite": first, "loss": np.float32(1)})
+    assert stop.step == step
+    assert stop.model.stop_training
 
 
 def test_checkpoints_of_an_earlier_version_are_read(tmp_path):
