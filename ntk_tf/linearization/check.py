@@ -82,8 +82,10 @@ class Trial:
 
     def run(self, of_x: Callable[[Any], tf.Tensor]) -> list[np.ndarray]:
         """What a function of the inputs returns on each replica."""
-        strategy = tf.distribute.get_strategy()
-        result = strategy.run(self.function(of_x), tf.nest.flatten(self.x))
+        strategy, function = tf.distribute.get_strategy(), self.function(of_x)
+        if self.mode != "eager" and strategy.num_replicas_in_sync == 1:
+            function = function.get_concrete_function()  # or many models make TensorFlow warn
+        result = strategy.run(function, tf.nest.flatten(self.x))
         return [part.numpy() for part in strategy.experimental_local_results(result)]
 
     def call(self, x) -> Any:
