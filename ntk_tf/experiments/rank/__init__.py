@@ -20,9 +20,6 @@ from ntk_tf.settings.setting import (
     optional,
     setting,
 )
-from ntk_tf.settings.setting import (
-    real as real,
-)
 
 _REGRESSION = Condition("--kernel_regression", lambda config: config.kernel_regression)
 
