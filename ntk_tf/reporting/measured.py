@@ -70,8 +70,13 @@ def table(
     last = [key for key in _LAST if key in given]
     columns = [*present, *(Column(key, *_heading(key)) for key in measured + last)]
     note = _NOTES.get(studies[0].records[0].config.experiment, "")
-    percent = "Accuracies in percent." if any(key.endswith("_accuracy") for key in given) else ""
+    percent = "Accuracies in percent." if any(map(_is_accuracy, given)) else ""
     return Table(name, heading, columns, rows, f"{note} {percent}".strip())
+
+
+def _is_accuracy(key: str) -> bool:
+    """Whether a measurement is one, as `test_accuracy_among_snakes` is."""
+    return "_accuracy" in key
 
 
 def _place(record: Record) -> tuple[int, int]:
@@ -90,11 +95,11 @@ def _row(record: Record, study: Study, link: Callable[[Record], str]) -> dict[st
         row |= {"status": "diverged", "style": "diverged"}
     for key, value in record.result.items():
         if key not in _BOOKKEEPING and isinstance(value, int | float | str):
-            row[key] = 100 * value if key.endswith("_accuracy") else value
+            row[key] = 100 * value if _is_accuracy(key) else value
     return row
 
 
 def _heading(key: str) -> tuple[str, str]:
     """The heading of a measurement for readers, and its kind of column."""
-    kind = "percent" if key.endswith("_accuracy") else "measure"
+    kind = "percent" if _is_accuracy(key) else "measure"
     return _NAMES.get(key, key.removesuffix("_accuracy").replace("_", " ")), kind

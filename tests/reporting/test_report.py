@@ -101,6 +101,17 @@ def test_a_difference_is_ours_less_the_papers(tmp_path):
     assert found == pytest.approx([0.3, -1.5])
 
 
+def test_every_accuracy_is_in_percent(tmp_path):
+    weights = tmp_path / "a.pth"
+    weights.touch()
+    more = {"test_accuracy_among_snakes": 0.652}
+    fake(tmp_path / "runs", test=56.5, experiment="pretrained", weights=str(weights), more=more)
+    write.write(tmp_path / "runs", tmp_path / "report")
+    (table,) = (tmp_path / "report/tables").glob("pretrained*.csv")
+    (row,) = rows(table)
+    assert (row["test_accuracy"], row["test_accuracy_among_snakes"]) == ("56.5", "65.2")
+
+
 def test_figures_show_each_split_in_percent(tmp_path, monkeypatch):
     metrics(fake(tmp_path / "runs", 99, 90, dataset="digits", width=2), [50, 60, 90])
     drawn, save = {}, accuracies.plots.save
