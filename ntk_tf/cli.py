@@ -312,7 +312,7 @@ def parse(argv: Sequence[str]) -> Command:
     """
     settings, how = all_declarations(), declarations(Options)
     line = _Line(argv, "main", settings | how, _MAIN)
-    config = resolve(_cards(line), **line.given(tuple(all_declarations())))
+    config = resolve(_cards(line), **line.given(tuple(settings)))
     widths = _widths(line, config)
     shown = {"width": "-".join(map(str, widths))} if widths else {}
     runs_dir = pathlib.Path(line.text("runs_dir") or "runs")

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ def _path(root: pathlib.Path, module: str) -> pathlib.Path | None:
     """The file of a module in a folder of the path, if it is there."""
     place = root.joinpath(*module.split("."))
     candidates = (place / "__init__.py", place.with_suffix(".py"))
-    return next((path for path in candidates if path.is_file()), None)
+    return next(filter(os.path.isfile, candidates), None)
 
 
 def _collect(root: pathlib.Path, module: str, found: dict[str, str]) -> None:
@@ -49,7 +50,7 @@ def _collect(root: pathlib.Path, module: str, found: dict[str, str]) -> None:
         path = _path(root, name)
         if name in found or path is None:
             continue
-        text = path.read_text(errors="replace")
+        text = path.read_text(errors="replace") if os.access(path, os.R_OK) else ""
         lines = (line.rstrip() for line in text.splitlines())
         found[name] = "\n".join(x for x in lines if x and not x.lstrip().startswith("#"))
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]

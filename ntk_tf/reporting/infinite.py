@@ -8,6 +8,7 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from ntk_tf import plots
 from ntk_tf.experiments import costs
+from ntk_tf.experiments.infinite.figure import TITLES
 from ntk_tf.plots import plt
 from ntk_tf.reporting import grouping
 from ntk_tf.reporting.collect import Record
@@ -16,9 +17,7 @@ from ntk_tf.reporting.tables import Column, Table, mean_cells
 
 #: The kernels for readers, and their line styles.
 KERNELS: Mapping[str, tuple[str, Any]] = {
-    "ntk": ("infinite, NTK", "-"),
-    "ntk_paper_widening": ("infinite, NTK of the paper's widening", (0, (4, 1.6))),
-    "nngp": ("infinite, NNGP", ":"),
+    kind: (f"infinite, {title}", style) for kind, (title, style) in TITLES.items()
 }
 _FINITE = {False: "network", True: "linearization"}
 COLUMNS = [

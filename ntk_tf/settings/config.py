@@ -59,7 +59,7 @@ class Config:
         """Those settings' values by name, and facts of a user's network and data, for JSON."""
         values = {name: getattr(self, name) for name in self.read()}
         content = {name: _plain(value) for name, value in values.items()}
-        content |= {"network_code": self.network_code} if self.network_code else {}
+        content |= self._facts_of_network()
         return content | ({"data": facts(self.card)} if is_own(self.card.name) else {})
 
     def added(self) -> dict[str, Any]:
@@ -69,7 +69,10 @@ class Config:
             for name, declaration in self.read().items()
             if declaration.since != "0.1"
         }
-        return found | ({"network_code": self.network_code} if self.network_code else {})
+        return found | self._facts_of_network()
+
+    def _facts_of_network(self) -> dict[str, Any]:
+        return {"network_code": self.network_code} if self.network_code else {}
 
     def changed(self) -> dict[str, Any]:
         """The settings that are not their default."""

@@ -10,7 +10,7 @@ from ntk_tf.plots import plt
 
 #: How the kernels are called, and their line styles beside the colours.
 TITLES = {
-    "ntk": ("NTK, NTK parametrization", "-"),
+    "ntk": ("NTK", "-"),
     "ntk_paper_widening": ("NTK of the paper's widening", (0, (4, 1.6))),
     "nngp": ("NNGP", ":"),
 }

@@ -9,12 +9,14 @@ import tensorflow as tf
 from rich.console import Console
 
 from ntk_tf import runs
+from ntk_tf.catalogue import architectures
 from ntk_tf.data.source import Split
 from ntk_tf.experiments import architecture, network, trained_weights
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.train import Train
 from ntk_tf.linearization import CenteredModel
+from ntk_tf.models.size import count
 from ntk_tf.process import signals
 from ntk_tf.settings import Options, SettingError
 from ntk_tf.training import distribution
@@ -96,7 +98,11 @@ class _Training:
         clock, stop = Clock(self.state.history), StopAtDivergence(plan)
         record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
         save = Save(self.state.save, plan, minutes)
-        sizes = architecture.counts(config)
+        base = getattr(self.model, "base", self.model)
+        if architectures.is_own(config.arch):  # not built again: it may be large, or load weights
+            sizes = count(base, config.input_shape)
+        else:
+            sizes = architecture.counts(config)
         flops = sizes.step_flops(config.linearized)
         if config.centered and not config.linearized:
             flops += sum(sizes.flops)  # f(w0, x)
