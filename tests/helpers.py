@@ -1,13 +1,14 @@
 """What tests of several rooms share."""
 
 import csv
+import dataclasses
 import json
 
 import commands
 import pytest
 from rich.console import Console
 
-from ntk_tf.experiments import EXPERIMENTS
+from ntk_tf.experiments import EXPERIMENTS, architecture
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.runs import checkpoint
 from ntk_tf.settings import Options
@@ -75,3 +76,11 @@ def interrupted(workdir, stop, monkeypatch, **settings):
         in_process(workdir, **settings)
     monkeypatch.undo()
     assert not (workdir / "result.json").exists()
+
+
+def start_elsewhere(monkeypatch):
+    """Networks have the initial weights of another seed, as another version of Keras may draw."""
+    usual = architecture.build
+    monkeypatch.setattr(
+        architecture, "build", lambda c: usual(dataclasses.replace(c, seed=c.seed + 1))
+    )

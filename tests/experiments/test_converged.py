@@ -141,6 +141,21 @@ def test_preconditioner_of_many_classes_is_of_fewer_pictures():
     assert found == {2: 600, 10: 600, 100: 60, 9000: 1}
 
 
+@pytest.mark.parametrize(("tolerance", "earlier"), [(2e-3, "residual"), (1e-2, "output_change")])
+def test_ends_where_both_residual_and_outputs_are_settled(tolerance, earlier, tmp_path):
+    config = resolve(
+        **(SETTINGS | {"weight_decay": 1.0, "preconditioner_examples": 0, "tolerance": tolerance})
+    )
+    carry_out(config, Options(tmp_path))
+    small = [
+        [float(row[name]) <= tolerance for name in ("residual", "output_change")]
+        for row in metrics(tmp_path)[1:]
+    ]
+    assert small[-1] == [True, True]
+    assert [True, True] not in small[:-1]
+    assert small[-2] == [earlier == "residual", earlier == "output_change"]
+
+
 def test_cross_entropy_is_refused():
     with pytest.raises(SettingError, match="--loss=cross_entropy: --experiment=converged does not"):
         resolve(**SETTINGS, loss="cross_entropy")

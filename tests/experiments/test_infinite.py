@@ -18,10 +18,13 @@ from rich.console import Console
 
 from ntk_tf import data, models, ntk
 from ntk_tf.data import DataError, pipeline
+from ntk_tf.data.source import Split
 from ntk_tf.experiments import size
 from ntk_tf.experiments.infinite import array, finite, forecast, processes, tiles, worker
+from ntk_tf.experiments.infinite import run as infinite_run
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.ntk import infinite
+from ntk_tf.ntk.leave_one_out import leave_one_out
 from ntk_tf.process import slurm
 from ntk_tf.process.signals import Interrupted
 from ntk_tf.runs import RunDirectoryError
@@ -97,6 +100,40 @@ def test_kernels_and_regression(tmp_path, monkeypatch, pictures):
     assert (tmp_path / "whole/spectra.svg").stat().st_size > 5000
 
 
+def test_accuracies_of_kernels_that_know_the_labels_in_part(rng):
+    """Those of the seeds' mean, with a ridge and without, and by seed, by explicit inverses."""
+    n, m, classes = 40, 200, 10
+    features = rng.standard_normal((3, n + m, 60))
+    features[..., :classes] = 3 * features[0, :, :classes]
+    kernels = features @ features.transpose(0, 2, 1)
+    labels = features[0, :, :classes].argmax(axis=1)
+    labels[:n:2] = rng.integers(0, classes, n // 2)
+    gram, cross = kernels[:, :n, :n], kernels[:, n:, :n]
+    train, test = (Split(np.zeros((len(y), 1)), y) for y in (labels[:n], labels[n:]))
+    found, _ = infinite_run._regress(gram, cross, train, test, resolve(**SETTINGS))
+    targets = np.where(np.arange(classes) == labels[:n, None], 0.9, -0.1)
+
+    def accuracies(gram, cross, ridge):
+        dual = np.linalg.solve(gram + ridge * targets.size / 2 * np.eye(n), targets)
+        outputs = np.concatenate([gram, cross]) @ dual
+        hits = outputs.argmax(axis=1) == labels
+        return hits[:n].mean(), hits[n:].mean()
+
+    mean = gram.mean(axis=0), cross.mean(axis=0)
+    best, plain = accuracies(*mean, found["ridge"]), accuracies(*mean, 0.0)
+    assert best[0] < plain[0]
+    assert best[1] != plain[1]
+    names = ("train_accuracy", "test_accuracy")
+    assert tuple(found[name] for name in names) == best
+    assert tuple(found[f"{name}_without_ridge"] for name in names) == plain
+    by_seed = [
+        accuracies(g, c, leave_one_out(g, targets).ridge)[1]
+        for g, c in zip(gram, cross, strict=True)
+    ]
+    assert found["test_accuracy_by_seed"] == by_seed
+    assert len(set(by_seed)) == 3
+
+
 def test_max_pooling_is_a_mean_over_seeds(tmp_path):
     sizes = {"train_examples": 12, "test_examples": 12, "image_size": 16}
     result = run(tmp_path / "run", arch="lenet", channels=(8, 16), keep_kernels=True, **sizes)
@@ -118,12 +155,12 @@ def test_max_pooling_is_a_mean_over_seeds(tmp_path):
 def test_finite_networks_approach_the_limit(tmp_path, monkeypatch, pictures):
     """The cosine of dense gradients, meaned over outputs; a second process adds the last one."""
     x, *_ = pictures
-    settings = {"train_examples": 20, "test_examples": 4, "finite_seeds": 1, "keep_kernels": True}
+    settings = {"train_examples": 20, "test_examples": 4, "finite_seeds": 2, "keep_kernels": True}
     settings |= {"finite_widths": (1, 32), "arch_args": "sigma_b=0.3"}
     usual, built = finite._gram, []
 
     def gram(*arguments):
-        if built:
+        if len(built) == 2:
             raise Interrupted(signal.SIGTERM)
         built.append(arguments[3:])
         return usual(*arguments)
@@ -131,16 +168,18 @@ def test_finite_networks_approach_the_limit(tmp_path, monkeypatch, pictures):
     monkeypatch.setattr(finite, "_gram", gram)
     with pytest.raises(Interrupted):
         run(tmp_path / "run", **settings)
-    assert built == [(1, 0)]
+    assert built == [(1, 0), (1, 1)]
     monkeypatch.setattr(finite, "_gram", usual)
     found = run(tmp_path / "run", **settings)["finite"]
-    assert [(row["width"], row["seed"]) for row in found] == [(1, 0), (32, 0)]
+    pairs = [(row["width"], row["seed"]) for row in found]
+    assert pairs == [(1, 0), (1, 1), (32, 0), (32, 1)]
     limit = arrays(tmp_path / "run/kernel.npz")["ntk_paper_widening_train"]
-    jacobian = dense_jacobian(models.build("mlp", 1, 10, (8, 8, 1)), x[:20])
-    kernel = np.einsum("ilp,jlp->ij", *2 * [jacobian.reshape(20, 10, -1).astype("float64")])
-    expected = np.sum(kernel * limit) / np.linalg.norm(kernel) / np.linalg.norm(limit)
-    assert found[0]["cosine"] == pytest.approx(expected, rel=1e-5)
-    assert found[0]["cosine"] < found[1]["cosine"] < 1
+    for seed in (0, 1):
+        jacobian = dense_jacobian(models.build("mlp", 1, 10, (8, 8, 1), seed), x[:20])
+        kernel = np.einsum("ilp,jlp->ij", *2 * [jacobian.reshape(20, 10, -1).astype("float64")])
+        expected = np.sum(kernel * limit) / np.linalg.norm(kernel) / np.linalg.norm(limit)
+        assert found[seed]["cosine"] == pytest.approx(expected, rel=1e-5)
+        assert found[seed]["cosine"] < found[2]["cosine"] < 1
     assert (tmp_path / "run/widths.svg").stat().st_size > 5000
     (tmp_path / "run/widths.csv").write_text("width,seed\n1,0\n")
     with pytest.raises(RunDirectoryError, match=r"widths.csv: is damaged"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import carry_out, final_arrays, metrics
 from references import assign_flat, dense_jacobian, flat
+from sklearn.datasets import load_digits
 
 from ntk_tf import models
 from ntk_tf.experiments.inputs import Inputs
@@ -105,6 +106,33 @@ def order_of(config):
         np.testing.assert_allclose(numbers, found[-1], atol=1e-4)
         np.testing.assert_allclose(y, wanted(found[-1] % CLASSES))
     return found
+
+
+def test_pictures_are_a_random_subset_and_crops_of_it():
+    settings = {"dataset": "digits", "image_size": 8, "normalization": "unit", "arch": "mlp"}
+    config = resolve(
+        **settings, train_examples=50, subset_seed=3, augment="padded_crop", batch_size=20
+    )
+    inputs, order = (
+        Inputs(config, Options("unused")),
+        np.random.RandomState(3).permutation(1437)[:50],
+    )
+    digits = load_digits()
+    np.testing.assert_array_equal(inputs.source.train.labels, digits.target[:-360][order])
+    pictures = np.pad(digits.images[:-360][order] / 16, [(0, 0), (4, 4), (4, 4)])
+    windows = np.lib.stride_tricks.sliding_window_view(pictures, (8, 8), axis=(1, 2))
+    windows = np.stack([windows, windows[..., ::-1]]).reshape(2, 50, 81, 64)
+    places = []
+    for x, y in inputs.training_batches(0).take(3):
+        for picture, wanted in zip(np.reshape(x, (-1, 64)), np.argmax(y, axis=1), strict=True):
+            near = np.abs(windows - picture).max(axis=-1) < 0.002  # half a grey level
+            near &= (inputs.source.train.labels == wanted)[:, None]
+            assert near.any()
+            places.append(np.argwhere(near)[0])
+    flips, numbers, shifts = np.transpose(places)
+    assert sorted(numbers) == list(range(50))
+    assert 10 < sum(flips) < 40
+    assert len(set(shifts)) > 25
 
 
 @pytest.mark.parametrize("schedule", ["step", "inverse"])

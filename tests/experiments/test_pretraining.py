@@ -75,6 +75,20 @@ def test_a_training_that_diverges_is_refused(tmp_path):
         carry_out(resolve(**settings, pretrain_steps=STEPS), Options(tmp_path / "run"))
 
 
+@pytest.mark.parametrize(
+    ("experiment", "settings"),
+    [
+        ("converged", {"weight_decay": 0.3, "targets": (-0.1, 0.9)}),
+        ("rank", {"precision": "float64"}),
+    ],
+)
+def test_descent_takes_nothing_of_experiments_without(experiment, settings):
+    config = resolve(**SMALL, **settings, experiment=experiment, pretrain_steps=5)
+    found = pretraining.settings(config)
+    assert (found.seed, found.arch_args, found.max_steps) == (3, "depth=2", 5)
+    assert (found.weight_decay, found.targets, found.precision) == (5e-5, (0, 1), "float32")
+
+
 def test_long_training_has_epochs_enough():
     config = resolve(**SMALL, **EXPERIMENTS["rank"], experiment="rank", pretrain_steps=10**6)
     found = pretraining.settings(config)

@@ -20,6 +20,7 @@ from helpers import (
     main,
     metrics,
     result,
+    start_elsewhere,
 )
 from references import dense_jacobian, flat
 from rich.console import Console
@@ -169,6 +170,14 @@ def test_resumed_run_equals_undisturbed_run(finished, tmp_path, monkeypatch):
     assert mine.keys() == theirs.keys()
     for name, value in theirs.items():
         np.testing.assert_array_equal(mine[name], value)
+
+
+@pytest.mark.parametrize("settings", [{"linearized": True}, {"centered": True}])
+def test_what_was_learnt_is_refused_at_another_start(settings, tmp_path, monkeypatch):
+    interrupted(tmp_path / "run", 3, monkeypatch, **settings)
+    start_elsewhere(monkeypatch)
+    with pytest.raises(runs.RunDirectoryError, match="made from other weights"):
+        in_process(tmp_path / "run", **settings)
 
 
 def test_command_prints_little_and_does_not_repeat_itself(tmp_path):

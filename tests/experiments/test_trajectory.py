@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import LENET, SMALL, Interrupted, carry_out, final_arrays, main
+from helpers import LENET, SMALL, Interrupted, carry_out, final_arrays, main, start_elsewhere
 from references import dense_jacobian, flat
 
 from ntk_tf import data, models, runs
@@ -217,6 +217,10 @@ def test_interrupted_run_ends_the_same(finished, tmp_path, monkeypatch):
         monkeypatch.undo()
         kept = arrays(tmp_path / "run")
         assert 1 < len(kept["step"]) < 21
+    start_elsewhere(monkeypatch)
+    with pytest.raises(runs.RunDirectoryError, match="made from other weights"):
+        run(tmp_path / "run", kernel_every=10, kernel_examples=6)
+    monkeypatch.undo()
     run(tmp_path / "run", kernel_every=10, kernel_examples=6)
     for name in ("trajectories.npz", "trajectory.json", "kernel.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (finished[0] / name).read_bytes()

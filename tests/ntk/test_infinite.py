@@ -84,13 +84,17 @@ def test_standard_parametrization_is_what_finite_kernels_approach(arch, x, width
     assert cosine(np.mean(found, axis=0), expected) > cosine(np.mean(found, axis=0), other)
 
 
-def test_xavier_s_limit_is_what_finite_kernels_approach():
+@pytest.mark.parametrize(
+    ("arch", "x", "arguments"),
+    [("mlp", circle(), {"depth": 3}), ("lenet", PICTURES, {"pooling": "average"})],
+)
+def test_xavier_s_limit_is_what_finite_kernels_approach(arch, x, arguments):
     """Not divided by the width, and with the biases', which are as large as the weights'."""
-    x, arguments = circle(), {"depth": 3, "gain": 1.2}
-    expected = infinite.kernel("mlp", x, arch_args=arguments, parametrization="standard")
+    arguments = arguments | {"gain": 1.2}
+    expected = infinite.kernel(arch, x, arch_args=arguments, parametrization="standard")
     found = []
     for seed in range(6):
-        model = models.build("mlp", 16, 1, x.shape[1:], seed, **arguments)
+        model = models.build(arch, 16, 1, x.shape[1:], seed, **arguments)
         jacobian = dense_jacobian(model, x.astype("float32")).astype("float64")
         found.append(jacobian @ jacobian.T)
     assert_approached(found, expected)
@@ -229,16 +233,24 @@ def test_the_same_by_other_layers(monkeypatch, rng):
     np.testing.assert_allclose(found[0].nngp, found[1].nngp, rtol=1e-12)
 
 
-def test_a_grid_that_does_not_fit(monkeypatch, rng):
+@pytest.mark.parametrize(
+    ("pool", "arguments", "same"),
+    [
+        ("adaptive_average_pool", [3], models.pooling.AdaptiveAveragePooling2D(3)),
+        ("average_pool", [2, 1], keras.layers.AveragePooling2D(2, 1)),
+        ("average_pool", [2, 3], keras.layers.AveragePooling2D(2, 3)),
+    ],
+    ids=["does not fit", "overlaps", "leaves out"],
+)
+def test_a_grid_of_windows(pool, arguments, same, monkeypatch, rng):
     """A linear network's kernel is that of explicit features."""
     x = rng.standard_normal((3, 5, 4, 2))
 
     def build(layers, x):
-        x = layers.adaptive_average_pool(x, 3, name="pool")
+        x = getattr(layers, pool)(x, *arguments, name="pool")
         return layers.outputs(layers.flatten(x, name="flatten"), 1, use_bias=False)
 
-    features = models.pooling.AdaptiveAveragePooling2D(3)(x.astype("float32")).numpy()
-    features = features.reshape(3, -1)
+    features = same(x.astype("float32")).numpy().reshape(3, -1)
     expected = 2 * features @ features.T / features.shape[1]
     found = of_layers(monkeypatch, build, (5, 4, 2))(x)
     np.testing.assert_allclose(found.ntk, expected, rtol=1e-5, atol=1e-6)
@@ -305,10 +317,13 @@ def test_max_pooling_against_finite_networks():
         assert error[pair] < 0.05 * value
 
 
-def test_constant_pictures_need_no_pooling():
+@pytest.mark.parametrize("sigma_b", [0.0, 0.5])
+def test_constant_pictures_need_no_pooling(sigma_b):
     x = np.ones((2, 16, 16, 1)) * np.array([1.0, -0.5])[:, None, None, None]
-    mean, error = estimates(infinite.KernelFunction("lenet", (16, 16, 1), channels=(64,)), x, 6)
-    exact = infinite.kernel("lenet", x, arch_args={"pooling": "average"})
+    scales = {"sigma_b": sigma_b}
+    function = infinite.KernelFunction("lenet", (16, 16, 1), arch_args=scales, channels=(64,))
+    mean, error = estimates(function, x, 6)
+    exact = infinite.kernel("lenet", x, arch_args=scales | {"pooling": "average"})
     assert np.all(np.abs(mean - exact) < 4 * error)
     assert np.all(error < 0.1 * exact.max())
 

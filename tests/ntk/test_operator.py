@@ -120,6 +120,27 @@ def test_few_steps_know_what_they_miss(rng):
     assert errors == sorted(errors, reverse=True)
 
 
+def test_a_quadrature_s_error_is_half_of_what_the_rules_differ_by(rng):
+    """Gauss' and Gauss-Radau's rule from an orthonormal basis of the Krylov space, and T in it."""
+    basis, steps = np.linalg.qr(rng.standard_normal((20, 20)))[0], 3
+    kernel = (basis * np.logspace(0, -4, 20)) @ basis.T
+    found = ntk.estimate_spectrum(aslinearoperator(kernel), 2, steps, deflate=0, seed=7)
+    sums, draws = [], np.random.default_rng(7)
+    for start in (draws.choice([-1.0, 1.0], 20) for _ in range(2)):
+        powers = [np.linalg.matrix_power(kernel, i) @ start for i in range(steps + 1)]
+        q = np.linalg.qr(np.stack(powers, axis=1))[0]
+        gauss, radau = q[:, :steps].T @ kernel @ q[:, :steps], q.T @ kernel @ q
+        beside = radau[:-1, -1]
+        radau[-1, -1] = beside @ np.linalg.solve(gauss, beside)  # makes 0 an eigenvalue
+        for rule in (gauss, radau):
+            values, vectors = np.linalg.eigh(rule)
+            roots, weights = np.sqrt(np.maximum(values, 1e-300)), 20 * vectors[0] ** 2
+            sums.append([weights @ roots, weights @ (roots * np.log(roots))])
+    ranks = [np.exp(np.log(s) - h / s) for s, h in (np.mean(sums[i::2], axis=0) for i in (0, 1))]
+    assert found.effective_rank == pytest.approx(ranks[0], rel=1e-6)
+    assert found.quadrature_error == pytest.approx(abs(ranks[0] - ranks[1]) / 2, rel=1e-5)
+
+
 def test_exact_for_kernels_of_low_rank(rng):
     factor = rng.standard_normal((30, 4))
     truth = ntk.decompose(factor @ factor.T)
