@@ -1,5 +1,6 @@
 """Kernels at infinite width: against published code's values, finite networks, and each other."""
 
+import functools
 import itertools
 
 import keras
@@ -282,6 +283,26 @@ def test_estimator_against_average_pooling(monkeypatch):
             assert abs(mean[pair] - value) < 3.5 * error[pair]
         spread.append(np.linalg.norm(error))
     assert 1.1 < spread[0] / spread[1] < 2.8  # 1.73, with infinitely many seeds
+
+
+def test_max_pooling_of_windows_that_leave_out(monkeypatch, rng):
+    """Windows of single positions, every second one, are ReLUs, whose kernel is known."""
+    x = rng.standard_normal((2, 5, 5, 2))
+    x[:, ::2, ::2] *= 3
+
+    def build(pool, layers, x):
+        x = layers.conv(x, 4, 1, activation="relu", name="conv")
+        x = getattr(layers, pool)(x, 1, 2, name="pool")
+        return layers.outputs(layers.flatten(x, name="flatten"), 1)
+
+    function, exact = (
+        of_layers(monkeypatch, functools.partial(build, pool), (5, 5, 2), channels=channels)
+        for pool, channels in (("max_pool", (64,)), ("average_pool", None))
+    )
+    mean, error = estimates(function, x, 8)
+    expected = exact(x).ntk
+    assert np.all(np.abs(mean - expected) < 4 * error)
+    assert np.all(error < 0.1 * expected)
 
 
 def test_extrapolation(rng):
