@@ -5,13 +5,17 @@ import tensorflow as tf
 
 
 def dense_jacobian(model, x) -> np.ndarray:
-    """[n * L, p]: gradients of all outputs in all trainable weights, by one backward pass each."""
+    """[n * L, p]: gradients of all outputs in all trainable weights, by one backward pass each.
+
+    Several outputs come one after the other.
+    """
     weights = [w.value for w in model.trainable_weights]
     with tf.GradientTape(persistent=True) as tape:
-        outputs = tf.unstack(tf.reshape(model(x, training=False), [-1]))
+        leaves = tf.nest.flatten(model(x, training=False))
+        outputs = tf.concat([tf.reshape(leaf, [-1]) for leaf in leaves], axis=0)
     rows = []
-    for output in outputs:
-        parts = tape.gradient(output, weights, unconnected_gradients="zero")
+    for one in np.eye(len(outputs), dtype=outputs.dtype.name):
+        parts = tape.gradient(outputs, weights, one, unconnected_gradients="zero")
         rows.append(np.concatenate([np.ravel(tf.convert_to_tensor(part)) for part in parts]))
     return np.stack(rows)
 

@@ -156,7 +156,7 @@ def test_finite_networks_approach_the_limit(tmp_path, monkeypatch, pictures):
     """The cosine of dense gradients, meaned over outputs; a second process adds the last one."""
     x, *_ = pictures
     settings = {"train_examples": 20, "test_examples": 4, "finite_seeds": 2, "keep_kernels": True}
-    settings |= {"finite_widths": (1, 32), "arch_args": "sigma_b=0.3"}
+    settings |= {"finite_widths": (1, 32), "arch_args": "sigma_b=0.3,units=20"}
     usual, built = finite._gram, []
 
     def gram(*arguments):
@@ -175,7 +175,7 @@ def test_finite_networks_approach_the_limit(tmp_path, monkeypatch, pictures):
     assert pairs == [(1, 0), (1, 1), (32, 0), (32, 1)]
     limit = arrays(tmp_path / "run/kernel.npz")["ntk_paper_widening_train"]
     for seed in (0, 1):
-        jacobian = dense_jacobian(models.build("mlp", 1, 10, (8, 8, 1), seed), x[:20])
+        jacobian = dense_jacobian(models.build("mlp", 1, 10, (8, 8, 1), seed, units=20), x[:20])
         kernel = np.einsum("ilp,jlp->ij", *2 * [jacobian.reshape(20, 10, -1).astype("float64")])
         expected = np.sum(kernel * limit) / np.linalg.norm(kernel) / np.linalg.norm(limit)
         assert found[seed]["cosine"] == pytest.approx(expected, rel=1e-5)
