@@ -59,7 +59,7 @@ def save(figure: plt.Figure, path: pathlib.Path) -> None:
     """
     dates = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     figure.draw_without_rendering()  # which lays it out, once for all formats
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # "none" would have every format drawn twice
     box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
     for ending in FORMATS:
         with runs.atomic_write(path.with_name(f"{path.name}.{ending}"), "wb") as file:
