@@ -167,10 +167,10 @@ def test_several_weight_decays_in_one_run(all_formats, tmp_path, monkeypatch):
     several = {
         k: v for k, v in alone.items() if k not in ("weight_decay", "preconditioner_examples")
     }
-    config = resolve(**several, weight_decays=(1e-1, 3e-2))
+    config = resolve(**several, weight_decays=(1.0, 3e-1))
     result = carry_out(config, Options(tmp_path / "whole", checkpoint_minutes=1e-9))
     found = [solution["weight_decay"] for solution in result["solutions"]]
-    assert found == [1e-1, 3e-2]
+    assert found == [1.0, 3e-1]
     assert result["objective"] == result["solutions"][0]["objective"]
     for solution in result["solutions"]:
         config_alone = resolve(**(alone | {"weight_decay": solution["weight_decay"]}))

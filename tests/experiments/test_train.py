@@ -369,13 +369,13 @@ def test_run_of_an_earlier_version_goes_on(finished, tmp_path):
 
 
 def test_learns(tmp_path):
-    """All digits for 12 epochs: far better than chance, and the network ahead."""
+    """All digits for 8 epochs: far better than chance, and the network ahead."""
     results = {
         linearized: in_process(
             tmp_path / str(linearized),
             linearized=linearized,
             **LENET,
-            epochs=12,
+            epochs=8,
             train_examples=1437,
             test_examples=360,
         )
