@@ -6,16 +6,15 @@ import subprocess
 import sys
 
 import flags_table
-import keras
 import numpy as np
 import pytest
 
-from ntk_tf import cli, data
+from ntk_tf import cli
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("flags/*"))]
 #: Of commands whose data or programs are not at hand.
-ABSENT = (".npz", "tfds:", "weights=", "=S", "=W", "IMAGENET", "...")
+ABSENT = ("pictures/", ".npz", "tfds:", "weights=", "=S", "=W", "IMAGENET", "...")
 
 
 def commands(path):
@@ -45,11 +44,7 @@ def test_commands_parse(path, monkeypatch):
 @pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/own.md"])
 def test_python_of_the_pages_runs(name, rng, tmp_path, monkeypatch):
     """What they do not define is x, 20 vectors of 8 numbers, and y, one-hot labels of 3 classes."""
-    monkeypatch.chdir(tmp_path)  # they save a model, and read a folder of pictures
-    for folder in (tmp_path / "pictures/cat", tmp_path / "pictures/dog"):
-        folder.mkdir(parents=True)
-        for i, shape in enumerate([(40, 30, 3), (32, 32, 1), (20, 60, 4)] * 2):
-            keras.utils.save_img(folder / f"{i}.png", rng.uniform(0, 255, shape))
+    monkeypatch.chdir(tmp_path)  # they save a model
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
     names = {"x": rng.normal(size=(20, 8)).astype("float32"), "y": np.eye(3)[np.arange(20) % 3]}
     assert blocks
@@ -57,9 +52,6 @@ def test_python_of_the_pages_runs(name, rng, tmp_path, monkeypatch):
         exec(block.replace("epochs=10", "epochs=1, verbose=0"), names)
     if "build" in names:
         assert names["build"]((8, 8, 1), 10, width=2, seed=0, depth=2).output_shape == (None, 10)
-    if "arrays" in names:
-        card = data.card("pictures.npz")
-        assert (card.shape, card.classes, card.train, card.test) == ((32, 32, 3), 2, 10, 2)
     if "theta" in names:
         assert names["theta"].shape == (20, 3, 20, 3)
 

@@ -18,7 +18,7 @@ class Card:
         module: that finds, prepares and loads one of the package's own.
         embedded: whether it needs no files.
         photographs: whether the pictures have many sizes.
-        fingerprint: of a file of the user's, so that a run does not go on with another one.
+        fingerprint: of files of the user's, so that a run does not go on with another one.
         pixel_bytes: that a number takes in memory.
     """
 
@@ -48,7 +48,7 @@ _ROWS = (
 DATASETS = {row.name: row for row in _ROWS}
 
 #: What a dataset may be called, for error messages.
-ALLOWED = f"one of {', '.join(DATASETS)}, tfds:NAME, or FILE.npz"
+ALLOWED = f"one of {', '.join(DATASETS)}, tfds:NAME, FILE.npz, or FOLDER/"
 TFDS = "tfds:"
 
 #: Side that pictures of a dataset are resized to by default: digits are 8x8, and LeNet takes no
@@ -67,5 +67,5 @@ SNAKE_SYNSETS = (
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is that of a dataset of the user's: `tfds:NAME` or `FILE.npz`."""
-    return name.startswith(TFDS) and len(name) > len(TFDS) or name.endswith(".npz")
+    """Whether a name is that of a dataset of the user's: `tfds:NAME`, `FILE.npz` or `FOLDER/`."""
+    return name.startswith(TFDS) and len(name) > len(TFDS) or name.endswith((".npz", "/"))

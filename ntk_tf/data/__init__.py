@@ -1,7 +1,8 @@
 """The datasets by name: `find` says where one would come from, `load` reads it.
 
 Every dataset is a module with `find(origin) -> str`, `prepare(origin)` and `load(origin) ->
-Source`; those of the user's, `own_file` and `own_tfds`, also have `card(name, data_dir) -> Card`.
+Source`; those of the user's, `own_file`, `own_folder` and `own_tfds`, also have `card(name,
+data_dir) -> Card`.
 """
 
 import dataclasses
@@ -30,12 +31,12 @@ def card(name: str, data_dir: str | None = None) -> Card:
     """What is known of a dataset without reading its pictures.
 
     Args:
-        name: one of `ntk_tf.catalogue.datasets.DATASETS`, `tfds:NAME` or `FILE.npz`; TensorFlow is
-            not imported for a file.
+        name: one of `ntk_tf.catalogue.datasets.DATASETS`, `tfds:NAME`, `FILE.npz` or `FOLDER/`;
+            TensorFlow is not imported for files.
         data_dir: where TFDS keeps prepared datasets; None for its own default.
 
     Returns:
-        The dataset's row of the catalogue, or one made of what TFDS or the file says. Numbers of
+        The dataset's row of the catalogue, or one made of what TFDS or the files say. Numbers of
         pictures are 0 where TFDS learns them by preparing the data.
 
     Raises:
@@ -54,7 +55,7 @@ def find(name: str, data_dir: str | None = None, manual_dir: str | None = None, 
         **choice: the other attributes of `Origin`.
 
     Returns:
-        `embedded`, `file`, `prepared`, `manual_dir` or `download`.
+        `embedded`, `file`, `folder`, `prepared`, `manual_dir` or `download`.
     """
     return _module(name).find(Origin(data_dir, manual_dir, name=name, **choice))
 
@@ -149,7 +150,8 @@ def _module(name: str) -> ModuleType:
     if name in DATASETS:
         module = DATASETS[name].module
     elif is_own(name):
-        module = "ntk_tf.data.own_tfds" if name.startswith(TFDS) else "ntk_tf.data.own_file"
+        folder_or_file = "own_folder" if name.endswith("/") else "own_file"
+        module = f"ntk_tf.data.{'own_tfds' if name.startswith(TFDS) else folder_or_file}"
     else:
         raise DataError(f"dataset={name}: must be {ALLOWED}")
     return importlib.import_module(module)

@@ -23,7 +23,7 @@ class Origin:
         manual_dir: folder of the original files, only read; None if there is none.
         synsets: classes of `imagenet_snakes`; None for its default.
         skip_corrupt_images: leave out pictures that cannot be decoded, in place of failing.
-        name: of a dataset of the user's: `tfds:NAME` or `FILE.npz`.
+        name: of a dataset of the user's: `tfds:NAME`, `FILE.npz` or `FOLDER/`.
         image_size: what photographs of the user's, which have many sizes, are read for.
     """
 

@@ -148,10 +148,9 @@ def _file_word(path: str) -> str:
 
 
 def _dataset_word(config: Config) -> str:
-    card = config.card
-    if not config.dataset.endswith(".npz"):
+    if config.card.fingerprint is None:
         return _word(config.dataset.replace(":", "-"))
-    return f"{_word(pathlib.Path(config.dataset).stem)}-{card.fingerprint}"
+    return f"{_word(pathlib.Path(config.dataset).stem)}-{config.card.fingerprint}"
 
 
 def flags_of(config: Config, options: Options) -> list[str]:

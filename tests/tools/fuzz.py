@@ -26,6 +26,7 @@ import safetensors.numpy  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from PIL import Image  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from ntk_tf import cli, data, main, models, runs  # noqa: E402
@@ -262,7 +263,7 @@ def readers(folder):
         path = folder / f"weights.{suffix}"
         np.savez(path, **layers) if suffix == "npz" else safetensors.numpy.save_file(layers, path)
         found[path.name] = (path, lambda path=path: _weights(path))
-    found |= _pictures(folder, rng) | _prepared(folder, rng)
+    found |= _pictures(folder, rng) | _prepared(folder, rng) | _in_folders(folder, rng)
     path = folder / "some.flags"
     path.write_text("--dataset=digits\n--epochs=3\n# comment\n--width=2\n--linearized\n")
 
@@ -313,6 +314,23 @@ def _weights(path):
         pretrained.network(path, (64, 64, 3))
     except torch_weights.WeightsError as error:
         raise data.DataError(str(error)) from error
+
+
+def _in_folders(folder, rng):
+    """A picture of the user's in each of two formats."""
+    place = folder / "own"
+    for split, label, ending in itertools.product(("train", "test"), "ab", ("png", "jpg")):
+        path = place / split / label / f"1.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (12, 9, 3), dtype=np.uint8)).save(path)
+
+    def read():
+        data.load(f"{place}/", image_size=8)
+
+    return {
+        f"{ending} in a folder": (place / "train/a" / f"1.{ending}", read)
+        for ending in ("png", "jpg")
+    }
 
 
 def _pictures(folder, rng):
