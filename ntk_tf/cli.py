@@ -15,6 +15,7 @@ from absl import flags
 from ntk_tf import __version__, data
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.resolving import all_declarations, readers, resolve
+from ntk_tf.process.paths import expanded
 from ntk_tf.settings import Config, Options, SettingError, check_for, options, run_name
 from ntk_tf.settings.cluster import Cluster
 from ntk_tf.settings.setting import Declaration, declarations
@@ -148,6 +149,10 @@ class _Line:
         if self.values["version"].value:
             print(f"ntk_tf {__version__}")
             sys.exit(0)
+        for name in self.known:
+            value = str(self.text(name))
+            if value.startswith("~") and str(expanded(value)).startswith("~"):
+                raise SettingError(f"--{name}={value}: there is no such home directory")
         if rest:
             other = rest[0] in _EXAMPLES
             meant = f"python -m ntk_tf.{rest[0]} is a program" if other else "flags start with --"
@@ -192,7 +197,7 @@ def _with_own_flagfile(argument: str) -> str:
         SettingError: if it is not among them either.
     """
     name = argument.partition("=")[2]
-    if not re.match("--?flagfile=", argument) or pathlib.Path(name).expanduser().is_file():
+    if not re.match("--?flagfile=", argument) or expanded(name).is_file():
         return argument
     for folder in (_PACKAGE / "flags", _PACKAGE.parent / "flags"):  # installed, or a checkout
         found = folder / pathlib.Path(name).name
@@ -432,9 +437,9 @@ def parse_report(argv: Sequence[str]) -> tuple[pathlib.Path, pathlib.Path | None
         The folder of runs to read, and the one to write to; None for a table on the screen.
     """
     line = _Line(argv, "report", {}, _REPORT)
-    runs_dir = pathlib.Path(line.text("runs_dir") or "runs").expanduser()
+    runs_dir = expanded(line.text("runs_dir") or "runs")
     output_dir = line.text("output_dir")
-    return runs_dir, pathlib.Path(output_dir).expanduser() if output_dir else None
+    return runs_dir, expanded(output_dir) if output_dir else None
 
 
 def in_flags(error: Exception | str) -> str:

@@ -152,3 +152,18 @@ def test_slurm_script_splits_arrays_and_runs_every_line_once(tmp_path):
     assert all("--account=lab" in line for line in asked)
     lines = (tmp_path / "ran").read_text().splitlines()
     assert lines == [line for i in range(1, 9) for line in ("loaded ", f"run {i}")]
+
+
+@pytest.mark.parametrize("value", ["~no.such.user", "~no.such.user/", "~no.such.user/x.npz"])
+@pytest.mark.parametrize(
+    ("parse", "names"),
+    [
+        (cli.parse, ["workdir", "runs_dir", "data_dir", "manual_dir", "dataset", "from_run"]),
+        (cli.parse_sweep, ["runs_dir", "data_dir", "dataset"]),
+        (cli.parse_report, ["runs_dir", "output_dir"]),
+    ],
+)
+def test_homes_that_do_not_exist_are_one_line(parse, names, value):
+    for name in names:
+        with pytest.raises(SettingError, match=f"--{name}={value}: there is no such home dir"):
+            parse(["ntk_tf", f"--{name}={value}"])

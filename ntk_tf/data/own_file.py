@@ -19,6 +19,7 @@ import numpy as np
 from ntk_tf.catalogue.datasets import Card
 from ntk_tf.data import normalization
 from ntk_tf.data.source import DataError, Origin, Source, Split
+from ntk_tf.process.paths import expanded
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 PICTURES = "pictures [n, h, w, c] or [n, h, w] or vectors [n, d], uint8 or float"
@@ -118,7 +119,7 @@ def load(origin: Origin) -> Source:
 
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[zipfile.ZipFile]:
-    path = pathlib.Path(name).expanduser()
+    path = expanded(name)
     if not path.is_file():
         raise DataError(f"dataset={name}: no such file; it must hold {', '.join(ARRAYS)}")
     with _explained(name):

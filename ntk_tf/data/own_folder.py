@@ -25,6 +25,7 @@ from ntk_tf.catalogue.datasets import Card
 from ntk_tf.data import counts, normalization
 from ntk_tf.data.source import DataError, Origin, Source, Split
 from ntk_tf.process import devices
+from ntk_tf.process.paths import expanded
 
 warnings.filterwarnings("ignore", module=r"PIL\..*")  # of large pictures and of odd metadata
 
@@ -145,7 +146,7 @@ def _listed(name: str) -> _Folder:
     Raises:
         DataError: if it lacks a split or classes, or is tested on a class without training.
     """
-    place = pathlib.Path(name).expanduser()
+    place = expanded(name)
     with _explained(name, place):
         if not place.is_dir():
             raise DataError(f"dataset={name}: no such folder; it must hold {LAYOUT}")

@@ -18,6 +18,7 @@ import numpy as np
 from ntk_tf.catalogue.datasets import TFDS
 from ntk_tf.data.source import DataError, Origin, Split
 from ntk_tf.process import locks
+from ntk_tf.process.paths import expanded
 from ntk_tf.runs.files import RunDirectoryError, atomic_write, read_arrays
 
 #: Of the names like one that does not exist, an error tells so many.
@@ -75,12 +76,10 @@ def data_dir(origin: Origin) -> pathlib.Path:
         DataError: if that is in the user's home directory, and there is none.
     """
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    try:
-        return pathlib.Path(origin.data_dir or default).expanduser()
-    except RuntimeError as error:
-        raise DataError(
-            f"data_dir={origin.data_dir or default}: there is no home directory; name a folder"
-        ) from error
+    found = expanded(origin.data_dir or default)
+    if str(found).startswith("~"):
+        raise DataError(f"data_dir={found}: there is no home directory; name a folder")
+    return found
 
 
 def prepared_in(folder: pathlib.Path) -> str:

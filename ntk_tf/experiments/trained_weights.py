@@ -11,6 +11,7 @@ import keras
 
 from ntk_tf import runs
 from ntk_tf.data import DataError
+from ntk_tf.process.paths import expanded
 from ntk_tf.runs import checkpoint
 from ntk_tf.training import state
 
@@ -38,7 +39,7 @@ def load(model: keras.Model, config: Any, run_dir: pathlib.Path | str) -> int:
     Raises:
         DataError: if the folder holds no fitting run of a network with a checkpoint.
     """
-    folder = pathlib.Path(run_dir).expanduser()
+    folder = expanded(run_dir)
     said = f"from_run={run_dir}"
     _check(folder, config, said)
     found = checkpoint.restore(folder / "checkpoint")
@@ -77,7 +78,7 @@ def updates_before(settings: Mapping[str, Any], workdir: pathlib.Path) -> int | 
     with contextlib.suppress(runs.RunDirectoryError, TypeError, ValueError):
         if runs.is_finished(workdir) and "from_step" in runs.read_result(workdir):
             return int(runs.read_result(workdir)["from_step"])
-        folder = pathlib.Path(settings["from_run"]).expanduser()
+        folder = expanded(settings["from_run"])
         found = checkpoint.restore(folder / "checkpoint")
         before = updates_before(runs.read_json(folder / "config.json"), folder) if found else None
         return None if found is None or before is None else found.step + before
@@ -91,7 +92,7 @@ def check_start(config: Any) -> None:
         DataError: if they did, or started from another run's.
     """
     said = f"from_run={config.from_run}"
-    settings = _settings(pathlib.Path(config.from_run).expanduser(), said)
+    settings = _settings(expanded(config.from_run), said)
     if settings.get("from_run"):
         raise DataError(
             f"{said}: started --from_run={settings['from_run']}, not from its initialization, which"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ntk_tf.catalogue.datasets import Card, is_own
+from ntk_tf.process.paths import expanded
 from ntk_tf.settings.options import Options
 from ntk_tf.settings.setting import Declaration, declarations, setting, shown, text
 
@@ -143,7 +144,7 @@ def _word(value: str) -> str:
 
 def _file_word(path: str) -> str:
     """A file's or folder's name, and a checksum of where it is."""
-    place = pathlib.Path(path).expanduser().absolute()
+    place = expanded(path).absolute()
     return f"{_word(place.stem)}-{zlib.crc32(str(place).encode()):08x}"
 
 

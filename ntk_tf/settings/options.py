@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from ntk_tf.process.paths import expanded
 from ntk_tf.settings.cluster import Cluster
 from ntk_tf.settings.setting import (
     ABOVE_0,
@@ -112,8 +113,8 @@ def options(workdir: pathlib.Path | str, **given: Any) -> Options:
             values[name] = value
     for name in ("data_dir", "manual_dir"):
         if values[name] is not None:
-            values[name] = str(pathlib.Path(values[name]).expanduser())
-    return Options(workdir=pathlib.Path(workdir).expanduser(), **values)
+            values[name] = str(expanded(values[name]))
+    return Options(workdir=expanded(workdir), **values)
 
 
 def check_for(config: Any, chosen: Options) -> None:

@@ -179,7 +179,7 @@ def test_wrong_folders_are_one_line(folder, change, message):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["/nowhere/", "/", "~nobody/"])
+@pytest.mark.parametrize("name", ["/nowhere/", "/", "~nobody/", "~no.such.user/"])
 def test_other_places_are_one_line(name):
     with pytest.raises(data.DataError, match=f"dataset={name}: ") as error:
         data.card(name)

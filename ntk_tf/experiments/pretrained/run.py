@@ -13,6 +13,7 @@ from ntk_tf.catalogue.datasets import SNAKE_SYNSETS
 from ntk_tf.data import DataError
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.pretrained import OUTPUTS, Pretrained, torch_weights
+from ntk_tf.process.paths import expanded
 from ntk_tf.settings import Options
 
 #: Position of the first snake among the classes of ILSVRC 2012.
@@ -32,7 +33,7 @@ def run(config: Pretrained, options: Options, console: Console) -> dict[str, Any
     """
     started = time.monotonic()
     try:
-        model = network(pathlib.Path(config.weights).expanduser(), config.input_shape)
+        model = network(expanded(config.weights), config.input_shape)
     except torch_weights.WeightsError as error:
         raise DataError(str(error)) from error
     inputs = Inputs(config, options)
