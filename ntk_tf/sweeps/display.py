@@ -56,6 +56,7 @@ class Display:
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self.drawn = float("-inf")
         self.stopped = False
+        self.said = ""
 
     def __enter__(self) -> "Display":
         if self.live:
@@ -80,7 +81,13 @@ class Display:
             text = f"failed ({entry.problem}), once more" if again else name
             say(self.console, f"{text:8}  {entry.run.name}  {self._note(entry)}".rstrip())
             if entry.status in ENDED:
-                say(self.console, self.counts())
+                self.say_counts()
+
+    def say_counts(self) -> None:
+        """Write the counts where there is no live table, unless they are the last ones written."""
+        if not self.live and self.said != (counts := self.counts()):
+            say(self.console, counts)
+            self.said = counts
 
     def tick(self) -> None:
         """Renew the live table now and then."""

@@ -135,8 +135,7 @@ def report(entries: Sequence[Entry], display: Display, console: Console) -> int:
         say(console, f"\nfailed: {entry.run.name} ({entry.problem}); {entry.log} ends with")
         for line in process.tail(entry.log):
             say(console, f"    {line}")
-    if not console.is_terminal and all(entry.skipped for entry in entries):
-        say(console, display.counts())
+    display.say_counts()  # runs that had been finished before say nothing
     parent: pathlib.Path = entries[0].workdir.parent
     if any(entry.status == DONE for entry in entries):
         say(

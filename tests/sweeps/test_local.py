@@ -86,6 +86,15 @@ def test_finished_runs_are_not_started_again(entries):
     assert text.startswith("2 runs: 1 done, 1 diverged, 2 of them before")
 
 
+@pytest.mark.parametrize("done_before", [0, 1])
+def test_the_last_counts_are_of_all_runs(entries, done_before):
+    """Wherever in the order those are that had been finished before, of one run at a time."""
+    carry_out(entries("fine", "diverges")[done_before : done_before + 1])
+    text, _ = carry_out(entries("fine", "diverges"), jobs=1)
+    counts = [line for line in text.splitlines() if line.startswith("2 runs: ")]
+    assert counts[-1] == "2 runs: 1 done, 1 diverged, 1 of them before"
+
+
 def test_jobs_at_once(entries):
     most = 0
     found = entries("fine", "fine", "fine", "fine")
