@@ -46,6 +46,7 @@ def test_package_and_command_are_the_main_program():
         (cli.parse, "--seeds=0,1", "one --seed; several: python -m ntk_tf.sweep --seeds"),
         (cli.parse, "--widths=1,2", "one --width; .* python -m ntk_tf.sweep --widths=1,2"),
         (cli.parse, "--jobs=2", "read only with --experiment=infinite"),
+        (cli.parse, "--nocache_decoded", "read only with --dataset=imagenet_snakes"),
         (cli.parse, "sweep", "python -m ntk_tf.sweep"),
         (cli.parse, "lenet", "flags start with --"),
         (cli.parse_sweep, "--lr=0.1", "--learning_rates=A,B"),

@@ -245,6 +245,6 @@ def data_title(config: Config, others: Iterable[Config]) -> str:
         return paper.dataset_name(name)
     if name.startswith(datasets.TFDS):
         return name.removeprefix(datasets.TFDS)
-    short = pathlib.PurePath(name).name
+    short = pathlib.PurePath(name).name or name
     marks = {c.card.fingerprint for c in others if pathlib.PurePath(c.dataset).name.endswith(short)}
     return f"{short} ({mark})" if len(marks) > 1 else short

@@ -151,7 +151,8 @@ def _file_word(path: str) -> str:
 def _dataset_word(config: Config) -> str:
     if config.card.fingerprint is None:
         return _word(config.dataset.replace(":", "-"))
-    return f"{_word(pathlib.Path(config.dataset).stem)}-{config.card.fingerprint}"
+    stem = pathlib.Path(config.dataset).stem or "folder"  # of `./`
+    return f"{_word(stem)}-{config.card.fingerprint}"
 
 
 def flags_of(config: Config, options: Options) -> list[str]:

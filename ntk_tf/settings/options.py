@@ -24,6 +24,7 @@ _KERNEL = Condition(
     "--experiment=rank, converged or infinite",
     lambda config: config.experiment in ("rank", "converged", "infinite"),
 )
+_JPEG = Condition("--dataset=imagenet_snakes", lambda config: config.dataset == "imagenet_snakes")
 _FOLDER = optional(text("a folder", placeholder="DIR"))
 
 
@@ -54,6 +55,7 @@ class Options(Cluster):
         None,
         optional(TRUE_OR_FALSE),
         "keep JPEG files decoded in memory (default: where that is smaller)",
+        when=_JPEG,
     )
     strategy: str = setting(
         "one_device",
