@@ -11,6 +11,7 @@ from PIL import Image
 from ntk_tf import data
 from ntk_tf.data import decode, own_folder
 from ntk_tf.experiments.resolving import from_json, resolve
+from ntk_tf.reporting import grouping
 from ntk_tf.runs import RunDirectoryError, read_json
 from ntk_tf.settings import Options
 from ntk_tf.settings.config import run_name
@@ -217,3 +218,10 @@ def test_a_run(folder, tmp_path, monkeypatch):
     (folder / "train/dog/1.png").unlink()
     with pytest.raises(RunDirectoryError, match="data"):
         carry_out(resolve(**settings), Options(tmp_path / "run"))
+
+
+def test_the_folder_one_is_in_has_a_name(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    config = resolve(dataset="./", arch="mlp")
+    assert run_name(config) == f"mlp_x1_folder-{config.card.fingerprint}_seed0"
+    assert grouping.data_title(config, [config]) == "./"
