@@ -75,7 +75,8 @@ def _rows(
     for record in kernels:
         by_pictures.setdefault(_pictures(record), []).append(record)
     for pictures, group in sorted(by_pictures.items()):
-        row = {"pictures": pictures, "settings": text, "test_pictures": _test_pictures(group)}
+        row = {"pictures": pictures, "settings": text, "panel": text}
+        row["test_pictures"] = _test_pictures(group)
         for kind, (title, _) in KERNELS.items():
             yield (
                 row | {"model": title, "kind": kind} | _of_kernels([r.result[kind] for r in group])
@@ -130,6 +131,7 @@ def _of_networks(
         if chosen:
             row = {"model": _FINITE[linearized], "width": width, "runs": chosen.seeds}
             row["test_pictures"] = _test_pictures(chosen.records)
+            row["settings"] = _settings(chosen.records[0])
             for split in ("test", "train"):
                 row |= {split: chosen.mean(split), f"{split}_std": chosen.std(split)}
             yield row
@@ -157,7 +159,7 @@ def draw(table: Table, path: pathlib.Path) -> None:
         table: of `table`.
         path: of the files, without ending.
     """
-    panels = list(dict.fromkeys(row["settings"] for row in table.rows))
+    panels = list(dict.fromkeys(row["panel"] for row in table.rows))
     colours = plots.shades([row["width"] for row in table.rows if "width" in row])
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(
@@ -168,7 +170,7 @@ def draw(table: Table, path: pathlib.Path) -> None:
             layout="constrained",
         )
         for axis, settings in zip(axes[0], panels, strict=True):
-            _draw_panel(axis, [row for row in table.rows if row["settings"] == settings], colours)
+            _draw_panel(axis, [row for row in table.rows if row["panel"] == settings], colours)
             axis.set_title(settings or "the paper's settings")
         axes[0][0].set_ylabel("test accuracy in percent")
         found = [axis.get_legend_handles_labels() for axis in axes[0]]

@@ -27,7 +27,8 @@ def test_as_many_pictures(tmp_path):
         fake(folder, 100, test, **digits, **chosen, more=kernels)
     exact = {kind: kernel(70, None) for kind in ("ntk", "ntk_paper_widening", "nngp")}
     average = {"arch_args": "pooling=average"}
-    fake(folder, 100, 70, **digits, **average, experiment="infinite", more=exact)
+    single = {"experiment": "infinite", "recursion": "float32"}
+    fake(folder, 100, 70, **digits, **average, **single, more=exact)
     fake(folder, 95, 88, **digits, subset_seed=0)
     fake(folder, 95, 90, **digits, subset_seed=1)
     fake(folder, 10, 20, **digits, subset_seed=1, learning_rate=1e-5)  # not the best
@@ -58,7 +59,10 @@ def test_as_many_pictures(tmp_path):
         ("infinite, NNGP", "", "100", "1", "70.0", "", "67.0", "100.0"),
         ("network", "1", "100", "1", "65.0", "", "", "97.0"),
     ]
-    assert [row["settings"] for row in found] == [""] * 5 + ["arch args pooling=average"] * 4
+    of_network = "arch args pooling=average"
+    of_kernels = f"{of_network}, recursion float32"
+    assert [row["settings"] for row in found] == [""] * 5 + [of_kernels] * 3 + [of_network]
+    assert [row["panel"] for row in table.rows] == [""] * 5 + [of_kernels] * 4
     assert [row["error"] for row in found] == ["2.0"] * 3 + [""] * 6
     assert [row["test_pictures"] for row in found] == ["50"] * 3 + ["360"] * 6
 
