@@ -35,12 +35,15 @@ class Card:
     pixel_bytes: int = 1
 
 
+#: Sides of photographs, which have no size of their own, on a card: what LeNet sees.
+SIDES = (32, 32)
+
 _ROWS = (
     Card("digits", "digits", (8, 8, 1), 10, 1437, 360, "ntk_tf.data.digits", embedded=True),
     Card("mnist", "MNIST", (28, 28, 1), 10, 60_000, 10_000, "ntk_tf.data.mnist"),
     Card("cifar10", "CIFAR-10", (32, 32, 3), 10, 50_000, 10_000, "ntk_tf.data.cifar10"),
     Card(
-        *("imagenet_snakes", "ImageNet snakes", (32, 32, 3), 10, 13_000, 500),
+        *("imagenet_snakes", "ImageNet snakes", (*SIDES, 3), 10, 13_000, 500),
         module="ntk_tf.data.imagenet_snakes",
         photographs=True,
     ),

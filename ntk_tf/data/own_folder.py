@@ -21,8 +21,8 @@ from concurrent import futures
 import numpy as np
 from PIL import Image
 
-from ntk_tf.catalogue.datasets import Card
-from ntk_tf.data import counts, normalization
+from ntk_tf.catalogue.datasets import SIDES, Card
+from ntk_tf.data import normalization
 from ntk_tf.data.source import DataError, Origin, Source, Split
 from ntk_tf.process import devices
 from ntk_tf.process.paths import expanded
@@ -34,8 +34,6 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".ti
 LAYOUT = "train and test (or validation, or val), each with a folder of pictures for each class"
 _TEST = ("test", "validation", "val")
 _GREY = ("1", "L")
-#: Where pictures have many sizes, a card has that which LeNet sees.
-_SIDE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +75,7 @@ def card(name: str, data_dir: str | None = None) -> Card:
     return Card(
         name,
         title=pathlib.Path(name).name,
-        shape=shape or (_SIDE, _SIDE, 3),
+        shape=shape or (*SIDES, 3),
         classes=len(folder.classes),
         train=len(folder.train),
         test=len(folder.test),
@@ -127,11 +125,7 @@ def load(origin: Origin) -> Source:
     shape = _shape(folder)
     photographs = shape is None
     if shape is None:
-        if origin.image_size is None:
-            raise DataError(
-                f"image_size=None: the pictures of {origin.name} have many sizes; give one"
-            )
-        side = counts.square_side(origin.image_size)
+        side = origin.square_side
         shape = side, side, 3
     train, test = (
         _read(folder, files, shape, photographs) for files in (folder.train, folder.test)

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ntk_tf.catalogue.datasets import Card
-from ntk_tf.data import counts, normalization, tfds_files
+from ntk_tf.catalogue.datasets import SIDES, Card
+from ntk_tf.data import normalization, tfds_files
 from ntk_tf.data.source import DataError, Origin, Source, Split
 
-#: Where photographs have no size of their own, a card has that which LeNet sees.
-_SIDE = 32
 _TEST = ("test", "validation")
 _BATCH = 64
 
@@ -41,7 +39,7 @@ def card(name: str, data_dir: str | None = None) -> Card:
     return Card(
         name,
         title=builder.name,
-        shape=(height, width, channels) if one_size else (_SIDE, _SIDE, channels),
+        shape=(height, width, channels) if one_size else (*SIDES, channels),
         classes=label.num_classes,
         train=splits[train].num_examples if train else 0,
         test=splits[test].num_examples if test else 0,
@@ -88,9 +86,7 @@ def load(origin: Origin) -> Source:
     builder = prepare(origin)
     image, label = _features(origin.name, builder)
     photographs = None in image.shape[:2]
-    if photographs and origin.image_size is None:
-        raise DataError(f"image_size=None: the pictures of {origin.name} have many sizes; give one")
-    side = origin.image_size if photographs else None
+    side = origin.square_side if photographs else None
     splits = [_read(origin.name, builder, split, side) for split in _splits(origin.name, builder)]
     for split in splits:
         _check_labels(origin.name, split.labels, label.num_classes)
@@ -143,14 +139,14 @@ def _splits(name: str, builder) -> tuple[str, str]:
     return "train", test
 
 
-def _read(name: str, builder, split: str, image_size: int | None) -> Split:
+def _read(name: str, builder, split: str, side: int | None) -> Split:
     """Read a split, picture by picture into arrays.
 
     Args:
         name: of the dataset.
         builder: of the prepared dataset.
         split: name of the split.
-        image_size: what photographs are read for; None for pictures of one size.
+        side: of the squares that photographs are read as; None for pictures of one size.
 
     Returns:
         The split.
@@ -159,13 +155,12 @@ def _read(name: str, builder, split: str, image_size: int | None) -> Split:
 
     image, label = _keys(builder)
     shape = builder.info.features[image].shape
-    if image_size is not None:
-        side = counts.square_side(image_size)
+    if side is not None:
         shape = (side, side, shape[-1])
 
     def pictured(row):
         pixels = row[image]
-        return pixels if image_size is None else decode.square(pixels, side), row[label]
+        return pixels if side is None else decode.square(pixels, side), row[label]
 
     count = builder.info.splits[split].num_examples
     images, labels = np.empty((count, *shape), np.uint8), np.empty(count, np.int64)

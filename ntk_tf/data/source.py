@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ntk_tf.data.counts import square_side
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -33,6 +35,19 @@ class Origin:
     skip_corrupt_images: bool = False
     name: str = ""
     image_size: int | None = None
+
+    @property
+    def square_side(self) -> int:
+        """Side of the squares that photographs of the user's are read as.
+
+        Raises:
+            DataError: without an `image_size`.
+        """
+        if self.image_size is None:
+            raise DataError(
+                f"image_size=None: the pictures of {self.name} have many sizes; give one"
+            )
+        return square_side(self.image_size)
 
 
 @dataclasses.dataclass(frozen=True)
