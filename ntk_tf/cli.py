@@ -48,7 +48,7 @@ _EXAMPLES = {
     "main": (
         "  python -m ntk_tf.main --arch=lenet --width=60 --linearized",
         "  python -m ntk_tf.main --experiment=trajectory --widths=1,3,10 --max_steps=300",
-        "  python -m ntk_tf.main --arch=mynet:build --dataset=pictures.npz --linearized",
+        "  python -m ntk_tf.main --arch=mynet:build --dataset=pictures/ --linearized",
     ),
     "sweep": ("  python -m ntk_tf.sweep --flagfile=flags/smoke.flags --jobs=2",),
     "report": ("  python -m ntk_tf.report --runs_dir=runs --output_dir=report",),
