@@ -80,13 +80,13 @@ class Trial:
             autograph=False,
         )
 
-    def run(self, of_x: Callable[[Any], tf.Tensor]) -> list[np.ndarray]:
-        """What a function of the inputs returns on each replica."""
+    def run(self, of_x: Callable[[Any], Any]) -> Sequence[Any]:
+        """What a function of the inputs returns, a structure of tensors, on each replica."""
         strategy, function = tf.distribute.get_strategy(), self.function(of_x)
         if self.mode != "eager" and strategy.num_replicas_in_sync == 1:
             function = function.get_concrete_function()  # or many models make TensorFlow warn
         result = strategy.run(function, tf.nest.flatten(self.x))
-        return [part.numpy() for part in strategy.experimental_local_results(result)]
+        return strategy.experimental_local_results(result)
 
     def call(self, x) -> Any:
         """f(x)."""
@@ -222,12 +222,16 @@ def _complaint(trial, call, way) -> str | None:
     op_types, scales = trial.op_types, [1.0] * len(trial.point)
     # Where tangents may be lost, a second time with u such that no weight drowns in the others.
     for _ in range(1 + (way == "forward" and _may_lose(op_types))):
-        measure = functools.partial(_measure, point=trial.point, way=way, scales=scales)
+        u = [
+            0.1 * s * _normal(w, i)
+            for i, (w, s) in enumerate(zip(trial.point, scales, strict=True))
+        ]
+        multiply = functools.partial(_multiply, point=trial.point, u=u, way=way)
         try:
-            replicas = trial.run(lambda x: measure(functools.partial(call, x)))  # noqa: B023
+            replicas = trial.run(lambda x: multiply(functools.partial(call, x)))  # noqa: B023
         except Exception as error:
             return f"jvp={way!r} fails ({_shortened(error)})"
-        for left, right, scale, outputs, *largest in map(_scaled, replicas):
+        for left, right, scale, outputs, *largest in (_compared(u, *found) for found in replicas):
             # Of values whose squares overflow or vanish, or that are not numbers in f itself,
             # nothing can be told.
             if _VANISHING < scale < math.inf and _differ(left, right, scale, trial.base, op_types):
@@ -243,13 +247,6 @@ def _complaint(trial, call, way) -> str | None:
     return None
 
 
-def _scaled(measured: np.ndarray) -> list[float]:
-    """<r, J u>, <J^T r, u>, how large they may be expected, and the rest of `_measure`."""
-    left, right, r2, tangent2, products2, outputs, *largest = measured
-    scale = math.sqrt(max(r2 * tangent2 / max(outputs, 1), products2))
-    return [left, right, scale, outputs, *largest]
-
-
 def _differ(left: float, right: float, scale: float, base: keras.Model, op_types: set[str]) -> bool:
     """Whether two numbers of a scale differ by more than rounding."""
     error = abs(left - right)
@@ -258,25 +255,28 @@ def _differ(left: float, right: float, scale: float, base: keras.Model, op_types
     return error > _tolerance(base) * scale
 
 
-def _measure(function, point, way, scales) -> tf.Tensor:
-    """<r, J u>, <J^T r, u>, |r|^2, |J u|^2, |J^T r * u|^2, number of outputs, max |J^T r|.
+def _multiply(function, point, u, way) -> tuple[list[tf.Tensor], ...]:
+    """A random r, J u and J^T r; outputs that can have no derivative are left out.
 
-    The last for each weight, and `scales` are those of u for each.
+    What is computed of them later is no part of the graph, whose tracing is what takes the time.
     """
-    u = [
-        0.1 * scale * _normal(w, i) for i, (w, scale) in enumerate(zip(point, scales, strict=True))
-    ]
     outputs, tangents, pullback = products.linearize(function, point, u, way)
     r = tf.nest.map_structure(lambda f: _normal(f, 7) if products.is_float(f) else None, outputs)
     gradients = pullback(r)
     pairs = list(zip(tf.nest.flatten(r), tf.nest.flatten(tangents), strict=True))
-    r, tangents = ([pair[i] for pair in pairs if pair[0] is not None] for i in (0, 1))
+    return *([pair[i] for pair in pairs if pair[0] is not None] for i in (0, 1)), gradients
+
+
+def _compared(u, r, tangents, gradients) -> list[float]:
+    """<r, J u>, <J^T r, u>, how large they may be expected, number of outputs, max |J^T r|.
+
+    The last for each weight.
+    """
     single = [_wide(g) * _wide(v) for g, v in zip(gradients, u, strict=True)]
-    products_ = [(r, tangents), (gradients, u), (r, r), (tangents, tangents), (single, single)]
-    dots = [_dot(a, b) for a, b in products_]
-    outputs = tf.cast(sum(tf.size(c) for c in r), dots[0].dtype)
-    largest = [tf.cast(tf.reduce_max(tf.abs(g)), dots[0].dtype) for g in gradients]
-    return tf.stack([*dots, outputs, *largest])
+    left, right, products2 = _dot(r, tangents), _dot(gradients, u), _dot(single, single)
+    outputs = sum(math.prod(c.shape) for c in r)
+    scale = math.sqrt(max(_dot(r, r) * _dot(tangents, tangents) / max(outputs, 1), products2))
+    return [left, right, scale, outputs, *(float(tf.reduce_max(tf.abs(g))) for g in gradients)]
 
 
 def _normal(like, seed):
@@ -289,13 +289,9 @@ def _wide(t) -> tf.Tensor:
     return t if t.dtype == tf.float64 else tf.cast(t, tf.float32)
 
 
-def _dot(one, other) -> tf.Tensor:
+def _dot(one, other) -> float:
     """Inner product of lists of tensors, in float32 at least."""
-    wide = tf.float64 if any(t.dtype == tf.float64 for t in one) else tf.float32
-    parts = [
-        tf.reduce_sum(tf.cast(a, wide) * tf.cast(b, wide)) for a, b in zip(one, other, strict=True)
-    ]
-    return tf.cast(sum(parts, tf.zeros((), wide)), tf.float64)
+    return sum(float(tf.reduce_sum(_wide(a) * _wide(b))) for a, b in zip(one, other, strict=True))
 
 
 def _tolerance(base, least: float = 0.0) -> float:
