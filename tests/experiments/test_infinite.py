@@ -409,7 +409,7 @@ def test_a_forecast_is_the_time_of_all_tiles(monkeypatch, split):
     function = infinite.KernelFunction("mlp", (8, 8, 1))
     function._pair, function.block = function._of_pairs, 5
     x = np.ones((24, 8, 8, 1))
-    parts = tiles.divide(24, 24, estimated=False)
+    parts = tiles.divide(24, 24)
     part = next(tile for tile in parts if tile.split == split)
     found = forecast._seconds(function, [part], resolve(**SETTINGS))
     now = 0.0

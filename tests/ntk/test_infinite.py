@@ -349,6 +349,27 @@ def test_constant_pictures_need_no_pooling(sigma_b):
     assert np.all(error < 0.1 * exact.max())
 
 
+@pytest.mark.parametrize("shares", [(1.0, 0.09), (0.0, 0.0)])
+def test_behind_the_first_layer_theta_is_found_at_once(shares, monkeypatch, rng):
+    """As where another layer is between, so that it is kept at all pairs of positions."""
+    x = rng.standard_normal((4, 7, 6, 2))
+
+    def build(layers, x, *, between):
+        x = layers.conv(x, 4, 3, padding=1, weight_factor=0.5, name="conv1")
+        x.shares = shares
+        x = layers.scale(x, 1.0, name="between") if between else x
+        x = layers.max_pool(layers.activation(x, "relu", name="relu"), 3, 2, name="pool")
+        return layers.outputs(layers.flatten(x, name="flatten"), 1)
+
+    ways = (functools.partial(build, between=between) for between in (False, True))
+    found = [of_layers(monkeypatch, way, (7, 6, 2), per_layer=True)(x) for way in ways]
+    assert ("conv1" in found[0].parts) == any(shares)
+    assert found[0].parts.keys() == found[1].parts.keys()
+    for name, part in found[0].parts.items():
+        np.testing.assert_allclose(part, found[1].parts[name], rtol=2e-6)
+    np.testing.assert_allclose(found[0].nngp, found[1].nngp, rtol=2e-6)
+
+
 @pytest.fixture(scope="module")
 def pooled():
     rng = np.random.default_rng(0)
@@ -452,8 +473,8 @@ def test_layers_without_a_kernel_are_named(monkeypatch, build, named):
         ({"arch": "lenet", "memory_gib": 2e-3}, "memory_gib=0.002: the random channels of two"),
         ({"arch": "a.b:c"}, "arch='a.b:c': must be one of lenet"),
         (
-            {"arch": "alexnet", "x": np.zeros((1, 224, 224, 3))},
-            r"^pictures of 224x224: conv1 reads \S+ pairs of positions .* smaller pictures",
+            {"arch": "cnn_gap", "x": np.zeros((1, 224, 224, 3))},
+            r"^pictures of 224x224: \S+ reads \S+ pairs of positions .* smaller pictures",
         ),
     ],
 )

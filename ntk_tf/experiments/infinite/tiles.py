@@ -33,8 +33,8 @@ KINDS = {
 }
 #: Beside the kernels in a tile's file: what it took its process.
 _SECONDS = "seconds"
-#: Pictures along a side of a tile: of exact kernels, and of estimated ones.
-_SIDE, _ESTIMATED_SIDE = 512, 256
+#: Pictures along a side of a tile.
+_SIDE = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +66,9 @@ class Tile:
         return workdir / "tiles" / f"{self.split}-{self.rows.start}-{self.columns.start}.npz"
 
 
-def divide(train: int, test: int, estimated: bool) -> list[Tile]:
+def divide(train: int, test: int) -> list[Tile]:
     """The tiles of so many pictures: below and on the diagonal, and the test pictures' rows."""
-    side = _ESTIMATED_SIDE if estimated else _SIDE
-    columns, rows = even_slices(train, side), even_slices(test, side)
+    columns, rows = even_slices(train, _SIDE), even_slices(test, _SIDE)
     inner = [Tile("train", a, b) for i, a in enumerate(columns) for b in columns[: i + 1]]
     return inner + [Tile("test", a, b) for a in rows for b in columns]
 
@@ -98,7 +97,7 @@ class Work:
         self.functions = functions(config, tiles_memory(options))
         estimated = self.functions["ntk"].estimated
         self.estimated, self.seeds = estimated, config.kernel_seeds if estimated else 1
-        self.tiles = divide(len(source.train), len(source.test), estimated)
+        self.tiles = divide(len(source.train), len(source.test))
         self.seconds: dict[str, float] = {}
         self._arrays = {name: inputs.arrays(getattr(source, name)) for name in ("train", "test")}
 

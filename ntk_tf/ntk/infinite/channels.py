@@ -7,17 +7,21 @@ thereby positive semidefinite.
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from ntk_tf.ntk.contract import even_slices
 from ntk_tf.ntk.infinite import nodes
 from ntk_tf.ntk.infinite.pairings import Maxima
 from ntk_tf.ntk.infinite.windows import OUTSIDE
 
 #: Precision of the channels: their number makes an error of a percent.
 DTYPE = tf.float32
+#: Channels of a picture at a position's window that are gathered at one time: enough for matrix
+#: products at full speed, few beside a layer's.
+_GATHERED = 2048
 
 
 def maxima(
@@ -51,8 +55,11 @@ def maxima(
     return found
 
 
-def memory(order: Sequence[nodes.Node], channels: Sequence[int]) -> tuple[int, int]:
-    """Bytes that a picture's channels behind all max poolings take, and those of the largest layer.
+def memory(order: Sequence[nodes.Node], channels: Sequence[int]) -> tuple[int, int, int]:
+    """Bytes of a picture: its channels behind all max poolings, the largest layer, and for pairs.
+
+    The last is what `pairings.Every` makes for each pair of blocks at one pooling: which place of
+    a window each channel has chosen, as numbers, and there the patches that the first layer reads.
 
     Args:
         order: see `maxima`.
@@ -67,8 +74,10 @@ def memory(order: Sequence[nodes.Node], channels: Sequence[int]) -> tuple[int, i
         else:
             counts[node] = counts[node.inputs[0]] if node.inputs else node.channels
     numbers = {node: node.positions * count for node, count in counts.items()}
-    pooled = sum(number for node, number in numbers.items() if isinstance(node, nodes.MaxPool))
-    return pooled * (DTYPE.size + tf.int8.size), max(numbers.values()) * DTYPE.size
+    pools = [node for node in order if isinstance(node, nodes.MaxPool)]
+    kept = sum(numbers[node] for node in pools) * (DTYPE.size + tf.int8.size)
+    paired = max(node.windows.size * (counts[node] + node.features_before) for node in pools)
+    return kept, max(numbers.values()) * DTYPE.size, paired * DTYPE.size
 
 
 def _outputs(channels: Sequence[int], layer: int) -> int:
@@ -95,12 +104,10 @@ def _forward(node: nodes.Node, before: Sequence[tf.Tensor], drawn: _Drawn) -> tf
     if isinstance(node, nodes.Weights):
         weights, biases = drawn(node.windows.shape[1], before[0].shape[-1])
         weights /= math.sqrt(before[0].shape[-1])
-        summed = _over_windows(
-            node, before[0], lambda x, i: tf.einsum("pnc,cd->pnd", x, weights[i])
-        )
+        summed = _over_windows(node, before[0], lambda x, some: _products(x, weights[some]))
         return summed + math.sqrt(node.variance) * biases
     if isinstance(node, nodes.Linear):
-        return _over_windows(node, before[0], lambda x, _: x)
+        return _over_windows(node, before[0], lambda x, _: tf.reduce_sum(x, 1))
     if isinstance(node, nodes.Sum):
         return before[0] + before[1]
     return _FUNCTIONS[node.kind](before[0])
@@ -109,12 +116,23 @@ def _forward(node: nodes.Node, before: Sequence[tf.Tensor], drawn: _Drawn) -> tf
 _FUNCTIONS: Mapping = {"relu": tf.nn.relu, "erf": tf.math.erf}
 
 
-def _over_windows(node: nodes.Linear, x: tf.Tensor, term) -> tf.Tensor:
-    """Sums over windows of a function of what is there and of the place in the window."""
+def _over_windows(
+    node: nodes.Linear, x: tf.Tensor, term: Callable[[tf.Tensor, slice], tf.Tensor]
+) -> tf.Tensor:
+    """Sums over windows of a function of what is at some places `[outputs, some, n, channels]`."""
     x = tf.concat([x, tf.zeros_like(x[:1])], 0)
     rows = np.where(node.windows == OUTSIDE, x.shape[0] - 1, node.windows)
-    total = sum(term(tf.gather(x, rows[:, i]), i) for i in range(rows.shape[1]))
+    groups = even_slices(rows.shape[1], max(1, _GATHERED // x.shape[-1]))
+    total = sum(term(tf.gather(x, rows[:, some]), some) for some in groups)
     return total * tf.constant(node.factor, DTYPE)[:, None, None]
+
+
+def _products(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """What weights `[places, channels, outputs]` make of `[positions, places, n, channels]`."""
+    positions, places, n, channels = x.shape
+    rows = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [positions * n, places * channels])
+    found = tf.matmul(rows, tf.reshape(weights, [places * channels, -1]))
+    return tf.reshape(found, [positions, n, -1])
 
 
 def _pooled(node: nodes.MaxPool, x: tf.Tensor) -> Maxima:

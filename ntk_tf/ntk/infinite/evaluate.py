@@ -222,15 +222,15 @@ class KernelFunction:
         sides = max(_SIDES, _LARGEST // block)
         if not self.estimated or memory_gib is None:
             return block, sides
-        kept, largest = random_channels.memory(self._order, self.channels)
-        largest *= _CHANNELS_HELD
-        block = min(block, int(for_channels / (2 * kept + largest)))
+        kept, largest, paired = random_channels.memory(self._order, self.channels)
+        held = max(_CHANNELS_HELD * largest, 2 * paired)
+        block = min(block, int(for_channels / (2 * kept + held)))
         if not block:
             raise BudgetError(
                 f"memory_gib={memory_gib:g}: the random channels of two pictures take"
-                f" {(2 * kept + largest) / _CHANNELS_SHARE / 2**30:.2g} GiB"
+                f" {(2 * kept + held) / _CHANNELS_SHARE / 2**30:.2g} GiB"
             )
-        return block, min(sides, int((for_channels / block - largest) / kept))
+        return block, min(sides, int((for_channels / block - held) / kept))
 
 
 def kernel(
@@ -390,7 +390,7 @@ def _evaluate(
     found: dict[nodes.Node, nodes.Kernel] = {}
     for node in order:
         if len(needed[node]):
-            before = [found[one] for one in node.inputs]
+            before = [found.get(one) for one in node.inputs]  # none where nothing is read
             found[node] = node.kernel(needed[node], before, pairing, per_layer)
     return found
 

@@ -13,7 +13,7 @@ first axis, in ascending order, and two sets of pictures along the others.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -54,15 +54,30 @@ class Pairing(Protocol):
     def inputs(self, p: np.ndarray, q: np.ndarray) -> tf.Tensor:
         """Products of the inputs, summed over channels."""
 
+    def products(
+        self, node: "MaxPool", p: np.ndarray, q: np.ndarray
+    ) -> Callable[[tf.Tensor], tf.Tensor]:
+        """K less biases of the first layer at all positions of two windows, in each picture.
+
+        A function of the number of a pair: `[k n, k m]`, pictures innermost.
+        """
+
     def variances(
         self, node: "Activation", kernel: "Kernel", p: np.ndarray, q: np.ndarray
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Variances before an activation, of shapes that broadcast."""
 
     def maxima(
-        self, node: "MaxPool", p: np.ndarray, q: np.ndarray, rows: np.ndarray, parts: list
+        self,
+        node: "MaxPool",
+        p: np.ndarray,
+        q: np.ndarray,
+        parts: Sequence[Callable[[tf.Tensor], tf.Tensor]],
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """K behind a max pooling and parts of Theta, from those at `rows [pairs, k, k]`."""
+        """K behind a max pooling and parts of Theta, from those at all positions of two windows.
+
+        These are functions of the number of a pair, see `products`.
+        """
 
 
 class Node:
@@ -190,20 +205,44 @@ class Weights(Linear):
         super().__init__(name, before, windows, factor, **more)
         self.variance, self.shares = variance, shares
 
+    @property
+    def first(self) -> bool:
+        """Whether it reads pictures, so that K is made of inner products of their patches."""
+        return isinstance(self.inputs[0], Input)
+
+    def features(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Of a first layer: scaled patches, whose inner products are K less biases.
+
+        Args:
+            inputs: `[positions, channels, n]`.
+
+        Returns:
+            `[P, k channels, n]` for its own P positions.
+        """
+        rows = np.where(self.windows == OUTSIDE, inputs.shape[0], self.windows)
+        patches = tf.gather(tf.concat([inputs, tf.zeros_like(inputs[:1])], 0), rows)
+        flat = tf.reshape(patches, [len(rows), -1, inputs.shape[2]])
+        return _scaled(flat, self.factor / math.sqrt(inputs.shape[1]))
+
     def kernel(self, pairs, before, pairing, per_layer):
         """See `Node.kernel`."""
         found = super().kernel(pairs, before, pairing, per_layer)
-        (weights, biases), name = self.shares, self.name if per_layer else WHOLE
-        if not pairing.ntk:
-            ntk = {}
-        elif any(self.shares):
-            own = found.nngp if weights == 1 else weights * found.nngp
-            own = own + biases if biases else own
-            ntk = found.ntk | {name: own + found.ntk[name] if name in found.ntk else own}
-        else:
-            ntk = found.ntk
+        ntk = found.ntk
+        if pairing.ntk and any(self.shares):
+            name, own = self.part(per_layer), self.own(found.nngp)
+            ntk = ntk | {name: own + ntk[name] if name in ntk else own}
         nngp = found.nngp + self.variance if self.variance else found.nngp
         return Kernel(pairs, nngp, ntk)
+
+    def own(self, nngp: tf.Tensor) -> tf.Tensor:
+        """What the layer's own weights and biases add to Theta, from K without biases."""
+        weights, biases = self.shares
+        own = nngp if weights == 1 else weights * nngp
+        return own + biases if biases else own
+
+    def part(self, per_layer: bool) -> str:
+        """The name of the part of Theta that it adds to."""
+        return self.name if per_layer else WHOLE
 
 
 class Activation(Node):
@@ -250,11 +289,23 @@ class MaxPool(Node):
     def __init__(self, name, before, windows, relu, **more):
         super().__init__(name, [before], **more)
         self.windows, self.relu = windows, relu
-        self.terms = windows.shape[1] ** 2
+        self.terms = 1 if self._behind_first else windows.shape[1] ** 2
+
+    @property
+    def features_before(self) -> int:
+        """Numbers of the first layer's features at a position, if that is the layer before."""
+        (layer,) = self.inputs
+        return layer.windows.shape[1] * layer.inputs[0].channels if self._behind_first else 0
+
+    @property
+    def _behind_first(self) -> bool:
+        """Whether the layer before is a first one, whose kernels need not be kept for all pairs."""
+        before = self.inputs[0]
+        return isinstance(before, Weights) and before.first
 
     def reads(self, pairs):
         """See `Node.reads`."""
-        return self._terms(pairs)
+        return pairs[:0] if self._behind_first else self._terms(pairs)
 
     def _terms(self, pairs: np.ndarray) -> np.ndarray:
         """Pairs `[pairs, k, k]` of positions in both windows."""
@@ -263,10 +314,29 @@ class MaxPool(Node):
 
     def kernel(self, pairs, before, pairing, per_layer):
         """See `Node.kernel`."""
-        (kernel,) = before
+        find = self._of_products if self._behind_first else self._of_kernel
+        parts = find(pairs, before[0], pairing, per_layer) if pairing.ntk else {}
+        nngp, ntk = pairing.maxima(self, *self.split(pairs), list(parts.values()))
+        return Kernel(pairs, nngp, dict(zip(parts, ntk, strict=True)))
+
+    def _of_products(self, pairs, kernel, pairing, per_layer):
+        """Theta's parts before the pooling, as `Pairing.maxima` wants them."""
+        (layer,) = self.inputs
+        if not any(layer.shares):
+            return {}
+        products = pairing.products(self, *self.split(pairs))
+        return {layer.part(per_layer): lambda number: layer.own(products(number))}
+
+    def _of_kernel(self, pairs, kernel, pairing, per_layer):
+        """The same, where they are known at pairs of positions."""
         rows = np.searchsorted(kernel.pairs, self._terms(pairs)).astype(np.int32)
-        nngp, parts = pairing.maxima(self, *self.split(pairs), rows, list(kernel.ntk.values()))
-        return Kernel(pairs, nngp, dict(zip(kernel.ntk, parts, strict=True)))
+
+        def at(part, number):
+            found = tf.gather(part, tf.gather(rows, number))
+            k, _, n, m = found.shape
+            return tf.reshape(tf.transpose(found, [0, 2, 1, 3]), [k * n, k * m])
+
+        return {name: functools.partial(at, part) for name, part in kernel.ntk.items()}
 
 
 #: By precision: integers of the same size, and which of their bits are the exponent.

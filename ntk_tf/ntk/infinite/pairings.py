@@ -46,13 +46,17 @@ class Each:
         x = self.side.inputs
         return tf.reduce_sum(tf.gather(x, p) * tf.gather(x, q), -1)
 
+    def products(self, node, p, q):
+        """There is no Theta that needs them."""
+        raise NotImplementedError
+
     def variances(self, node, kernel, p, q):
         """See `nodes.Pairing`."""
         own = (np.searchsorted(kernel.pairs, i * (node.positions + 1)) for i in (p, q))
         a, b = (tf.gather(kernel.nngp, rows) for rows in own)
         return a, b
 
-    def maxima(self, node, p, q, rows, parts):
+    def maxima(self, node, p, q, parts):
         """See `nodes.Pairing`."""
         values = self.side.maxima[node.name].values
 
@@ -76,40 +80,72 @@ class Every:
         x, z = tf.gather(self.left.inputs, p), tf.gather(self.right.inputs, q)
         return tf.matmul(x, z, transpose_b=True)
 
+    def products(self, node, p, q):
+        """See `nodes.Pairing`."""
+        x, z = (_features(side, node) for side in (self.left, self.right))
+
+        def at(number):
+            i, j = tf.gather(p, number), tf.gather(q, number)
+            return tf.matmul(tf.gather(x, i), tf.gather(z, j), transpose_a=True)
+
+        return at
+
     def variances(self, node, kernel, p, q):
         """See `nodes.Pairing`."""
         a = _rows(self.left.variances[node.name], p)
         b = _rows(self.right.variances[node.name], q)
         return a[:, :, None], b[:, None, :]
 
-    def maxima(self, node, p, q, rows, parts):
+    def maxima(self, node, p, q, parts):
         """See `nodes.Pairing`.
 
         Of the pooling's derivative at a pair of windows only the probability counts with which
         place i of one is chosen together with place j of the other.
         """
         left, right = self.left.maxima[node.name], self.right.maxima[node.name]
-        size, dtype = rows.shape[1], self.left.inputs.dtype
-        channels = tf.cast(tf.shape(left.values)[-1], dtype)
+        size, dtype = node.windows.shape[1], left.values.dtype
+        if parts:
+            masks = [_masks(side.chosen, size, dtype) for side in (left, right)]
 
-        def masks(chosen):
-            mask = chosen[None] == np.arange(size, dtype=np.int8)[:, None, None]
-            return tf.reshape(tf.cast(mask, left.values.dtype), [-1, chosen.shape[-1]])
+        def one(number):
+            i, j = tf.gather(p, number), tf.gather(q, number)
 
-        def one(pair):
-            i, j, its_rows = pair
-            products = tf.matmul(left.values[i], right.values[j], transpose_b=True)
-            nngp = tf.cast(products, dtype) / channels
-            together = tf.matmul(masks(left.chosen[i]), masks(right.chosen[j]), transpose_b=True)
-            n, m = nngp.shape
-            chance = tf.transpose(tf.reshape(together, [size, n, size, m]), [0, 2, 1, 3])
-            chance = tf.cast(chance, dtype) / channels
-            ntk = [tf.reduce_sum(chance * tf.gather(part, its_rows), [0, 1]) for part in parts]
+            def products(x, z):
+                return tf.matmul(tf.gather(x, i), tf.gather(z, j), transpose_b=True)
+
+            nngp = products(left.values, right.values)
+            if not parts:
+                return (nngp,)
+            together = products(*masks)
+            ntk = (_summed(together * tf.cast(part(number), dtype), size) for part in parts)
             return nngp, *ntk
 
-        signature = (dtype,) * (1 + len(parts))
-        nngp, *ntk = tf.map_fn(one, (p, q, rows), fn_output_signature=signature)
+        found = tf.map_fn(one, tf.range(len(p)), fn_output_signature=(dtype,) * (1 + len(parts)))
+        channels = left.values.shape[-1]
+        nngp, *ntk = (tf.cast(x, self.left.inputs.dtype) / channels for x in found)
         return nngp, ntk
+
+
+def _features(side: Side, node) -> tf.Tensor:
+    """Those of the layer before a pooling at each window's positions, `[windows, d, k n]`."""
+    inputs = tf.cast(side.inputs, side.maxima[node.name].values.dtype)
+    features = node.inputs[0].features(tf.transpose(inputs, [0, 2, 1]))
+    found = tf.transpose(tf.gather(features, node.windows), [0, 2, 1, 3])
+    return tf.reshape(found, [*found.shape[:2], -1])
+
+
+def _masks(chosen: tf.Tensor, size: int, dtype: tf.DType) -> tf.Tensor:
+    """Which place of its window each channel has chosen, 0 or 1 `[windows, k n, channels]`."""
+    count, n, channels = chosen.shape
+    masks = [tf.cast(chosen == np.int8(place), dtype) for place in range(size)]
+    return tf.reshape(tf.stack(masks, 1), [count, size * n, channels])
+
+
+def _summed(x: tf.Tensor, size: int) -> tf.Tensor:
+    """Sums over the places of two windows, `[n, m]` from `[k n, k m]`."""
+    n, m = (length // size for length in x.shape)
+    rows = tf.reduce_sum(tf.reshape(x, [size, n * size * m]), 0)
+    return tf.reduce_sum(tf.reshape(rows, [n, size, m]), 1)
 
 
 def _rows(x: tf.Tensor, rows: np.ndarray) -> tf.Tensor:
