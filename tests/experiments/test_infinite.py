@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import pickle
 import re
 import signal
@@ -393,6 +394,28 @@ def test_dry_run_says_memory_disk_and_time(tmp_path, capsys):
     assert not options.workdir.exists()
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "estimated", "count"),
+    [
+        (1000, 500, True, 10 + 8),
+        (1000, 500, False, 3 + 2),
+        (2500, 100, True, 15 + 5),
+        (7, 3, True, 2),
+    ],
+)
+def test_tiles_cover_each_pair_once(train, test, estimated, count):
+    """Of the training pictures' kernel, which is symmetric, in one of its halves at least."""
+    parts = tiles.divide(train, test, estimated)
+    assert len(parts) == len({part.path(pathlib.Path()) for part in parts}) == count
+    times = {"train": np.zeros((train, train), int), "test": np.zeros((test, train), int)}
+    for part in parts:
+        assert max(s.stop - s.start for s in (part.rows, part.columns)) <= 512
+        times[part.split][part.rows, part.columns] += 1
+        if part.split == "train" and not part.mirrored:
+            times["train"][part.columns, part.rows] += 1
+    assert all(np.all(found == 1) for found in times.values())
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_forecast_is_the_time_of_all_tiles(monkeypatch, split):
     """By a clock that ticks at each of the blocks that are computed."""
@@ -409,7 +432,7 @@ def test_a_forecast_is_the_time_of_all_tiles(monkeypatch, split):
     function = infinite.KernelFunction("mlp", (8, 8, 1))
     function._pair, function.block = function._of_pairs, 5
     x = np.ones((24, 8, 8, 1))
-    parts = tiles.divide(24, 24)
+    parts = tiles.divide(24, 24, estimated=False)
     part = next(tile for tile in parts if tile.split == split)
     found = forecast._seconds(function, [part], resolve(**SETTINGS))
     now = 0.0

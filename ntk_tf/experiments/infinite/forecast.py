@@ -55,7 +55,7 @@ def more(config: Infinite, options: Options) -> dict[str, str]:
         found = functions(config, tiles_memory(options))
     except ntk.BudgetError as error:
         raise DataError(str(error)) from error
-    seeds, parts = draws(config), divide(train, test)
+    seeds, parts = draws(config), divide(train, test, found["ntk"].estimated)
     seconds = seeds * sum(_seconds(function, parts, config) for function in found.values())
     entries, jobs = sum(part.entries for part in parts), min(at_once(options), len(parts))
     each = peak_memory() + 4 * (train + test) * float(np.prod(config.input_shape))

@@ -7,6 +7,7 @@ missing, and several processes leave what one would.
 import dataclasses
 import functools
 import itertools
+import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,8 +34,9 @@ KINDS = {
 }
 #: Beside the kernels in a tile's file: what it took its process.
 _SECONDS = "seconds"
-#: Pictures along a side of a tile.
-_SIDE = 512
+#: Most pictures along a side of a tile; and of estimated kernels, whose random channels each tile
+#: draws anew, fewer where the training pictures would not make so many sides, for more processes.
+_SIDE, _FEWER, _SIDES = 512, 256, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +68,10 @@ class Tile:
         return workdir / "tiles" / f"{self.split}-{self.rows.start}-{self.columns.start}.npz"
 
 
-def divide(train: int, test: int) -> list[Tile]:
+def divide(train: int, test: int, estimated: bool) -> list[Tile]:
     """The tiles of so many pictures: below and on the diagonal, and the test pictures' rows."""
-    columns, rows = even_slices(train, _SIDE), even_slices(test, _SIDE)
+    side = min(_SIDE, max(_FEWER, math.ceil(train / _SIDES))) if estimated else _SIDE
+    columns, rows = even_slices(train, side), even_slices(test, side)
     inner = [Tile("train", a, b) for i, a in enumerate(columns) for b in columns[: i + 1]]
     return inner + [Tile("test", a, b) for a in rows for b in columns]
 
@@ -97,7 +100,7 @@ class Work:
         self.functions = functions(config, tiles_memory(options))
         estimated = self.functions["ntk"].estimated
         self.estimated, self.seeds = estimated, config.kernel_seeds if estimated else 1
-        self.tiles = divide(len(source.train), len(source.test))
+        self.tiles = divide(len(source.train), len(source.test), estimated)
         self.seconds: dict[str, float] = {}
         self._arrays = {name: inputs.arrays(getattr(source, name)) for name in ("train", "test")}
 
