@@ -12,7 +12,8 @@ import re
 import numpy as np
 import pytest
 
-RESULTS = pathlib.Path(__file__).resolve().parent.parent.parent / "results"
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+RESULTS = ROOT / "results"
 DATASETS = {"MNIST": "mnist", "CIFAR-10 (JPEG)": "cifar10"}
 
 
@@ -23,6 +24,9 @@ def tables(path, first):
         if not re.fullmatch(rf"\| {re.escape(first)} ?\|.*\|", line):
             continue
         header = cells(line)
+        for number, name in enumerate(header):
+            if name == "difference":
+                header[number] = f"difference to {header[number - 1]}"
         for row in lines[i + 2 :]:
             if not row.startswith("|"):
                 break
@@ -165,3 +169,32 @@ def test_effective_ranks():
             ]
             assert len(ranks) <= 1
             assert row[precision] == "".join(f"{rank:.3f}" for rank in ranks), (row, precision)
+
+
+def test_figures_3_and_4_in_the_readme():
+    """Means and standard deviations over the seeds named, and differences to the paper's."""
+    found = {"MNIST": runs("figure3", "train"), "CIFAR-10": runs("figure4", "train")}
+    paper = json.loads((ROOT / "ntk_tf/reporting/paper_numbers.json").read_text())
+    figures = {"MNIST": "figure3_lenet_mnist", "CIFAR-10": "figure4_lenet_cifar10"}
+    used, rows = 0, [row for row in tables("../README.md", "") if "difference to train" in row]
+    for row in rows:
+        dataset, model, *seeds = row[""].split(", ", 2)
+        width = int(model.rsplit("x", 1)[1])
+        kind = "linearized" if model.startswith("linearized") else "standard"
+        of_row = [
+            result
+            for config, result in found[dataset]
+            if (config["width"], config["linearized"]) == (width, kind == "linearized")
+        ]
+        named = re.findall(r"\d", seeds[0]) if seeds else "012"
+        assert sorted(str(result["seed"]) for result in of_row) == list(named), row
+        used += len(of_row)
+        numbers = paper[figures[dataset]]
+        for split in ("test", "train"):
+            values = 100 * np.array([result[f"{split}_accuracy"] for result in of_row])
+            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+            assert row[split] == f"{np.mean(values):.1f}{spread}", (row, split)
+            theirs = numbers[kind][split][numbers["widths"].index(width)]
+            difference = f"{np.mean(values) - theirs:.1f}".replace("-0.0", "0.0")
+            assert row[f"difference to {split}"] == difference, (row, split)
+    assert used == sum(map(len, found.values()))
