@@ -30,9 +30,9 @@ _VECTOR = 32
 _TEMPORARIES = 6
 #: Part of the memory for random channels, and layers of them held at one time to compute them.
 _CHANNELS_SHARE, _CHANNELS_HELD = 0.25, 4
-#: Most pictures of a block, also the pictures that are kept ready; and blocks of them, if memory
-#: allows.
-_LARGEST, _SIDES = 1024, 32
+#: Most pictures of a block, with random channels those that make products fast, also the pictures
+#: that are kept ready; and blocks of them, if memory allows.
+_LARGEST, _POOLED_LARGEST, _SIDES = 1024, 128, 32
 #: Most pairs of positions that a layer may read for a pair of pictures, repetitions counted: a
 #: graph holds their numbers.
 _MOST_TERMS = 2**27
@@ -218,7 +218,8 @@ class KernelFunction:
                 f"memory_gib={memory_gib:g}: the kernels of two pictures at {pairs:,} pairs of"
                 f" positions take {pairs * each / share / 2**30:.2g} GiB"
             )
-        block = int(min(_LARGEST, max(1.0, math.sqrt(min(entries, held) / pairs))))
+        most = _POOLED_LARGEST if self.estimated else _LARGEST
+        block = int(min(most, max(1.0, math.sqrt(min(entries, held) / pairs))))
         sides = max(_SIDES, _LARGEST // block)
         if not self.estimated or memory_gib is None:
             return block, sides
