@@ -370,6 +370,12 @@ def test_behind_the_first_layer_theta_is_found_at_once(shares, monkeypatch, rng)
     np.testing.assert_allclose(found[0].nngp, found[1].nngp, rtol=2e-6)
 
 
+def test_pictures_of_the_paper_s_alexnet_fit():
+    """Its first layer has 3,025 positions, whose kernels are not kept at all pairs."""
+    function = infinite.KernelFunction("alexnet", (224, 224, 3), memory_gib=2)
+    assert function.block >= 2
+
+
 @pytest.fixture(scope="module")
 def pooled():
     rng = np.random.default_rng(0)
