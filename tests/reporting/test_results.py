@@ -14,6 +14,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "results"
+pytestmark = pytest.mark.skipif(
+    not RESULTS.exists(), reason="results/ is no part of a source distribution"
+)
 DATASETS = {"MNIST": "mnist", "CIFAR-10 (JPEG)": "cifar10"}
 
 
