@@ -54,30 +54,15 @@ class Pairing(Protocol):
     def inputs(self, p: np.ndarray, q: np.ndarray) -> tf.Tensor:
         """Products of the inputs, summed over channels."""
 
-    def products(
-        self, node: "MaxPool", p: np.ndarray, q: np.ndarray
-    ) -> Callable[[tf.Tensor], tf.Tensor]:
-        """K less biases of the first layer at all positions of two windows, in each picture.
-
-        A function of the number of a pair: `[k n, k m]`, pictures innermost.
-        """
-
     def variances(
         self, node: "Activation", kernel: "Kernel", p: np.ndarray, q: np.ndarray
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Variances before an activation, of shapes that broadcast."""
 
     def maxima(
-        self,
-        node: "MaxPool",
-        p: np.ndarray,
-        q: np.ndarray,
-        parts: Sequence[Callable[[tf.Tensor], tf.Tensor]],
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """K behind a max pooling and parts of Theta, from those at all positions of two windows.
-
-        These are functions of the number of a pair, see `products`.
-        """
+        self, node: "MaxPool", pairs: np.ndarray, before: "Kernel | None", per_layer: bool
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """K behind a max pooling and the parts of Theta, see `Node.kernel`."""
 
 
 class Node:
@@ -314,29 +299,37 @@ class MaxPool(Node):
 
     def kernel(self, pairs, before, pairing, per_layer):
         """See `Node.kernel`."""
-        find = self._of_products if self._behind_first else self._of_kernel
-        parts = find(pairs, before[0], pairing, per_layer) if pairing.ntk else {}
-        nngp, ntk = pairing.maxima(self, *self.split(pairs), list(parts.values()))
-        return Kernel(pairs, nngp, dict(zip(parts, ntk, strict=True)))
+        return Kernel(pairs, *pairing.maxima(self, pairs, before[0], per_layer))
 
-    def _of_products(self, pairs, kernel, pairing, per_layer):
-        """Theta's parts before the pooling, as `Pairing.maxima` wants them."""
-        (layer,) = self.inputs
-        if not any(layer.shares):
-            return {}
-        products = pairing.products(self, *self.split(pairs))
-        return {layer.part(per_layer): lambda number: layer.own(products(number))}
+    def theta(
+        self,
+        pairs: np.ndarray,
+        before: Kernel | None,
+        per_layer: bool,
+        products: Callable[[tf.Tensor], tf.Tensor],
+    ) -> dict[str, Callable[[tf.Tensor], tf.Tensor]]:
+        """Theta's parts before the pooling, at all positions of two windows, in each picture.
 
-    def _of_kernel(self, pairs, kernel, pairing, per_layer):
-        """The same, where they are known at pairs of positions."""
-        rows = np.searchsorted(kernel.pairs, self._terms(pairs)).astype(np.int32)
+        Functions of the number of a pair of windows: `[k n, k m]`, pictures innermost.
+
+        Args:
+            pairs: of windows.
+            before: kernels of the layer before at what they read.
+            per_layer: see `Node.kernel`.
+            products: the same of K less biases of the layer before, if it is a first one.
+        """
+        if self._behind_first:
+            (layer,) = self.inputs
+            own = {layer.part(per_layer): lambda number: layer.own(products(number))}
+            return own if any(layer.shares) else {}
+        rows = np.searchsorted(before.pairs, self._terms(pairs)).astype(np.int32)
 
         def at(part, number):
             found = tf.gather(part, tf.gather(rows, number))
             k, _, n, m = found.shape
             return tf.reshape(tf.transpose(found, [0, 2, 1, 3]), [k * n, k * m])
 
-        return {name: functools.partial(at, part) for name, part in kernel.ntk.items()}
+        return {name: functools.partial(at, part) for name, part in before.ntk.items()}
 
 
 #: By precision: integers of the same size, and which of their bits are the exponent.

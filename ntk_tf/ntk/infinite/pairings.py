@@ -46,25 +46,21 @@ class Each:
         x = self.side.inputs
         return tf.reduce_sum(tf.gather(x, p) * tf.gather(x, q), -1)
 
-    def products(self, node, p, q):
-        """There is no Theta that needs them."""
-        raise NotImplementedError
-
     def variances(self, node, kernel, p, q):
         """See `nodes.Pairing`."""
         own = (np.searchsorted(kernel.pairs, i * (node.positions + 1)) for i in (p, q))
         a, b = (tf.gather(kernel.nngp, rows) for rows in own)
         return a, b
 
-    def maxima(self, node, p, q, parts):
+    def maxima(self, node, pairs, before, per_layer):
         """See `nodes.Pairing`."""
         values = self.side.maxima[node.name].values
 
         def one(pair):
             return tf.reduce_mean(tf.gather(values, pair[0]) * tf.gather(values, pair[1]), -1)
 
-        result = tf.map_fn(one, (p, q), fn_output_signature=values.dtype)
-        return tf.cast(result, self.side.inputs.dtype), []
+        result = tf.map_fn(one, node.split(pairs), fn_output_signature=values.dtype)
+        return tf.cast(result, self.side.inputs.dtype), {}
 
 
 class Every:
@@ -80,23 +76,13 @@ class Every:
         x, z = tf.gather(self.left.inputs, p), tf.gather(self.right.inputs, q)
         return tf.matmul(x, z, transpose_b=True)
 
-    def products(self, node, p, q):
-        """See `nodes.Pairing`."""
-        x, z = (_features(side, node) for side in (self.left, self.right))
-
-        def at(number):
-            i, j = tf.gather(p, number), tf.gather(q, number)
-            return tf.matmul(tf.gather(x, i), tf.gather(z, j), transpose_a=True)
-
-        return at
-
     def variances(self, node, kernel, p, q):
         """See `nodes.Pairing`."""
         a = _rows(self.left.variances[node.name], p)
         b = _rows(self.right.variances[node.name], q)
         return a[:, :, None], b[:, None, :]
 
-    def maxima(self, node, p, q, parts):
+    def maxima(self, node, pairs, before, per_layer):
         """See `nodes.Pairing`.
 
         Of the pooling's derivative at a pair of windows only the probability counts with which
@@ -104,26 +90,34 @@ class Every:
         """
         left, right = self.left.maxima[node.name], self.right.maxima[node.name]
         size, dtype = node.windows.shape[1], left.values.dtype
-        if parts:
-            masks = [_masks(side.chosen, size, dtype) for side in (left, right)]
+        p, q = node.split(pairs)
+
+        def products(x, z, number, **transposed):
+            i, j = tf.gather(p, number), tf.gather(q, number)
+            return tf.matmul(tf.gather(x, i), tf.gather(z, j), **transposed)
+
+        sides = (self.left, self.right) if node.features_before else ()
+        patches = [_features(side, node) for side in sides]
+
+        def of_patches(number):
+            return products(*patches, number, transpose_a=True)
+
+        parts = node.theta(pairs, before, per_layer, of_patches)
+        masks = [_masks(side.chosen, size, dtype) for side in (left, right)]
 
         def one(number):
-            i, j = tf.gather(p, number), tf.gather(q, number)
-
-            def products(x, z):
-                return tf.matmul(tf.gather(x, i), tf.gather(z, j), transpose_b=True)
-
-            nngp = products(left.values, right.values)
+            nngp = products(left.values, right.values, number, transpose_b=True)
             if not parts:
                 return (nngp,)
-            together = products(*masks)
-            ntk = (_summed(together * tf.cast(part(number), dtype), size) for part in parts)
-            return nngp, *ntk
+            together = products(*masks, number, transpose_b=True)
+            ntk = (together * tf.cast(part(number), dtype) for part in parts.values())
+            return nngp, *(_summed(x, size) for x in ntk)
 
-        found = tf.map_fn(one, tf.range(len(p)), fn_output_signature=(dtype,) * (1 + len(parts)))
+        signature = (dtype,) * (1 + len(parts))
+        found = tf.map_fn(one, tf.range(len(pairs)), fn_output_signature=signature)
         channels = left.values.shape[-1]
         nngp, *ntk = (tf.cast(x, self.left.inputs.dtype) / channels for x in found)
-        return nngp, ntk
+        return nngp, dict(zip(parts, ntk, strict=True))
 
 
 def _features(side: Side, node) -> tf.Tensor:
