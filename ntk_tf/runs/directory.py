@@ -11,6 +11,7 @@ import filelock
 
 from ntk_tf.process import locks
 from ntk_tf.runs.files import RunDirectoryError, read_json, write_json
+from ntk_tf.runs.provenance import commit_at_work
 
 #: The file in a run directory that its owner holds locked.
 LOCK = ".lock"
@@ -129,6 +130,7 @@ def open_workdir(
         RunDirectoryError: if the folder cannot be written, is another process's, or holds a run
             on other classes.
     """
+    commit_at_work()  # for the result: the checkout may be another by then
     config_path = workdir / "config.json"
     complete = dict(settings) | ({} if classes is None else {"classes": list(classes)})
     if resume and config_path.exists():

@@ -1,5 +1,6 @@
 """Where a result comes from: device, host, commit, command, versions."""
 
+import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -19,10 +20,19 @@ def provenance() -> dict[str, Any]:
     made = {
         "device": devices.describe(),
         "host": platform.node(),
-        "commit": commit(pathlib.Path(ntk_tf.__file__).parents[1]),
+        "commit": commit_at_work(),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
     }
     return {"provenance": made, "versions": versions()}
+
+
+@functools.cache
+def commit_at_work() -> str | None:
+    """The commit of the package's checkout when this process first asked, before its first run.
+
+    Who edits it or switches branches while a run is at work does not change what the run is.
+    """
+    return commit(pathlib.Path(ntk_tf.__file__).parents[1])
 
 
 def commit(checkout: pathlib.Path) -> str | None:

@@ -9,10 +9,11 @@ import pytest
 from helpers import in_process
 from rich.console import Console
 
+import ntk_tf
 from ntk_tf import runs
 from ntk_tf.experiments.rank import figure
 from ntk_tf.process import devices
-from ntk_tf.runs.provenance import commit
+from ntk_tf.runs.provenance import commit, commit_at_work
 
 
 def git(folder, *args):
@@ -34,6 +35,24 @@ def test_commit_of_a_checkout_and_of_none(tmp_path):
     assert commit(tmp_path) == f"{head}-dirty"
     (tmp_path / "inside").mkdir()  # an installation inside somebody's own checkout
     assert commit(tmp_path / "inside") is None
+
+
+def test_the_commit_is_that_of_the_start(tmp_path, monkeypatch):
+    checkout = tmp_path / "checkout"
+    (checkout / "ntk_tf").mkdir(parents=True)
+    (checkout / "ntk_tf/__init__.py").touch()
+    git(checkout, "init", "-q")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-qm", "a")
+    head = git(checkout, "rev-parse", "HEAD")
+    monkeypatch.setattr(ntk_tf, "__file__", str(checkout / "ntk_tf/__init__.py"))
+    commit_at_work.cache_clear()
+    try:
+        runs.open_workdir(tmp_path / "run", {}, resume=True)
+        (checkout / "ntk_tf/__init__.py").write_text("edited")
+        assert runs.provenance()["provenance"]["commit"] == head
+    finally:
+        commit_at_work.cache_clear()
 
 
 def test_result_names_where_it_comes_from_and_its_parts_make_its_time(tmp_path):
