@@ -110,6 +110,12 @@ class LinearizedModel(keras.Model):
         """Nothing beyond the base's own mask, which the outputs of `call` already have."""
         return
 
+    def summary(self, line_length=None, positions=None, print_fn=None, **kwargs):
+        """Print a line about u, and the base's summary; see `keras.Model.summary`."""
+        line = f'Model: "{self.name}", trained in u of {self.count_params():,} parameters, of'
+        (print_fn or print)(line)
+        self.base.summary(line_length, positions, print_fn, **kwargs)
+
     def check(self, x) -> None:
         """Compare J u with J^T r in the mode that the compiled model will run in.
 

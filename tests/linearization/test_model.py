@@ -281,6 +281,21 @@ def test_several_outputs_and_unused_weights(rng, float64):
         assert np.any(u.numpy()) != ("unused" in weight.path)
 
 
+def test_summary_shows_the_base_and_counts_u(capsys):
+    base = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="hidden")])
+    model = LinearizedModel(base, weights=base.weights[:1], name="lin")
+    model.summary()
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert '"lin"' in first
+    assert "12 parameters" in first
+    assert any("hidden" in line for line in rest)
+    lines = []
+    model.summary(print_fn=lambda line, **_: lines.append(line), show_trainable=True)
+    assert lines[0] == first
+    assert "hidden" in "".join(lines)
+    assert not capsys.readouterr().out
+
+
 def test_frozen_biases_have_no_tangent(rng, float64):
     """T = f + J_kernels u, with all of J from backward passes; biases never change."""
     arch, width, shape = SMALL[0]
