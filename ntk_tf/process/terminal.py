@@ -36,20 +36,28 @@ def duration(seconds: float) -> str:
 
 
 class _Lines(Progress):
-    """A bar, or where the console is no terminal a line now and then."""
+    """A bar, or where the console is no terminal a line now and then; for one task."""
 
     def __init__(self, *columns: ProgressColumn, seconds: float, **more: Any):
         super().__init__(*columns, **more)
         self._seconds, self._said = seconds, time.monotonic()
+        self._first: tuple[float, float] | None = None  # time and what was done at it
+        self._done = -1.0  # by the last line
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
-        """Renew the bar, or print a line if the last one was long ago."""
+        """Renew the bar, or print a line if there is news and the last one was long ago."""
         super().update(task_id, **changes)
-        now = time.monotonic()
-        if self.disable and now - self._said >= self._seconds:
-            (task,) = (task for task in self.tasks if task.id == task_id)
-            say(self.console, f"{task.description}  {task.percentage:.0f}%")
-            self._said = now
+        if not self.disable:
+            return
+        now, (task,) = time.monotonic(), self.tasks
+        began, before = self._first = self._first or (now, task.completed)
+        if now - self._said >= self._seconds and task.completed > self._done:
+            parts = [task.description, f"{task.percentage:.0f}%"]
+            if task.completed > before:
+                left = (now - began) * (task.remaining or 0) / (task.completed - before)
+                parts.append(f"{duration(left)} left")
+            say(self.console, "  ".join(parts))
+            self._said, self._done = now, task.completed
 
 
 def progress(console: Console, *more: ProgressColumn, seconds: float = 60.0) -> Progress:

@@ -78,7 +78,7 @@ class ShowProgress(keras.callbacks.Callback):
             rate = (self.step - self.plan.start_step) / (now - self.started)
             left = (self.plan.total_steps - self.step) / rate
             text = "  ".join(filter(None, (*(text for _, text in self.parts), self.test)))
-            terminal.say(self.console, f"{text}  {left:.0f} s left")
+            terminal.say(self.console, f"{text}  {terminal.duration(left)} left")
             self.printed = now
 
     def _show(self) -> None:

@@ -75,15 +75,19 @@ def test_progress_keeps_its_bar_and_the_time_left(width):
 
 
 def test_lines_where_there_is_no_terminal(monkeypatch):
-    """Within long epochs, and of what has a bar alone, a line a minute."""
+    """Of what has a bar alone a line a minute, if there is news, and the time that is left."""
     clock = iter(range(0, 10_000, 25))
     monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
     out = Console(width=80, file=io.StringIO(), force_terminal=False)
     with terminal.progress(out) as shown:
         task = shown.add_task("NTK of LeNet x1", total=8)
-        for step in range(1, 7):
+        for step in (3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 6):  # 25 seconds apart
             shown.update(task, completed=step)
-    assert out.file.getvalue() == "NTK of LeNet x1  38%\nNTK of LeNet x1  75%\n"
+    assert out.file.getvalue().splitlines() == [
+        "NTK of LeNet x1  38%",
+        "NTK of LeNet x1  50%  10 min left",  # a step in 150 s, four steps
+        "NTK of LeNet x1  62%  6 min left",  # two steps in 225 s, three steps
+    ]
 
 
 def test_long_epochs_print_lines(monkeypatch):
