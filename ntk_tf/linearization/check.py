@@ -40,6 +40,10 @@ UNCHECKED = "check=False goes on without a check"
 _IN_FLOAT32 = {"ResizeBilinear", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"}
 
 
+class HiddenWeightsError(ValueError):
+    """A model depends on weights of which its operations have no derivative."""
+
+
 def current_mode() -> str:
     """Whether what is called right now runs in `eager` mode, in a `graph`, or compiled by `xla`."""
     if tf.executing_eagerly():
@@ -237,11 +241,8 @@ def _complaint(trial, call, way) -> str | None:
             if _VANISHING < scale < math.inf and _differ(left, right, scale, trial.base, op_types):
                 return f"jvp={way!r} gives <r, J u> = {left:.6g}, but <J^T r, u> = {right:.6g}"
             zero = [w for w, size in zip(trial.point, largest, strict=True) if size == 0]
-            if zero and outputs and _moves(trial, call, zero):
-                return (
-                    f"f depends on {zero[0].name}, but its gradient is zero: an operation hides it"
-                    " from differentiation, such as tf.numpy_function"
-                )
+            if outputs and (hidden := _hidden(trial, call, zero)):
+                return hidden
             most = max(largest)
             scales = [min(most / size, _LARGEST_SCALE) if size else 1.0 for size in largest]
     return None
@@ -306,6 +307,34 @@ def _tolerance(base, least: float = 0.0) -> float:
     return 10 * epsilon ** (2 / 3)
 
 
+def assert_visible(base: keras.Model, weights: Sequence[tf.Variable], x: Any) -> None:
+    """Refuse a model that depends on weights whose gradients, which somebody has found, are zero.
+
+    Args:
+        base: the model f.
+        weights: those of it whose gradients are all zero, or not there, at these inputs.
+        x: inputs, eager tensors.
+
+    Raises:
+        HiddenWeightsError: if f depends on one all the same.
+    """
+    specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), x)
+    trial = Trial(base, weights, x, specs, "eager")
+    if hidden := _hidden(trial, trial.call, weights):
+        raise HiddenWeightsError(f"{base.name!r} has no true derivatives: {hidden}")
+
+
+def _hidden(trial, call, weights) -> str | None:
+    """What is wrong with weights whose gradients are zero, if f depends on one of them."""
+    if not weights or not _moves(trial, call, weights):
+        return None
+    name = next((w.name for w in weights if _moves(trial, call, [w])), weights[0].name)
+    return (
+        f"f depends on {name}, but its gradient is zero: an operation hides it"
+        " from differentiation, such as tf.numpy_function"
+    )
+
+
 def _moves(trial, call, weights) -> bool:
     """Whether f changes with the weights, by central differences, without ever having a gradient.
 
@@ -316,13 +345,15 @@ def _moves(trial, call, weights) -> bool:
     before = [w.numpy() for w in weights]
     rng = np.random.default_rng(0)
     steps = [1e-2 * max(0.1, np.std(v)) * rng.standard_normal(v.shape) for v in before]
+    sides = []
     try:
-        above = _shifted(call, trial.x, weights, before, steps, 1)
-        if _has_gradient(call, trial.x, weights):
-            return False
-        below = _shifted(call, trial.x, weights, before, steps, -1)
+        for sign in (1, -1):
+            sides.append(_shifted(call, trial.x, weights, before, steps, sign))
+            if _has_gradient(call, trial.x, weights):
+                return False
     finally:
         _shifted(lambda x: [], trial.x, weights, before, steps, 0)
+    above, below = sides
     change = np.linalg.norm(above - below) / max(np.linalg.norm(above), 1e-30)
     return bool(change > max(1e-4, _tolerance(trial.base)))
 

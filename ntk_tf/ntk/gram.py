@@ -118,7 +118,8 @@ def gram(
     Raises:
         ValueError: for a model without trainable weights or with several outputs, no inputs, an
             unknown precision, `outputs` or `layers` that the model has not, a budget that does not
-            hold the result, or an interrupted computation of something else.
+            hold the result, an interrupted computation of something else, or weights that an
+            operation without a derivative hides.
     """
     kernel = GramFunction(model, precision, outputs, layers, per_layer)
     return kernel(x, x2, memory_gib=memory_gib, after_step=after_step, partial=partial)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ntk_tf import private
+from ntk_tf.linearization.check import assert_visible
 from ntk_tf.ntk import inputs
 from ntk_tf.ntk.contract import Contraction, Gradients, Stored, choose, even_slices
 from ntk_tf.ntk.factors import Rule, Shape, rules_for
@@ -126,7 +127,8 @@ def survey(
         The pieces and what goes with them.
 
     Raises:
-        ValueError: if no trainable weights are left, or the model has not one output.
+        ValueError: if no trainable weights are left, the model has not one output, or an operation
+            hides weights from differentiation.
     """
     selected = _selected(model, layers)
     candidates = [layer for layer in _candidates(model, selected) if layer not in set(without)]
@@ -134,7 +136,7 @@ def survey(
     views, eager, untraced = _views(model, candidates, sets)
     kind = kind_of(outputs, views[0].outputs)
     reached = set().union(*[view.reached for view in views])
-    explained = _explained(model, candidates, inputs.tensors(x))
+    explained = _explained(model, candidates, selected, inputs.tensors(x))
     owners = _owners(model)
     pieces: list[Piece] = []
     for layer in candidates:
@@ -328,16 +330,27 @@ def _in_sight(tensor: tf.Tensor) -> bool:
     return known and tensor.graph is tf.compat.v1.get_default_graph()
 
 
-def _explained(model: keras.Model, layers: Sequence[keras.Layer], x: Inputs) -> set[keras.Layer]:
-    """Layers whose factors give the true gradient's norm for a random cotangent."""
+def _explained(
+    model: keras.Model,
+    layers: Sequence[keras.Layer],
+    weights: Sequence[keras.Variable],
+    x: Inputs,
+) -> set[keras.Layer]:
+    """Layers whose factors give the true gradient's norm for a random cotangent.
+
+    Raises:
+        HiddenWeightsError: if the outputs depend on one of the weights, and its gradient is zero.
+    """
     flow = Pass(model, layers, x)
     cotangent = tf.constant(
         np.random.default_rng(0).standard_normal(flow.outputs.shape), flow.outputs.dtype
     )
     points = [use.outputs for uses in flow.uses for use in uses]
     deltas = iter(flow.gradients(cotangent, points))
-    weights = [w for layer in layers for w in layer.trainable_weights]
-    truth = dict(zip(map(id, weights), _gradients(model, weights, x, cotangent), strict=True))
+    gradients = [tf.convert_to_tensor(g) for g in _gradients(model, weights, x, cotangent)]
+    still = [w.value for w, g in zip(weights, gradients, strict=True) if not np.any(g)]
+    assert_visible(model, still, x)
+    truth = dict(zip(map(id, weights), gradients, strict=True))
     found = set()
     for layer, uses in zip(layers, flow.uses, strict=True):
         own = [next(deltas) for _ in uses]
@@ -364,7 +377,7 @@ def _explains(layer, rule, uses, gradients, truth) -> bool:
     delta = tf.concat([rule.outputs(layer, g) for g in gradients], axis=2)
     if rule.lookup:
         a = tf.one_hot(tf.cast(a[..., 0], tf.int32), layer.input_dim, dtype=delta.dtype)
-    expected = sum(_square(tf.convert_to_tensor(truth[id(w)])) for w in rule.trainable(layer))
+    expected = sum(_square(truth[id(w)]) for w in rule.trainable(layer))
     return abs(_squared_norm(a, delta) - expected) <= _TOLERANCE * expected
 
 

@@ -117,16 +117,18 @@ def net(input_shape, num_classes, width, seed):
 """
 
 
-@pytest.mark.parametrize("experiment", ["converged", "train", "trajectory"])
+@pytest.mark.parametrize("experiment", ["converged", "train", "trajectory", "rank"])
 def test_own_networks_without_a_derivative_are_refused_in_one_line(
     tmp_path, monkeypatch, experiment
 ):
     (tmp_path / "hidingnet.py").write_text(HIDDEN)
     monkeypatch.chdir(tmp_path)
-    settings = {"arch": "hidingnet:net", "dataset": "digits", "train_examples": 40}
+    settings = {"arch": "hidingnet:net", "dataset": "digits"}
+    settings |= {"examples": 5} if experiment == "rank" else {"train_examples": 40}
     linearized = {"linearized": True} if experiment == "train" else {}
     config = resolve(experiment=experiment, **settings, **linearized)
-    with pytest.raises(SettingError, match=r"^--arch=hidingnet:net: .*'hidden'") as raised:
+    named = r"dense\S*/kernel" if experiment == "rank" else "'hidden'"
+    with pytest.raises(SettingError, match=f"^--arch=hidingnet:net: .*{named}") as raised:
         carry_out(config, Options(tmp_path / "run"))
     assert "\n" not in str(raised.value)
     assert "check=False" not in str(raised.value)

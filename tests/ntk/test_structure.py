@@ -155,6 +155,42 @@ def test_weights_that_no_output_depends_on_take_no_time(rng, float64):
     assert len(survey(model, x[:2], 5).pieces) == 2
 
 
+class Hiding(layers.Layer):
+    """An operation without a derivative."""
+
+    def call(self, x):
+        return tf.ensure_shape(tf.numpy_function(np.sin, [x], x.dtype), x.shape)
+
+
+@pytest.mark.parametrize("unused", [False, True])
+@pytest.mark.parametrize("rule", [True, False])
+@pytest.mark.parametrize("outputs", ["full", "trace"])
+def test_hidden_weights_are_refused_by_name(rule, unused, outputs, rng, float64):
+    inputs = keras.Input((4,))
+    lost = layers.Dense(3, name="lost") if rule else layers.LSTM(3, name="lost")
+    hidden = lost(inputs if rule else inputs[:, None])
+    model = keras.Model(inputs, layers.Dense(L, name="seen")(Hiding()(hidden)))
+    if unused:
+        model.first = layers.Dense(2, name="unused")
+        model.first.build((None, 2))
+    x = rng.standard_normal((5, 4))
+    with pytest.raises(ValueError, match="f depends on lost/.*kernel.*hides it"):
+        ntk.gram(model, x, outputs=outputs)
+    found = ntk.gram(model, x, outputs=outputs, layers="seen")
+    assert found.shape == ((5, L, 5, L) if outputs == "full" else (5, 5))
+
+
+def test_a_unit_that_lives_on_one_side_of_its_weights_is_no_hidden_one(float64):
+    model = keras.Sequential(
+        [keras.Input((2,)), layers.Dense(1, "relu", use_bias=False), layers.Dense(L)]
+    )
+    for sign in (1, -1):
+        model.layers[0].kernel.assign(sign * np.array([[0.5], [-0.5 - sign * 1e-6]]))
+        x = np.ones((3, 2))
+        assert float(model.layers[0](x)[0, 0]) == 0
+        assert error(ntk.gram(model, x), model, x) < 1e-13
+
+
 class Scaled(layers.Dense):
     """x W / sqrt(fan_in) + b / 2."""
 

@@ -26,12 +26,13 @@ from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.rank import Rank, figure, regression
 from ntk_tf.linearization import map_batches
+from ntk_tf.linearization.check import HiddenWeightsError
 from ntk_tf.ntk.regression import Regression
 from ntk_tf.process import signals, terminal
 from ntk_tf.process.memory import budget, peak_memory
 from ntk_tf.runs import checkpoint
 from ntk_tf.runs.saving import SaveWhenDue
-from ntk_tf.settings import Options
+from ntk_tf.settings import Options, SettingError
 from ntk_tf.training.state import fingerprint
 
 _META = {"fingerprint", "stages", "seconds", "steps", "memory_gib"}
@@ -42,6 +43,7 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
 
     Raises:
         DataError: if there are fewer pictures than asked for, or too little memory.
+        SettingError: if a network of the user's hides weights from differentiation.
         RunDirectoryError: if an earlier process divided the work otherwise.
     """
     began = time.monotonic()
@@ -61,6 +63,8 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
         result = rank.run()
     except ntk.BudgetError as error:
         raise DataError(str(error)) from error
+    except HiddenWeightsError as error:
+        raise SettingError(f"--arch={config.arch}: {error}") from error
     except ntk.PartialError as error:
         raise runs.RunDirectoryError(
             f"{options.workdir / 'checkpoint'}: {error}; remove the folder to start anew"
