@@ -318,9 +318,8 @@ def assert_visible(base: keras.Model, weights: Sequence[tf.Variable], x: Any) ->
     Raises:
         HiddenWeightsError: if f depends on one all the same.
     """
-    specs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), x)
-    trial = Trial(base, weights, x, specs, "eager")
-    if hidden := _hidden(trial, trial.call, weights):
+    here = trial(base, weights, x, "eager")
+    if here and (hidden := _hidden(here, here.call, weights)):
         raise HiddenWeightsError(f"{base.name!r} has no true derivatives: {hidden}")
 
 
