@@ -142,6 +142,26 @@ def test_blocks_and_two_sets(rng):
     np.testing.assert_allclose(function(x).ntk, whole.ntk[:5, :5], rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("arch", "side", "precision", "memory_gib", "expected"),
+    [
+        ("lenet", 32, "float32", None, 16),
+        ("lenet", 32, "float64", None, 8),
+        ("lenet", 32, "float64", 0.01, 1),
+        ("cnn_gap", 32, "float32", None, 4),
+        ("cnn_v", 32, "float32", None, 32),
+    ],
+)
+def test_blocks_are_of_two_vectors_of_pictures_where_memory_allows(
+    arch, side, precision, memory_gib, expected
+):
+    arguments = {"pooling": "average"} if arch == "lenet" else {"depth": 2}
+    function = infinite.KernelFunction(
+        *(arch, (side, side, 3)), arch_args=arguments, precision=precision, memory_gib=memory_gib
+    )
+    assert function.block == expected
+
+
 def test_random_channels_are_kept_within_the_memory(rng):
     x = rng.standard_normal((8, 16, 16, 1))
     small = infinite.KernelFunction("lenet", (16, 16, 1), memory_gib=0.01)

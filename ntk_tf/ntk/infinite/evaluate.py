@@ -21,11 +21,13 @@ from ntk_tf.ntk.plan import BudgetError
 
 #: Channels of the first and of all further layers, from which max poolings are estimated.
 CHANNELS = (256, 1024)
-#: Numbers of a layer's kernels that are computed at one time, if memory allows: few enough to stay
-#: in the last cache of a CPU, and with max pooling enough for matrix products at full speed.
-_ENTRIES, _POOLED_ENTRIES = 2**20, 2**24
-#: Bytes of a CPU's vectors, which a block's pictures should fill: XLA's inner loops are over them.
-_VECTOR = 32
+#: Numbers of a layer's kernels that are computed at one time, if memory allows: with max pooling
+#: enough for matrix products at full speed, otherwise few enough to stay in the last cache of a
+#: CPU, unless pictures are then too few.
+_ENTRIES, _CACHED_ENTRIES = 2**24, 2**20
+#: Bytes of a CPU's vectors, and how many of them a block's pictures should fill: XLA's inner loops
+#: are over pictures, and what leads to a pair of positions is shared by them.
+_VECTOR, _FEWEST_VECTORS = 32, 2
 #: Arrays of that size that are held at one time, beside the two layers' own.
 _TEMPORARIES = 6
 #: Part of the memory for random channels, and layers of them held at one time to compute them.
@@ -206,9 +208,12 @@ class KernelFunction:
         layers = sum(isinstance(node, nodes.Weights) for node in self._order)
         kernels = 2 + (layers if self.per_layer else 0)
         pairs = max(len(found) for found in self._needed.values())
-        entries = float(_POOLED_ENTRIES if self.estimated else _ENTRIES)
         budget = math.inf if memory_gib is None else memory_gib * 2.0**30
         number = np.dtype(self.precision).itemsize
+        entries = float(_ENTRIES)
+        if not self.estimated:
+            fewest = _FEWEST_VECTORS * _VECTOR // number
+            entries = max(float(_CACHED_ENTRIES), min(entries, pairs * fewest**2))
         for_channels = budget * _CHANNELS_SHARE if self.estimated else 0.0
         each = number * (_TEMPORARIES + 2 * kernels)  # bytes at a pair of positions
         held = (budget - for_channels) / each
