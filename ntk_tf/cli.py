@@ -16,7 +16,7 @@ from ntk_tf import __version__, data
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.resolving import all_declarations, readers, resolve
 from ntk_tf.process.paths import expanded
-from ntk_tf.settings import Config, Options, SettingError, check_for, options, run_name
+from ntk_tf.settings import Config, Options, SettingError, check_for, fingerprint, options, run_name
 from ntk_tf.settings.cluster import Cluster
 from ntk_tf.settings.setting import Declaration, declarations
 from ntk_tf.sweeps import grid
@@ -28,6 +28,7 @@ _MAIN = {
     "workdir": ("DIR", "run directory (default: a readable name under --runs_dir)"),
     "runs_dir": ("DIR", "parent of the default run directory (default: runs)"),
     "widths": ("N,N...", f"several width factors: one run each, and one figure [{_DRAWN}]"),
+    "fingerprint": ("TEXT", "of your network's code and your data, refused if they have another"),
     "dry_run": ("", "validate, show settings, size and time, and run nothing"),
     "prepare_data": ("", "download or prepare the data, and run nothing"),
 }
@@ -153,6 +154,8 @@ class _Line:
             value = str(self.text(name))
             if value.startswith("~") and str(expanded(value)).startswith("~"):
                 raise SettingError(f"--{name}={value}: there is no such home directory")
+            if value != value.encode(errors="ignore").decode():
+                raise SettingError(f"--{name}={ascii(value)}: must be text in UTF-8")
         if rest:
             other = rest[0] in _EXAMPLES
             meant = f"python -m ntk_tf.{rest[0]} is a program" if other else "flags start with --"
@@ -318,6 +321,7 @@ def parse(argv: Sequence[str]) -> Command:
     settings, how = all_declarations(), declarations(Options)
     line = _Line(argv, "main", settings | how, _MAIN)
     config = resolve(_cards(line), **line.given(tuple(settings)))
+    _check_fingerprint(line.text("fingerprint"), config)
     widths = _widths(line, config)
     shown = {"width": "-".join(map(str, widths))} if widths else {}
     runs_dir = pathlib.Path(line.text("runs_dir") or "runs")
@@ -327,6 +331,20 @@ def parse(argv: Sequence[str]) -> Command:
     return Command(
         config, chosen, widths, bool(line.text("dry_run")), bool(line.text("prepare_data"))
     )
+
+
+def _check_fingerprint(expected: str | None, config: Config) -> None:
+    """Refuse to run under the name of a network or data that has been changed meanwhile.
+
+    Raises:
+        SettingError: if it has.
+    """
+    found = fingerprint(config)
+    if expected is not None and expected != found:
+        raise SettingError(
+            f"--fingerprint={expected}: the network's code or the data has been changed since, and"
+            f" has {found or 'none'} now; start the sweep again, or leave the flag out"
+        )
 
 
 def _cards(line: _Line):

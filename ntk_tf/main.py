@@ -49,7 +49,11 @@ def _main() -> int:
 
 
 def _carry_out(command: cli.Command, console: Console) -> int:
-    """Run or describe, with TensorFlow after all that can be refused without it."""
+    """Run or describe, with TensorFlow after all that can be refused without it.
+
+    Raises:
+        Interrupted: if a signal asks for it and the same command can go on.
+    """
     config, options = command.config, command.options
     try:
         found = place.find(config, options)
@@ -65,6 +69,12 @@ def _carry_out(command: cli.Command, console: Console) -> int:
         else:
             EXPERIMENTS[config.experiment].run(config, options, console)
             _describe(command, console)
+    except signals.Interrupted as stop:
+        if options.resume:
+            raise
+        # Queued again it would start anew each time, and never end.
+        print(f"{stop}; without --noresume the same command goes on from here", file=sys.stderr)
+        return 1 if stop.exit_code == signals.REQUEUE else stop.exit_code
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise

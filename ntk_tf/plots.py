@@ -2,7 +2,7 @@
 
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of caches that it cannot write
@@ -57,6 +57,8 @@ def save(figure: plt.Figure, path: pathlib.Path) -> None:
         figure: a matplotlib figure.
         path: without ending.
     """
+    for text in _words(figure):
+        text.set_parse_math(False)  # a path's or a network's $ is no formula
     dates = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     figure.draw_without_rendering()  # which lays it out, once for all formats
     figure.set_layout_engine(None)  # "none" would have every format drawn twice
@@ -65,3 +67,12 @@ def save(figure: plt.Figure, path: pathlib.Path) -> None:
         with runs.atomic_write(path.with_name(f"{path.name}.{ending}"), "wb") as file:
             figure.savefig(file, format=ending, bbox_inches=box, metadata=dates[ending])
     plt.close(figure)
+
+
+def _words(figure: plt.Figure) -> Iterator[Any]:
+    """The texts that tell what is drawn; labels of ticks may be formulas."""
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    for legend in filter(None, legends):
+        yield from legend.get_texts()
+    for axes in figure.axes:
+        yield from (axes.title, axes.xaxis.label, axes.yaxis.label)

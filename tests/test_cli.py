@@ -103,7 +103,7 @@ def test_help_tells_what_a_flag_means_to_each_experiment(capsys):
         }
 
     main, sweep = explained(cli.parse, "main"), explained(cli.parse_sweep, "sweep")
-    assert "(default: 3) [trajectory]; first so many training pictures" in main["--examples"]
+    assert "of two classes 2) [trajectory]; first so many training pictures" in main["--examples"]
     assert "[train, trajectory]; of the Gram's products" in main["--precision"]
     assert "[train, trajectory]; of the training whose end" in main["--weight_decay"]
     assert main["--strategy"].endswith("[train]")
@@ -155,15 +155,23 @@ def test_slurm_script_splits_arrays_and_runs_every_line_once(tmp_path):
     assert lines == [line for i in range(1, 9) for line in ("loaded ", f"run {i}")]
 
 
+PATHS = [
+    (cli.parse, ["workdir", "runs_dir", "data_dir", "manual_dir", "dataset", "from_run"]),
+    (cli.parse_sweep, ["runs_dir", "data_dir", "dataset"]),
+    (cli.parse_report, ["runs_dir", "output_dir"]),
+]
+
+
+@pytest.mark.parametrize(("parse", "names"), PATHS)
+def test_bytes_that_are_no_text_are_one_line(parse, names):
+    path = os.fsdecode(b"/a\xff.npz")
+    for name in names:
+        with pytest.raises(SettingError, match=rf"--{name}='/a.udcff.npz': must be text in UTF-8"):
+            parse(["ntk_tf", f"--{name}={path}"])
+
+
 @pytest.mark.parametrize("value", ["~no.such.user", "~no.such.user/", "~no.such.user/x.npz"])
-@pytest.mark.parametrize(
-    ("parse", "names"),
-    [
-        (cli.parse, ["workdir", "runs_dir", "data_dir", "manual_dir", "dataset", "from_run"]),
-        (cli.parse_sweep, ["runs_dir", "data_dir", "dataset"]),
-        (cli.parse_report, ["runs_dir", "output_dir"]),
-    ],
-)
+@pytest.mark.parametrize(("parse", "names"), PATHS)
 def test_homes_that_do_not_exist_are_one_line(parse, names, value):
     for name in names:
         with pytest.raises(SettingError, match=f"--{name}={value}: there is no such home dir"):

@@ -116,6 +116,31 @@ def test_terminated_command_says_that_it_goes_on(tmp_path):
     assert not runs.is_owned(tmp_path / "run")
 
 
+def test_what_starts_anew_says_how_it_would_go_on(tmp_path):
+    """And is not queued again, as it would then never end."""
+    arguments = [*crash_test.TRAIN, "--epochs=50", f"--workdir={tmp_path / 'run'}", "--noresume"]
+    with open(tmp_path / "errors", "w") as errors:
+        process = commands.start(commands.command(*arguments), stderr=errors)
+    crash_test._wait_for(lambda: list(tmp_path.glob("run/checkpoint/*.npz")), process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 1
+    error = (tmp_path / "errors").read_text()
+    assert error == "stopped by SIGTERM; without --noresume the same command goes on from here\n"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_noresume_begins_without_a_checkpoint(tmp_path, elsewhere):
+    run(tmp_path / "run")
+    (tmp_path / "run/result.json").unlink()
+    folder = tmp_path / "run/checkpoint"
+    if elsewhere:
+        folder.rename(tmp_path / "scratch")
+        folder.symlink_to(tmp_path / "scratch")
+    runs.open_workdir(tmp_path / "run", runs.read_json(tmp_path / "run/config.json"), resume=False)
+    assert checkpoint.restore(folder) is None
+    assert folder.is_symlink() == elsewhere
+
+
 @pytest.fixture
 def full(monkeypatch):
     """A function after which so many writes of files of a name fail for want of space."""

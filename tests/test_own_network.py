@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -306,6 +307,7 @@ def test_other_data_under_the_same_name(call, folder):
 NETWORK_CASES = {
     "nosuch:cnn": "--arch=nosuch:cnn: there is no module nosuch in {folder} or on Python's path",
     "ownnets:nosuch": "--arch=ownnets:nosuch: {folder}/ownnets.py has no function nosuch",
+    "builtins:dict": "--arch=builtins:dict: must be a function whose arguments Python can tell",
     "ownnets:fails": "--arch=ownnets:fails: it raised KeyError: 'depth' at {folder}/ownnets.py:",
     "ownnets:ten_outputs": (
         "--arch=ownnets:ten_outputs: its model outputs [b, 10]; must be [b, 7], as the data has 7"
@@ -353,6 +355,21 @@ def test_a_sweep_refuses_before_its_first_run(folder, monkeypatch):
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch("error: --arch=ownnets:large_inputs: its model takes .*\n", done.stderr)
     assert content(folder) == before
+
+
+def test_a_network_or_data_that_has_changed_does_not_run_under_the_old_name(call, folder):
+    """What a sweep starts later, by whatever means, is what it has listed."""
+    flags = ("--arch=ownnets:mlp", "--dataset=vectors.npz", "--models=standard", "--epochs=1")
+    code, (line,), _ = call("sweep", *flags, "--emit_commands")
+    assert code == 0
+    command = shlex.split(line)[3:]
+    (mark,) = (part for part in command if part.startswith("--fingerprint="))
+    assert call("main", *command, "--dry_run")[0] == 0
+    stem, _, data = mark.removeprefix("--fingerprint=").partition("-")
+    for other in (f"{stem}-00000000", f"00000000-{data}"):
+        changed = [part.replace(mark, f"--fingerprint={other}") for part in command]
+        expected = f"error: --fingerprint={other}: the network's code or the data has been changed"
+        assert refused(call, folder, *changed).startswith(expected)
 
 
 FILE_CASES = {

@@ -60,12 +60,13 @@ def standardized(train: Split, test: Split, **attributes) -> Source:
         **attributes: the other attributes of `Source`.
 
     Returns:
-        The source; the standard deviation of a constant channel is 1.
+        The source; the standard deviation of a channel that is constant, up to what float32 can
+        divide by, is 1.
     """
     scale = 255.0 if train.images.dtype == np.uint8 else 1.0
     mean, std = moments(train.images)
     constant = _reduced(np.minimum, train.images) == _reduced(np.maximum, train.images)
-    std = np.where(constant, 1, std / scale)
+    std = np.where(constant | (std < np.finfo(np.float32).tiny), 1, std / scale)
     return Source(
         train, test, tuple((mean / scale).tolist()), tuple(std.tolist()), scale=scale, **attributes
     )

@@ -6,7 +6,8 @@ The test set's folder may also be called `validation` or `val`. Pictures of one 
 they are, those of many sizes like ImageNet's photographs (see `decode`): as squares of 8/7 of
 `image_size`, which are cropped to `image_size`. They have one channel if all are grey and of one
 size, otherwise three. The order is random but always the same, so that the first so many pictures
-are of all classes. All of them are kept in memory.
+are of all classes. All of them are kept in memory. As in torchvision's ImageFolder, transparency
+and the orientation that a camera noted are not looked at, and what is hidden is passed over.
 """
 
 import contextlib
@@ -30,7 +31,19 @@ from ntk_tf.process.paths import expanded
 warnings.filterwarnings("ignore", module=r"PIL\..*")  # of large pictures and of odd metadata
 
 #: Files that are no such pictures are passed over.
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 LAYOUT = "train and test (or validation, or val), each with a folder of pictures for each class"
 _TEST = ("test", "validation", "val")
 _GREY = ("1", "L")
@@ -149,7 +162,7 @@ def _listed(name: str) -> _Folder:
         if "train" not in found or test is None:
             holds = ", ".join(found[:8]) or "no folder"
             raise DataError(f"dataset={name}: must hold {LAYOUT}; it holds {holds}")
-        files = {split: _pictures(place / split) for split in ("train", test)}
+        files = {split: _pictures(name, place / split) for split in ("train", test)}
         checksum = 0
         for path in (path for paths in files.values() for path, _ in paths):
             line = f"{path.relative_to(place)}:{path.stat().st_size}\n"
@@ -170,15 +183,34 @@ def _listed(name: str) -> _Folder:
     return _Folder(name, tuple(classes), train, tests, f"{checksum:08x}")
 
 
-def _pictures(split: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
-    """Paths of a split's pictures, and the names of their classes."""
-    return sorted(
-        (path, folder.name)
-        for folder in split.iterdir()
-        if folder.is_dir() and not folder.name.startswith((".", "__"))
-        for path in folder.rglob("*")
-        if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
-    )
+def _pictures(name: str, split: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
+    """Paths of a split's pictures, and the names of their classes.
+
+    Raises:
+        DataError: if a class has files and none that is taken for a picture.
+    """
+    found = []
+    for folder in sorted(filter(_is_open, split.iterdir())):
+        files = [path for path in folder.rglob("*") if path.is_file() and _shown(path, folder)]
+        pictures = [path for path in files if path.suffix.lower() in ENDINGS]
+        if files and not pictures:
+            raise DataError(
+                f"dataset={name}: {folder} holds {min(files).name} and no picture; files are"
+                f" {', '.join(ENDINGS)}"
+            )
+        found += [(path, folder.name) for path in pictures]
+    return sorted(found)
+
+
+def _is_open(folder: pathlib.Path) -> bool:
+    """Whether it is a folder that is not hidden, nor one that a program keeps for itself."""
+    return folder.is_dir() and not folder.name.startswith((".", "__"))
+
+
+def _shown(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Whether a file below a folder, and all folders between, are not hidden."""
+    *folders, name = path.relative_to(folder).parts
+    return not name.startswith(".") and not any(f.startswith((".", "__")) for f in folders)
 
 
 @functools.lru_cache(maxsize=8)

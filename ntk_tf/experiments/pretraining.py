@@ -27,11 +27,12 @@ _NOT_SHARED = {
 _OF_SGD = {"weight_decay", "targets", "precision"}
 
 
-def settings(config: Any) -> Config:
+def settings(config: Any, pictures: int) -> Config:
     """Those of the training: the experiment's own where it has them, and defaults.
 
     Args:
         config: of an experiment with `pretrain_steps` above 0.
+        pictures: number of those that it trains with.
     """
     train = declarations(EXPERIMENTS["train"].settings)
     without = _NOT_SHARED if hasattr(config, "learning_rate") else _NOT_SHARED | _OF_SGD
@@ -46,7 +47,6 @@ def settings(config: Any) -> Config:
     found = resolve(
         lambda _: config.card, experiment="train", max_steps=config.pretrain_steps, **shared
     )
-    pictures = getattr(config, "train_examples", None) or config.card.train
     epochs = math.ceil(config.pretrain_steps / math.ceil(pictures / found.batch_size))
     longer: Any = {"epochs": max(found.epochs, epochs)}
     return dataclasses.replace(found, **longer)
@@ -69,9 +69,10 @@ def run(config: Any, options: Options, console: Console) -> None:
     """
     from ntk_tf.experiments.inputs import Inputs
 
-    Inputs(config, options).open_workdir(Console(quiet=True))
+    inputs = Inputs(config, options)
+    inputs.open_workdir(Console(quiet=True))
     place = dataclasses.replace(options, workdir=options.workdir / runs.PRETRAINING)
-    result = EXPERIMENTS["train"].run(settings(config), place, console)
+    result = EXPERIMENTS["train"].run(settings(config, len(inputs.source.train)), place, console)
     if result["status"] == "diverged":
         raise SettingError(
             f"--pretrain_steps={config.pretrain_steps}: this training diverges at update"

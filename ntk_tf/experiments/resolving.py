@@ -150,7 +150,8 @@ def from_json(content: Mapping[str, Any]) -> Config:
     def card_of(name: str) -> Card:
         if name in datasets.DATASETS:
             return datasets.DATASETS[name]
-        own = Card(name, name, (), 0, 0, 0)
+        photographs = content.get("photographs") is True
+        own = Card(name, name, (), 0, 0, 0, photographs=photographs)
         try:
             return read_facts(content["data"], own)
         except (LookupError, TypeError, ValueError) as error:

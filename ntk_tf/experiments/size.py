@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ntk_tf.catalogue import datasets
 from ntk_tf.data import counts
-from ntk_tf.experiments import EXPERIMENTS, pretraining
+from ntk_tf.experiments import EXPERIMENTS, costs, pretraining
 from ntk_tf.experiments.experiment import Time
 from ntk_tf.process import devices, speed, startup
 from ntk_tf.process.memory import free_memory
@@ -92,6 +92,8 @@ def describe(config: Config, options: Options, place: str, console: Console) -> 
         "parameters": f"{size.parameters:,}",
         "memory": f"about {_gib(size.memory)}, {_gib(size.available)} available",
     }
+    if not all(costs.examples(config)):
+        lines["memory"] += ", without the pictures: how many is known when they are prepared"
     gpus = devices.gpus()
     time = run_time(config, machine(gpus))
     if time:
@@ -174,11 +176,12 @@ def run_time(config: Config, machine: Speed) -> Time | None:
         machine: how fast it computes.
     """
     time = EXPERIMENTS[config.experiment].time
-    if time is None:
+    pictures, _ = costs.examples(config)
+    if time is None or not pictures:
         return None
     found = time(config, machine)
     trained = getattr(config, "pretrain_steps", 0) and not found.of
-    before = run_time(pretraining.settings(config), machine) if trained else None
+    before = run_time(pretraining.settings(config, pictures), machine) if trained else None
     return (
         found
         if before is None

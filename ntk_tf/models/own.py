@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import os
 import sys
 import traceback
@@ -153,6 +154,12 @@ def _check_signature(arch: str, function: Callable, arguments: Mapping[str, Any]
         raise ArchitectureError(
             f"{reserved[0]}={arguments[reserved[0]]!r}: is given to {arch} as it is"
         )
+    try:
+        inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise ArchitectureError(
+            f"arch={arch!r}: must be a function whose arguments Python can tell ({error})"
+        ) from error
     if keywords.takes_any(function):
         return
     missing = [name for name in GIVEN if name not in keywords.named(function)]

@@ -128,13 +128,15 @@ def read(folder: pathlib.Path) -> Found:
     if not folder.is_dir():
         raise runs.RunDirectoryError(f"runs_dir={folder}: there is no such folder")
     first: dict[str, Record] = {}
+    spellings: dict[tuple[str, str], str] = {}
     repeated, unfinished = [], []
     for path in _run_directories(folder):
         name = path.relative_to(folder).as_posix() if path != folder else path.resolve().name
         if not runs.is_finished(path):
             unfinished.append(name)
             continue
-        record = Record(path, name, read_config(path / "config.json"), runs.read_result(path))
+        config = _respelt(read_config(path / "config.json"), spellings)
+        record = Record(path, name, config, runs.read_result(path))
         kept = first.setdefault(str(sorted(record.config.to_dict().items())), record)
         if kept is not record:
             repeated.append((name, kept))
@@ -142,6 +144,22 @@ def read(folder: pathlib.Path) -> Found:
         waiting = f" and {len(unfinished)} unfinished" if unfinished else ""
         raise runs.RunDirectoryError(f"runs_dir={folder}: holds no finished run{waiting}")
     return Found(folder, tuple(first.values()), tuple(repeated), tuple(unfinished))
+
+
+def _respelt(config: Config, spellings: dict[tuple[str, str], str]) -> Config:
+    """Settings with the same path to the same data, which runs of two machines spell differently.
+
+    Args:
+        config: of a run.
+        spellings: of a user's data by fingerprint and name; gets those not seen before.
+    """
+    mark, given = config.card.fingerprint, config.dataset
+    if mark is None:
+        return config
+    name = spellings.setdefault((mark, pathlib.PurePath(given).name), given)
+    card = dataclasses.replace(config.card, name=name)
+    same: dict[str, Any] = {"dataset": name, "card": card}
+    return dataclasses.replace(config, **same)
 
 
 def _run_directories(folder: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -159,5 +159,10 @@ def _clear(workdir: pathlib.Path, files: Sequence[str]) -> None:
     for pattern in ("result.json", "metrics.csv", *files):
         for path in workdir.glob(pattern):
             path.unlink(missing_ok=True)
-    for name in ("checkpoint", "tensorboard"):
-        shutil.rmtree(workdir / name, ignore_errors=True)
+    shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
+    checkpoint = workdir / "checkpoint"
+    if checkpoint.is_symlink():  # to another disk
+        for path in checkpoint.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    elif checkpoint.exists():  # a run with one would go on
+        shutil.rmtree(checkpoint)

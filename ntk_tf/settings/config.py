@@ -5,6 +5,7 @@ reads, so that a setting of another experiment is not an attribute at all.
 """
 
 import dataclasses
+import os
 import pathlib
 import re
 import zlib
@@ -60,7 +61,7 @@ class Config:
         """Those settings' values by name, and facts of a user's network and data, for JSON."""
         values = {name: getattr(self, name) for name in self.read()}
         content = {name: _plain(value) for name, value in values.items()}
-        content |= self._facts_of_network()
+        content |= self._facts()
         return content | ({"data": facts(self.card)} if is_own(self.card.name) else {})
 
     def added(self) -> dict[str, Any]:
@@ -70,10 +71,13 @@ class Config:
             for name, declaration in self.read().items()
             if declaration.since != "0.1"
         }
-        return found | self._facts_of_network()
+        return found | self._facts()
 
-    def _facts_of_network(self) -> dict[str, Any]:
-        return {"network_code": self.network_code} if self.network_code else {}
+    def _facts(self) -> dict[str, Any]:
+        """Those of a user's network and pictures that versions 0.1 did not write."""
+        code = {"network_code": self.network_code} if self.network_code else {}
+        many_sizes = is_own(self.card.name) and self.card.photographs
+        return code | ({"photographs": True} if many_sizes else {})
 
     def changed(self) -> dict[str, Any]:
         """The settings that are not their default."""
@@ -145,7 +149,7 @@ def _word(value: str) -> str:
 def _file_word(path: str) -> str:
     """A file's or folder's name, and a checksum of where it is."""
     place = expanded(path).absolute()
-    return f"{_word(place.stem)}-{zlib.crc32(str(place).encode()):08x}"
+    return f"{_word(place.stem)}-{zlib.crc32(os.fsencode(place)):08x}"
 
 
 def _dataset_word(config: Config) -> str:
@@ -155,8 +159,15 @@ def _dataset_word(config: Config) -> str:
     return f"{_word(stem)}-{config.card.fingerprint}"
 
 
+def fingerprint(config: Config) -> str:
+    """Checksums of the code of a user's network and of their data; empty where there is none."""
+    return "-".join(filter(None, (config.network_code, config.card.fingerprint)))
+
+
 def flags_of(config: Config, options: Options) -> list[str]:
     """The command line that resolves to these settings: only what differs from the defaults.
+
+    A user's network or data must be the same when it is carried out.
 
     Args:
         config: a run's settings.
@@ -167,7 +178,10 @@ def flags_of(config: Config, options: Options) -> list[str]:
     """
     named = ("experiment", "arch", "width", "dataset")
     chosen = {name: getattr(config, name) for name in named if hasattr(config, name)}
-    return [_flag(n, v) for n, v in (chosen | config.changed() | options.changed()).items()]
+    chosen |= config.changed() | options.changed()
+    if of_user := fingerprint(config):
+        chosen["fingerprint"] = of_user
+    return [_flag(name, value) for name, value in chosen.items()]
 
 
 def _flag(name: str, value: Any) -> str:

@@ -253,6 +253,12 @@ def test_mean_and_std_are_those_of_the_training_set(
         assert source.std[channel] == (1 if channel == 0 else pytest.approx(std, rel=1e-12))
 
 
+def test_what_float32_cannot_divide_by_counts_as_constant(tmp_path, rng):
+    content = arrays(rng, (6,), np.float32, train=30)
+    content["x_train"][:, 0] = np.where(rng.random(len(content["x_train"])) < 0.5, 0, 1e-42)
+    assert data.load(saved(tmp_path, content)).std[0] == 1
+
+
 @pytest.mark.parametrize("shape", [(5, 7, 3), (6,)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
 @pytest.mark.parametrize("how", normalization.NORMALIZATIONS)

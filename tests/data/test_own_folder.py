@@ -10,6 +10,7 @@ from PIL import Image
 
 from ntk_tf import data
 from ntk_tf.data import decode, own_folder
+from ntk_tf.experiments import place
 from ntk_tf.experiments.resolving import from_json, resolve
 from ntk_tf.reporting import grouping
 from ntk_tf.runs import RunDirectoryError, read_json
@@ -43,8 +44,9 @@ def folder(tmp_path, rng):
     fill(place, rng)
     (place / "train/cat/notes.txt").write_text("no picture")
     (place / "train/cat/.hidden.png").write_text("nor this")
-    (place / "train/.checkpoints").mkdir()
-    (place / "train/.checkpoints/1.png").write_text("nor this")
+    for hidden in (".checkpoints", "cat/.ipynb_checkpoints", "dog/old/__MACOSX"):
+        (place / "train" / hidden).mkdir(parents=True)
+        (place / "train" / hidden / "1.png").write_text("nor this")
     (place / "readme.md").write_text("nor this")
     return place
 
@@ -162,6 +164,10 @@ WRONG = [
         removed("train/cat", "train/dog", "test/cat", "test/dog"),
         "train has only class Emu; two are",
     ),
+    (
+        lambda place: [path.rename(path.with_suffix(".heic")) for path in place.glob("*/dog/*")],
+        r"train/dog holds \d+.heic and no picture; files are .jpg, ",
+    ),
     (written("train/cat/a.png"), "cannot read .*train/cat/a.png .cannot identify image file"),
     (
         saved("test/cat/16.png", "I;16"),
@@ -225,3 +231,23 @@ def test_the_folder_one_is_in_has_a_name(folder, monkeypatch):
     config = resolve(dataset="./", arch="mlp")
     assert run_name(config) == f"mlp_x1_folder-{config.card.fingerprint}_seed0"
     assert grouping.data_title(config, [config]) == "./"
+
+
+def test_a_report_tells_no_usual_size_of_photographs(tmp_path, rng):
+    """config.json says that pictures have many sizes; that of earlier versions did not."""
+    for split in ("train", "test"):
+        fill(tmp_path / "p", rng, 1, split, sizes=((40, 30), (24, 50)))
+    config = resolve(dataset=f"{tmp_path}/p/", image_size=32)
+    content = config.to_dict()
+    assert content["photographs"] is True
+    assert from_json(content) == resolve(lambda _: from_json(content).card, dataset=config.dataset)
+    assert "image_size" not in from_json(content).changed()
+    assert config.added()["photographs"] is True
+
+
+def test_more_photographs_than_there_are_is_said_beforehand(tmp_path, rng):
+    for split in ("train", "test"):
+        fill(tmp_path / "p", rng, 1, split, sizes=((40, 30), (24, 50)))
+    config = resolve(dataset=f"{tmp_path}/p/", train_examples=4)
+    with pytest.raises(data.DataError, match=r"train_examples=4: .* has 3 train pictures"):
+        place.find(config, Options(tmp_path / "run"))

@@ -9,6 +9,7 @@ from helpers import Interrupted, carry_out, final_arrays, metrics
 
 from ntk_tf import data
 from ntk_tf.data import DataError
+from ntk_tf.experiments.converged import figure
 from ntk_tf.experiments.converged.record import Record
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.settings import Options, SettingError
@@ -204,3 +205,11 @@ def test_one_or_several_weight_decays():
         resolve(experiment="converged", weight_decay=1e-2, weight_decays=(1e-2, 1e-3))
     with pytest.raises(SettingError, match="--weight_decays=0.1,0.1: must be different values"):
         resolve(experiment="converged", weight_decays=(0.1, 0.1))
+
+
+@pytest.mark.parametrize("title", ["mlp on a$_$b.npz", "mlp on $x^2$.npz", "mlp on 100$.npz"])
+def test_a_title_is_no_formula(tmp_path, title):
+    row = dict.fromkeys(figure.COLUMNS, 0.5)
+    figure.draw([row, row | {"weight_decay": 0.1}], title, tmp_path)
+    drawn = (tmp_path / "weight_decays.svg").read_text()
+    assert f"<!-- {title} -->" in drawn

@@ -28,7 +28,7 @@ def test_is_a_run_of_its_own(experiment, tmp_path):
     shared = {name: settings[name] for name in SGD if name in settings}
     network = resolve(**SMALL, **shared, max_steps=STEPS)
     if experiment in ("train", "trajectory"):  # whose weight decay is the run's own
-        assert pretraining.settings(config).weight_decay == config.weight_decay
+        assert pretraining.settings(config, 100).weight_decay == config.weight_decay
     alone = carry_out(network, Options(tmp_path / "alone"))
     trained = carry_out(
         resolve(**settings, from_run=str(tmp_path / "alone")), Options(tmp_path / "after")
@@ -84,12 +84,12 @@ def test_a_training_that_diverges_is_refused(tmp_path):
 )
 def test_descent_takes_nothing_of_experiments_without(experiment, settings):
     config = resolve(**SMALL, **settings, experiment=experiment, pretrain_steps=5)
-    found = pretraining.settings(config)
+    found = pretraining.settings(config, 100)
     assert (found.seed, found.arch_args, found.max_steps) == (3, "depth=2", 5)
     assert (found.weight_decay, found.targets, found.precision) == (5e-5, (0, 1), "float32")
 
 
 def test_long_training_has_epochs_enough():
     config = resolve(**SMALL, **EXPERIMENTS["rank"], experiment="rank", pretrain_steps=10**6)
-    found = pretraining.settings(config)
+    found = pretraining.settings(config, 1437)
     assert found.epochs * -(-1437 // found.batch_size) >= found.max_steps == 10**6

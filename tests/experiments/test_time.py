@@ -1,11 +1,18 @@
 """Estimates of how long runs take."""
 
-import pytest
+import dataclasses
+import io
+import re
 
-from ntk_tf.experiments import architecture, costs, size
+import pytest
+from rich.console import Console
+
+from ntk_tf.catalogue.datasets import DATASETS
+from ntk_tf.experiments import EXPERIMENTS, architecture, costs, size
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.ntk import contract
 from ntk_tf.process import devices, speed
+from ntk_tf.settings import Options
 
 #: Two idle cores of an AMD EPYC with AVX-512, on which a product of large matrices reaches 400
 #: billion operations a second.
@@ -103,3 +110,22 @@ def test_measured_speed():
     assert found.cores == devices.cores() / 2
     assert 1e8 < found.products < 1e13
     assert 1e7 < found.elements < 1e12
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_pictures_that_nobody_has_counted(experiment, tmp_path):
+    """TFDS learns how many some datasets have by preparing them."""
+    card = dataclasses.replace(DATASETS["digits"], train=0, test=0)
+    more = {"pretrain_steps": 5} if experiment in ("rank", "trajectory") else {}
+    more |= {"weights": "w.npz", "dataset": "imagenet_snakes"} if experiment == "pretrained" else {}
+    config = resolve(lambda _: card, **{"experiment": experiment, "dataset": "digits"} | more)
+    console = Console(file=io.StringIO(), width=200)
+    size.describe(config, Options(tmp_path), "TFDS", console)
+    said = console.file.getvalue()
+    assert "without the pictures: how many is known when they are prepared" in said
+    assert not re.search("^time", said, re.MULTILINE)
+
+
+def test_pictures_counted_for_training_before_an_experiment():
+    config = resolve(dataset="digits", experiment="rank", examples=9, pretrain_steps=10**4)
+    assert size.run_time(config, SERVER).seconds > 5

@@ -1,6 +1,7 @@
 """Trajectories: what is recorded, resumed, drawn; and the theory in closed form."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -11,6 +12,7 @@ from helpers import LENET, SMALL, Interrupted, carry_out, final_arrays, main, st
 from references import dense_jacobian, flat
 
 from ntk_tf import data, models, runs
+from ntk_tf.catalogue.datasets import DATASETS
 from ntk_tf.data import DataError
 from ntk_tf.experiments import size
 from ntk_tf.experiments.resolving import resolve
@@ -253,6 +255,12 @@ def test_choice_of_pictures():
         choose(labels, (1, 7))
 
 
+def test_of_two_classes_both_are_recorded():
+    card = dataclasses.replace(DATASETS["digits"], classes=2)
+    assert resolve(lambda _: card, experiment="trajectory", dataset="digits").examples == 2
+    assert resolve(experiment="trajectory", dataset="digits").examples == 3
+
+
 def test_linearized_trajectory_is_linear_least_squares(rng, float64):
     """Full-batch gradient descent on T_f has a closed form in the eigenbasis of the NTK.
 
@@ -297,6 +305,10 @@ def test_diverged_run_keeps_what_it_recorded(tmp_path):
         ["--epochs=3"],
         ["--linearized"],
         ["--kernel_examples=1"],
+        ["--kernel_examples=9"],
+        ["--kernel_examples=361", "--kernel_every=1"],
+        ["--distance_examples=361"],
+        ["--distance_examples=6", "--test_examples=5"],
         ["--widths=1,0"],
         ["--widths=1,1"],
         ["--widths=a"],

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from written_runs import fake
 
@@ -133,3 +134,21 @@ def test_command_without_runs(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: --runs_dir={tmp_path}: holds no finished run\n"
     assert not (tmp_path / "o").exists()
+
+
+def test_two_spellings_of_a_path_are_the_same_data(tmp_path, monkeypatch, rng):
+    monkeypatch.chdir(tmp_path)
+    x, y = rng.random((20, 8, 8, 1), np.float32), np.arange(20) % 2
+    np.savez("two.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    fake(tmp_path / "runs/laptop", 99, 90, arch="mlp", dataset="two.npz")
+    fake(tmp_path / "runs/laptop", 99, 80, arch="mlp", dataset="two.npz", linearized=True)
+    there = {"arch": "mlp", "dataset": f"{tmp_path}/two.npz"}
+    fake(tmp_path / "runs/node", 99, 30, **there, seed=1)
+    fake(tmp_path / "runs/other", 99, 20, **there)  # the first one's settings
+    found = collect.read(tmp_path / "runs")
+    (study,) = grouping.studies(found.of("train"))
+    assert [(s.model.linearized, s.seeds, s.mean("test")) for s in study.settings] == [
+        (False, 2, pytest.approx(60)),
+        (True, 1, pytest.approx(80)),
+    ]
+    assert [name.partition("/")[0] for name, _ in found.repeated] == ["other"]

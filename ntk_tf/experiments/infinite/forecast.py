@@ -50,6 +50,8 @@ def more(config: Infinite, options: Options) -> dict[str, str]:
         SettingError: if the architecture has no kernels at infinite width.
     """
     train, test = costs.examples(config)
+    if not (train and test):
+        return {"kernels": "of how many pictures is known when the data has been prepared"}
     try:
         check_memory(config, options)
         found = functions(config, tiles_memory(options))

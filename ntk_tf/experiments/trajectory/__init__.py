@@ -9,7 +9,7 @@ from ntk_tf.experiments import costs
 from ntk_tf.experiments.experiment import Experiment, Time
 from ntk_tf.process.speed import Speed
 from ntk_tf.runs import number
-from ntk_tf.settings import groups
+from ntk_tf.settings import SettingError, groups
 from ntk_tf.settings.setting import integer, optional, positions, setting
 
 
@@ -24,10 +24,10 @@ class Trajectory(
     """The settings of a trajectory."""
 
     examples: int | tuple[int, ...] = setting(
-        3,
+        lambda c: min(3, c.card.classes),
         positions(),
         "test pictures whose outputs are recorded: how many, one of each class, or their positions"
-        " (default: 3)",
+        " (default: 3, of two classes 2)",
     )
     record_every: int = setting(
         1, integer(1), "updates between records of the outputs (default: 1)"
@@ -39,14 +39,32 @@ class Trajectory(
         " each tenth (default: 50)",
     )
     distance_examples: int = setting(
-        200, integer(1), "first so many test pictures for the distance (default: 200)"
+        200, integer(1), "first so many test pictures for the distance (default: 200, or all)"
     )
     kernel_every: int | None = setting(
         None, optional(integer(1)), "updates between measurements of the kernel (default: never)"
     )
     kernel_examples: int = setting(
-        50, integer(2), "first so many test pictures for the kernel (default: 50)"
+        50, integer(2), "first so many test pictures for the kernel (default: 50, or all)"
     )
+
+    def check(self, given: dict[str, Any]) -> None:
+        """Refuse pictures that nothing is measured with, or that there are not.
+
+        Raises:
+            SettingError: naming the flag, its value and what is allowed.
+        """
+        super().check(given)
+        if "kernel_examples" in given and self.kernel_every is None:
+            raise SettingError(
+                f"--kernel_examples={self.kernel_examples}: read only with --kernel_every"
+            )
+        _, pictures = costs.examples(self)
+        for name in ("distance_examples", "kernel_examples"):
+            if name in given and 0 < pictures < given[name]:
+                raise SettingError(
+                    f"--{name}={given[name]}: there are {pictures:,} test pictures; at most so many"
+                )
 
 
 def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
