@@ -30,6 +30,8 @@ from ntk_tf.linearization.ridge import Ridge
 REFRESH = 20
 #: Least part of a Gram's trace in its diagonal's shift, above what float32 makes of zero.
 _LEAST = 1e-7
+#: So many times the least residual is no detour of the method any more, but what rounding does.
+_ASTRAY = 1e4
 
 Precondition = Callable[[tf.Tensor], tf.Tensor]
 
@@ -118,6 +120,8 @@ class State:
         norm: |r| at the start.
         passes: over the data.
         residuals: |zeta_i r| relative to |r| at the start `[s]`.
+        best: the solutions where the largest of these was smallest `[s, p]`.
+        least: what that was.
         drifted: the residual where the recurrence was last found to be wrong.
         exhausted: whether the precision holds no smaller residual.
     """
@@ -135,6 +139,8 @@ class State:
     norm: float
     passes: int
     residuals: np.ndarray
+    best: tf.Tensor
+    least: float
     drifted: float = math.inf
     exhausted: bool = False
 
@@ -150,7 +156,8 @@ class ConjugateGradients:
     Of one, the residual is computed anew every `REFRESH` passes and before it is first said to be
     small enough. Where it is not what the recurrence says, the method begins anew there, and where
     that has happened before at hardly more, rounding allows no less. Of several it follows from the
-    recurrence, and `confirm` computes it at the end.
+    recurrence, and `confirm` computes it at the end. Where rounding leads far astray, the method
+    goes back to its smallest residual, and begins anew there or, of several, ends.
 
     Args:
         ridge: the regression.
@@ -176,33 +183,56 @@ class ConjugateGradients:
         """
         u, count = self.ridge.origin(), len(self.offsets)
         r, outputs = self.ridge.residual(u)
-        z, norm = self.precondition(r), _norm(r)
+        norm = _norm(r)
+        residuals = np.full(count, _finite(norm / (norm or 1.0), 1))
+        outputs = np.repeat(outputs[None], count, axis=0)
+        return self._beginning(_repeated(u, count), r, outputs, residuals, norm, passes=1)
+
+    def _beginning(self, u, r, outputs, residuals, norm, passes, **more) -> State:
+        """A state whose next step is along the residual."""
+        z, count = self.precondition(r), len(residuals)
         return State(
-            u=_repeated(u, count),
+            u=u,
             r=r,
             p=_repeated(z, count),
-            outputs=np.repeat(outputs[None], count, axis=0),
-            tangents=np.zeros((count, *outputs.shape)),
+            outputs=outputs,
+            tangents=np.zeros_like(outputs),
             zeta=np.ones(count),
             ratio=np.ones(count),
             betas=np.zeros(count),
             length=1.0,
             rz=dot(r, z),
             norm=norm,
-            passes=1,
-            residuals=np.full(count, _finite(norm / (norm or 1.0), 1)),
+            passes=passes,
+            residuals=residuals,
+            best=u,
+            least=float(residuals.max()),
+            **more,
+        )
+
+    def _back(self, state: State, passes: int) -> State:
+        """At the smallest residual so far, which is computed anew."""
+        found = [self.ridge.residual(u, i) for i, u in enumerate(state.best)]
+        residuals = np.array([_norm(r) / state.norm for r, _ in found])
+        outputs, residual = np.stack([outputs for _, outputs in found]), float(residuals.max())
+        return self._beginning(
+            *(state.best, found[0][0], outputs, residuals, state.norm, passes + len(found)),
+            drifted=residual,
+            exhausted=len(found) > 1 or residual > state.drifted / 2,
         )
 
     def step(self, state: State) -> State:
-        """One step on: a pass, or two where the residual is computed anew.
+        """One step on: a pass, or more where residuals are computed anew.
 
         Raises:
             NotFiniteError: if the residual is not finite, or the direction's curvature no number
-                above 0.
+                above 0, before any step has made the residual smaller.
         """
         product, tangent = self.ridge.product(state.p[0])
         curvature = dot(state.p[0], product)
         if not curvature > 0:
+            if state.least < 1:
+                return self._back(state, state.passes + 1)
             raise NotFiniteError(
                 f"the curvature along step {state.passes} is {curvature:g}: the model's gradients"
                 f" are not finite, or too small or too large for {state.r.dtype.name}"
@@ -224,6 +254,10 @@ class ConjugateGradients:
             said, residual = residual, _norm(r) / state.norm
             outputs, passes = renewed[None], passes + 1
             restart = residual > 2 * said or said <= self.tolerance < residual
+        residuals = zeta * residual
+        if state.least < 1 and not residuals.max() <= _ASTRAY * state.least:
+            return self._back(state, passes)
+        better = restart or _finite(residuals.max(), passes) < state.least
         z = self.precondition(r)
         rz = dot(r, z)
         betas = (0.0 if restart else rz / state.rz) * ratio**2
@@ -240,7 +274,9 @@ class ConjugateGradients:
             rz=rz,
             norm=state.norm,
             passes=passes,
-            residuals=zeta * _finite(residual, passes),
+            residuals=residuals,
+            best=u if better else state.best,
+            least=float(residuals.max()) if better else state.least,
             drifted=residual if restart else state.drifted,
             exhausted=restart and residual > state.drifted / 2,
         )

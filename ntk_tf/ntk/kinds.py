@@ -95,7 +95,10 @@ def kind_of(outputs: Outputs, count: int) -> Kind:
     vector = np.asarray(outputs, np.float64)
     if vector.shape != (count,):
         raise ValueError(f"outputs of shape {vector.shape}: a vector must have shape ({count},)")
-    return Kind(vector[None], Pairing.EVERY)
+    if not np.isfinite(vector).all():
+        raise ValueError(f"outputs={vector}: a vector must be finite")
+    _, power = np.frexp(np.abs(vector).max())  # so that no square leaves the range of float32
+    return Kind(np.ldexp(vector, -power)[None], Pairing.EVERY, factor=4.0 ** int(power))
 
 
 def check(outputs: Outputs) -> None:

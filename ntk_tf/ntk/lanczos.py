@@ -45,6 +45,7 @@ def top_eigenvalues(
 
     Raises:
         ValueError: if `count` is not between 1 and one less than the number of rows.
+        ArpackError: if it does not converge.
     """
     rows = operator.shape[0]
     if not 1 <= count < rows:
@@ -58,7 +59,12 @@ def top_eigenvalues(
 
     wrapped = scipy.sparse.linalg.LinearOperator(operator.shape, matvec, dtype=np.float64)
     start = np.random.default_rng(seed).standard_normal(rows)
-    values, vectors = scipy.sparse.linalg.eigsh(wrapped, count, v0=start, tol=tolerance)
+    try:
+        values, vectors = scipy.sparse.linalg.eigsh(wrapped, count, v0=start, tol=tolerance)
+    except scipy.sparse.linalg.ArpackError:
+        if wrapped.matvec(start).any():
+            raise
+        return np.zeros(count), np.eye(rows, count)  # of zero any vectors are
     return values[::-1], vectors[:, ::-1]
 
 
@@ -110,7 +116,8 @@ def estimate_spectrum(
         The estimates.
 
     Raises:
-        ValueError: for fewer than 2 probes, less than one step, or as many eigenvalues as rows.
+        ValueError: for fewer than 2 probes, less than one step, as many eigenvalues as rows, or
+            an operator that is zero.
     """
     if probes < 2 or steps < 1:
         raise ValueError(f"probes={probes}, steps={steps}: at least 2 and 1 are needed")
@@ -134,6 +141,8 @@ def estimate_spectrum(
         samples.append([exact + _functions(values) @ weights for values, weights in rules])
     (trace, *means), (_, *radau) = np.mean(samples, axis=0)
     total, entropy = means
+    if not total > 0:
+        raise ValueError("the operator is zero, which has no effective rank")
     covariance = np.cov(np.array(samples)[:, 0].T) / probes
     rank = _rank(*means)
     slope = rank * np.array([0, 1 / total + entropy / total**2, -1 / total])

@@ -477,3 +477,8 @@ def test_refusals(error, settings, options, message, tmp_path):
 def test_a_kernel_beyond_all_numbers_is_one_line(tmp_path):
     with pytest.raises(SettingError, match="--recursion=float64: the kernel ntk is not fin"):
         run(tmp_path / "run", arch_args="sigma_w=1e100")
+
+
+def test_a_kernel_of_nothing_is_one_line(tmp_path):
+    with pytest.raises(SettingError, match="--dataset=digits: the kernel ntk of these pictures is"):
+        run(tmp_path / "run", arch_args="sigma_w=0,sigma_b=0")

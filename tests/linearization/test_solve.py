@@ -86,6 +86,30 @@ def test_stops_where_the_precision_holds_no_smaller_residual(rng):
     np.testing.assert_allclose(flat(found.u), ridge_solution(j, r, N * L * 5e-4), atol=1e-3)
 
 
+@pytest.mark.parametrize("decay", [0.0, 1e-8])
+@pytest.mark.parametrize("few", [0, 5])
+def test_a_tolerance_beyond_float32_leads_nowhere_else(few, decay):
+    """Rounding leads away from residuals of 1e-8, to 51 once; from where they were it goes on."""
+    keras.utils.set_random_seed(1)
+    hidden = K.Dense(5, activation="relu", bias_initializer="random_normal")
+    model = keras.Sequential([K.Input((3,)), hidden, K.Dense(2)])
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((5, 3)).astype("float32")
+    y = np.eye(2)[rng.integers(0, 2, 5)]
+    j, r = dense(model, x, y)
+    assert np.linalg.matrix_rank(j) == 10  # so that all targets are met
+    gram = ntk.gram(model, x) if few else None
+    for tolerance in (1e-7, 1e-9):
+        found = solve(model, x, y, decay, gram=gram, tolerance=tolerance)
+        assert found.residual < 1e-6
+        assert found.passes < 300
+        np.testing.assert_allclose(j @ flat(found.u), r, atol=1e-5)
+    if not few:
+        pair = solve_each(model, x, y, [decay, 1e-3], tolerance=1e-9)
+        assert all(one.residual < 1e-5 for one in pair)
+        np.testing.assert_allclose(j @ flat(pair[0].u), r, atol=1e-4)
+
+
 def test_agrees_with_lsmr(rng, float64):
     model, (x, y), decay = net(), data(rng), 1e-2
     j, r = dense(model, x, y)

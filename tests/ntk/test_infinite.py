@@ -199,13 +199,13 @@ def test_relu_of_any_scale(rng):
     """Variances of many layers may be so small that their products are zero in float32."""
     a, b = rng.uniform(0.5, 2, (2, 7)).astype("float32")
     s = np.float32(0.9) * np.sqrt(a * b)
-    one = [tf.ones((), s.dtype)]
-    nngp, (derivative,) = nodes.relu(*map(tf.constant, (s, a, b)), one)
+    one = [tf.ones((), s.dtype)], 1e-6
+    nngp, (derivative,) = nodes.relu(*map(tf.constant, (s, a, b)), *one)
     for scale in np.float32([2**-100, 2**100]):
-        found, (of_derivatives,) = nodes.relu(*(tf.constant(scale * x) for x in (s, a, b)), one)
+        found, (of_derivatives,) = nodes.relu(*(tf.constant(scale * x) for x in (s, a, b)), *one)
         np.testing.assert_array_equal(found, scale * nngp.numpy())
         np.testing.assert_array_equal(of_derivatives, derivative)
-    nngp, (derivative,) = nodes.relu(*3 * [tf.zeros(3)], one)
+    nngp, (derivative,) = nodes.relu(*3 * [tf.zeros(3)], *one)
     assert np.isfinite(nngp).all()
     assert np.isfinite(derivative).all()
 
@@ -531,3 +531,52 @@ def test_equal_pictures_have_equal_kernels(precision, rng):
     np.testing.assert_allclose(kernel[0, 1], kernel[0, 0], rtol=30 * eps)
     np.testing.assert_allclose(kernel[0, 2:], kernel[1, 2:], rtol=100 * eps)
     assert abs(np.linalg.eigvalsh(kernel)[0]) < 1e3 * eps * kernel[0, 0]
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("size", [400, 3072])
+def test_a_picture_has_no_angle_with_itself(precision, size, rng):
+    """However many numbers it has, which are float32 as those of all data are."""
+    x = rng.standard_normal((50, size)).astype("float32").astype(float)
+    arguments = {"depth": 2, "sigma_b": 0.1}
+    kernel = infinite.kernel("mlp", x, arch_args=arguments, precision=precision)
+    nngp = infinite.kernel("mlp", x, kind="nngp", arch_args=arguments, precision=precision)
+    variance = np.sum(x**2, axis=1) / size + 0.01
+    eps = np.finfo(precision).eps
+    np.testing.assert_allclose(np.diag(kernel), np.diag(nngp) + variance / 2, rtol=30 * eps)
+
+
+def test_nor_behind_max_pooling(rng):
+    """Whose channels are float32: what weights add at either side of a ReLU is the same."""
+    function = infinite.KernelFunction("lenet", (16, 16, 1), channels=(64, 128), per_layer=True)
+    parts = function(rng.random((6, 16, 16, 1)).astype("float32")).parts
+    np.testing.assert_allclose(np.diag(parts["dense2"]), np.diag(parts["outputs"]), rtol=1e-12)
+
+
+def erf_kernels(x, sigma_b):
+    """NNGP and NTK of one hidden layer, without cancellation (Williams 1996)."""
+    x = x.astype(np.longdouble)
+    s = x @ x.T / x.shape[1] + sigma_b**2
+    a, b = np.diag(s)[:, None], np.diag(s)[None, :]
+    # ab - s^2 as sums over pairs of numbers, of x with sigma_b as another one (Lagrange).
+    whole = np.concatenate(
+        [x / np.sqrt(np.longdouble(x.shape[1])), np.full((len(x), 1), sigma_b)], 1
+    )
+    wedge = whole[:, None, :, None] * whole[None, :, None, :]
+    wedge = wedge - np.swapaxes(wedge, 2, 3)
+    determinant = (wedge**2).sum(axis=(2, 3)) / 2
+    below = 1 + 2 * a + 2 * b + 4 * determinant
+    nngp = 2 / np.pi * np.arctan2(2 * s, np.sqrt(below)) + sigma_b**2
+    return nngp, nngp + s * 4 / np.pi / np.sqrt(below)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3, 1e6, 1e9])
+def test_erf_of_any_scale(precision, scale, rng):
+    x = scale * rng.standard_normal((5, 7)).astype("float32").astype(float)
+    x[1] = x[0]
+    arguments = {"depth": 2, "activation": "erf", "sigma_b": 0.05, "sigma_w": 1.0}
+    for kind, expected in zip(("nngp", "ntk"), erf_kernels(x, 0.05), strict=True):
+        found = infinite.kernel("mlp", x, kind=kind, arch_args=arguments, precision=precision)
+        tolerance = 200 * np.finfo(precision).eps * max(1.0, scale)
+        np.testing.assert_allclose(found, expected.astype(float), rtol=min(tolerance, 1e-3))

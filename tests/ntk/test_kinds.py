@@ -56,6 +56,17 @@ KINDS = {
     "vector": (lambda full: np.einsum("iljm,l,m->ij", full, VECTOR, VECTOR), VECTOR),
 }
 
+
+@pytest.mark.parametrize("power", [-100, 100])
+def test_vectors_of_any_scale(power):
+    """Whose squares float32 does not hold."""
+    (model, _), x = small(), np.random.default_rng(0).standard_normal((3, 5, 5, 2))
+    one, other = (ntk.gram(model, x, outputs=v) for v in (VECTOR, 2.0**power * VECTOR))
+    np.testing.assert_array_equal(other, 4.0**power * one)
+    with pytest.raises(ValueError, match="a vector must be finite"):
+        ntk.gram(model, x, outputs=np.inf * VECTOR)
+
+
 FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
 
 

@@ -166,3 +166,13 @@ def test_refuses_bad_input(rng):
     model.trainable = False
     with pytest.raises(ValueError, match="trainable weights"):
         ntk.KernelOperator(model, x)
+
+
+def test_a_kernel_that_is_zero():
+    nothing = aslinearoperator(np.zeros((30, 30)))
+    values, vectors = ntk.top_eigenvalues(nothing, 3)
+    np.testing.assert_array_equal(values, 0)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(3))
+    for deflate in (0, 5):
+        with pytest.raises(ValueError, match="the operator is zero, which has no effective rank"):
+            ntk.estimate_spectrum(nothing, deflate=deflate)

@@ -98,13 +98,13 @@ def memory(config: Converged) -> tuple[int, float]:
 
     In float32 numbers a weight: w0, the residual, a product and its successor, a gradient and its
     flat copy, two factors of an inner product in float64, and for each weight decay a solution, a
-    direction and their successors. Outputs of all pictures are held for each, with their tangents,
-    in two states and some temporaries, in float64.
+    direction and their successors, and the best solution so far. Outputs of all pictures are held
+    for each, with their tangents, in two states and some temporaries, in float64.
     """
     sizes = architecture.counts(config)
     batch = counts.evaluation_batch_size(config.input_shape)
     rows = config.few(costs.examples(config)[0]) * config.num_classes
-    numbers = (10 + 4 * len(config.decays)) * sizes.parameters + 3 * sizes.activations * batch
+    numbers = (10 + 5 * len(config.decays)) * sizes.parameters + 3 * sizes.activations * batch
     outputs = 7 * len(config.decays) * sum(costs.examples(config)) * config.num_classes
     return sizes.parameters, costs.FLOAT * numbers + 8 * (outputs + 2 * rows**2)
 

@@ -38,9 +38,9 @@ from ntk_tf.runs.saving import SaveWhenDue
 from ntk_tf.settings import Options
 from ntk_tf.training.state import fingerprint
 
-_VECTORS = ("u", "r", "p")
+_VECTORS = ("u", "r", "p", "best")
 _ARRAYS = ("outputs", "tangents", "zeta", "ratio", "betas", "residuals")
-_NUMBERS = ("length", "rz", "norm", "drifted", "exhausted")
+_NUMBERS = ("length", "rz", "norm", "least", "drifted", "exhausted")
 _META = {"fingerprint", "tables", "seconds", "seconds_in", *_NUMBERS}
 #: GiB for the preconditioner's Gram besides itself and the room that its factor takes later. Not
 #: what is free, so that the order of its sums, and with it the last bit of every result, is the

@@ -102,7 +102,7 @@ def _results(
     """The content of infinite.json, and singular values by kernel.
 
     Raises:
-        SettingError: if a kernel is not finite.
+        SettingError: if a kernel is zero or not finite.
     """
     kept: dict[str, np.ndarray] = {}
     found, spectra = {}, {}
@@ -113,6 +113,11 @@ def _results(
             raise SettingError(
                 f"--recursion={config.recursion}: the kernel {kind} is not finite; allowed:"
                 " float64, or --arch_args with a smaller sigma_w, sigma_b or depth"
+            )
+        if not all(np.trace(one) > 0 for one in gram):
+            raise SettingError(
+                f"--dataset={config.dataset}: the kernel {kind} of these pictures is zero, as they"
+                " are to the network; allowed: other pictures, or --arch_args with a sigma_b"
             )
         with console.status(f"regression with {kind}"):
             found[kind], spectra[kind] = _regress(gram, cross, train, test, config)
@@ -127,7 +132,7 @@ def _results(
         runs.insist(lambda: save(path, kept), options.checkpoint_minutes)
     x = inputs.arrays(train)
     more: dict[str, Any] = {}
-    if work.estimated:
+    if work.estimated and min(work.functions["ntk"].channels) > 1:
         more["extrapolation"] = _extrapolation(work, config, options, x)
     if config.finite_widths:
         more["finite"] = finite.compare(config, options, x, limit, console)
@@ -185,7 +190,7 @@ def _extrapolation(
 ) -> dict[str, float]:
     """What doubling the channels changes, at some pictures; see `infinite.extrapolate`."""
     many = work.functions["ntk"]
-    half = tuple(max(1, count // 2) for count in many.channels)
+    half = tuple(count // 2 for count in many.channels)
     few = functions(dataclasses.replace(config, channels=half), options.memory_gib)["ntk"]
     x, seeds = x[:_EXTRAPOLATED], max(2, work.seeds)
     kernels = [np.stack([f(x, seed=seed).ntk for seed in range(seeds)]) for f in (few, many)]

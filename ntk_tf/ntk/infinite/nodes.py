@@ -75,9 +75,11 @@ class Node:
         channels: at width 1.
         grows: whether the channels grow with the width.
         terms: number of pairs of positions of an input that one of its own reads.
+        single: whether its kernels are of random channels, which are float32.
     """
 
     terms = 1
+    single = False
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class Node:
         self.shape = inputs[0].shape if shape is None else shape
         self.channels = inputs[0].channels if channels is None else channels
         self.grows = inputs[0].grows if grows is None else grows
+        self.single = self.single or any(node.single for node in self.inputs)
 
     @property
     def positions(self) -> int:
@@ -243,7 +246,9 @@ class Activation(Node):
         rows = np.searchsorted(kernel.pairs, pairs)
         here, *parts = (_sum_of_rows(x, rows[:, None]) for x in kernel)
         variances = pairing.variances(self, kernel, *self.split(pairs))
-        nngp, parts = ACTIVATIONS[self.kind](here, *variances, parts)
+        precision = "float32" if self.single else here.dtype.name
+        noise = _ROUNDING * np.finfo(precision).eps
+        nngp, parts = ACTIVATIONS[self.kind](here, *variances, parts, noise)
         return Kernel(pairs, nngp, dict(zip(kernel.ntk, parts, strict=True)))
 
 
@@ -270,6 +275,8 @@ class MaxPool(Node):
         relu: whether a ReLU comes first.
         **more: see `Node`.
     """
+
+    single = True
 
     def __init__(self, name, before, windows, relu, **more):
         super().__init__(name, [before], **more)
@@ -336,12 +343,13 @@ class MaxPool(Node):
 _EXPONENT = {"float32": (tf.int32, 0x7F800000), "float64": (tf.int64, 0x7FF0000000000000)}
 
 
-#: So many units of rounding may be between the kernels of two equal pictures.
-_ROUNDING = 8
+#: So many units of rounding may be between ab and s^2 of two equal pictures: sums over their
+#: thousands of numbers, and variances are summed in another order.
+_ROUNDING = 64
 
 
 def relu(
-    s: tf.Tensor, a: tf.Tensor, b: tf.Tensor, parts: Sequence[tf.Tensor]
+    s: tf.Tensor, a: tf.Tensor, b: tf.Tensor, parts: Sequence[tf.Tensor], noise: float
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """Means of products of ReLUs, and of their derivatives times arrays (Cho and Saul 2009).
 
@@ -350,20 +358,20 @@ def relu(
         a: variances of one, of shapes that broadcast.
         b: variances of the other.
         parts: what to multiply by the derivatives' means.
+        noise: what part of ab counts as 0 in ab - s^2: the root of what rounding alone makes of
+            nothing would be far larger than rounding.
     """
     scale = _power_of_two(tf.maximum(tf.reduce_max(a), tf.reduce_max(b)))
     inverse = 1 / scale  # or products leave the range of floating point
-    return _relu(s, a * inverse, b * inverse, inverse, scale / (2 * math.pi), list(parts))
+    noise = tf.constant(noise, s.dtype)
+    return _relu(s, a * inverse, b * inverse, inverse, scale / (2 * math.pi), list(parts), noise)
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _relu(s, a, b, inverse, factor, parts):
+def _relu(s, a, b, inverse, factor, parts, noise):
     """As `relu`, with variances of at most 2, in one loop."""
-    s, product = s * inverse, a * b
-    square = product - s * s
-    # What rounding alone makes of an angle of 0 counts as 0: its root would be far larger.
-    noise = _ROUNDING * np.finfo(s.dtype.name).eps
-    sine = tf.sqrt(tf.where(square > noise * product, square, 0))
+    s = s * inverse
+    sine = tf.sqrt(_determinant(s, a, b, noise))
     angle = math.pi - _angle(sine, s)
     derivative = angle * (1 / (2 * math.pi))
     return (sine + angle * s) * factor, [part * derivative for part in parts]
@@ -413,13 +421,26 @@ def _power_of_two(x: tf.Tensor) -> tf.Tensor:
     return tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(normal, bits), exponent), x.dtype)
 
 
+def _determinant(s, a, b, noise):
+    """Of the covariances of two Gaussians, ab - s^2, 0 where it may be rounding's alone."""
+    product = a * b
+    square = product - s * s
+    return tf.where(square > noise * product, square, 0)
+
+
 def erf(
-    s: tf.Tensor, a: tf.Tensor, b: tf.Tensor, parts: Sequence[tf.Tensor]
+    s: tf.Tensor, a: tf.Tensor, b: tf.Tensor, parts: Sequence[tf.Tensor], noise: float
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """The same for the error function (Williams 1996)."""
-    product = (1 + 2 * a) * (1 + 2 * b)
-    nngp = 2 / math.pi * tf.asin(2 * s / tf.sqrt(product))
-    derivative = 4 / math.pi / tf.sqrt(product - 4 * s * s)
+    """The same for the error function (Williams 1996).
+
+    With all divided by (1 + 2a) (1 + 2b), so that nothing overflows or cancels.
+    """
+    p, q = 1 / (1 + 2 * a), 1 / (1 + 2 * b)
+    root = tf.sqrt(p * q)
+    covariance = s * root
+    below = p + q - p * q + 4 * _determinant(covariance, a * p, b * q, noise)
+    nngp = 2 / math.pi * tf.atan2(2 * covariance, tf.sqrt(below))
+    derivative = 4 / math.pi * root / tf.sqrt(below)
     return nngp, [part * derivative for part in parts]
 
 
