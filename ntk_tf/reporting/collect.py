@@ -132,6 +132,7 @@ def read(folder: pathlib.Path) -> Found:
     repeated, unfinished = [], []
     for path in _run_directories(folder):
         name = path.relative_to(folder).as_posix() if path != folder else path.resolve().name
+        name = os.fsencode(name).decode(errors="replace")  # for readers; it may be no UTF-8
         if not runs.is_finished(path):
             unfinished.append(name)
             continue

@@ -147,7 +147,7 @@ def write(
 
 def link(record: Record, folder: pathlib.Path) -> str:
     """The address of a run's folder on a page in another folder."""
-    return urllib.parse.quote(os.path.relpath(record.path, folder) + "/")
+    return urllib.parse.quote(os.fsencode(os.path.relpath(record.path, folder)) + b"/")
 
 
 def _details(summary: str, inner: str) -> str:

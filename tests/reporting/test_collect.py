@@ -152,3 +152,14 @@ def test_two_spellings_of_a_path_are_the_same_data(tmp_path, monkeypatch, rng):
         (True, 1, pytest.approx(80)),
     ]
     assert [name.partition("/")[0] for name, _ in found.repeated] == ["other"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_names_that_are_no_text(tmp_path):
+    path = fake(tmp_path / "runs", 99, 98, dataset="digits", name=os.fsdecode(b"a\xffb"))
+    fake(tmp_path / "runs", 99, 97, dataset="digits", seed=1)
+    write.write(tmp_path / "runs", tmp_path / "report")
+    page = (tmp_path / "report/index.html").read_text()
+    assert 'href="../runs/a%FFb/"' in page
+    assert "a\ufffdb" in page
+    assert path.is_dir()
