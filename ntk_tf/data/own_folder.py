@@ -32,18 +32,11 @@ warnings.filterwarnings("ignore", module=r"PIL\..*")  # of large pictures and of
 
 #: Files that are no such pictures are passed over.
 ENDINGS = (
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".ppm",
-    ".pgm",
-    ".tif",
-    ".tiff",
-    ".webp",
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif"),
+    *(".ppm", ".pgm", ".tif", ".tiff", ".webp"),
 )
+#: How folders begin that are hidden, or that a program keeps for itself.
+_HIDDEN = (".", "__")
 LAYOUT = "train and test (or validation, or val), each with a folder of pictures for each class"
 _TEST = ("test", "validation", "val")
 _GREY = ("1", "L")
@@ -190,7 +183,9 @@ def _pictures(name: str, split: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
         DataError: if a class has files and none that is taken for a picture.
     """
     found = []
-    for folder in sorted(filter(_is_open, split.iterdir())):
+    for folder in sorted(split.iterdir()):
+        if not folder.is_dir() or folder.name.startswith(_HIDDEN):
+            continue
         files = [path for path in folder.rglob("*") if path.is_file() and _shown(path, folder)]
         pictures = [path for path in files if path.suffix.lower() in ENDINGS]
         if files and not pictures:
@@ -202,15 +197,10 @@ def _pictures(name: str, split: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
     return sorted(found)
 
 
-def _is_open(folder: pathlib.Path) -> bool:
-    """Whether it is a folder that is not hidden, nor one that a program keeps for itself."""
-    return folder.is_dir() and not folder.name.startswith((".", "__"))
-
-
 def _shown(path: pathlib.Path, folder: pathlib.Path) -> bool:
     """Whether a file below a folder, and all folders between, are not hidden."""
     *folders, name = path.relative_to(folder).parts
-    return not name.startswith(".") and not any(f.startswith((".", "__")) for f in folders)
+    return not name.startswith(".") and not any(f.startswith(_HIDDEN) for f in folders)
 
 
 @functools.lru_cache(maxsize=8)

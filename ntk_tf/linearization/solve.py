@@ -212,14 +212,19 @@ class ConjugateGradients:
 
     def _back(self, state: State, passes: int) -> State:
         """At the smallest residual so far, which is computed anew."""
-        found = [self.ridge.residual(u, i) for i, u in enumerate(state.best)]
-        residuals = np.array([_norm(r) / state.norm for r, _ in found])
-        outputs, residual = np.stack([outputs for _, outputs in found]), float(residuals.max())
+        r, outputs, residuals = self._anew(state.best, state.norm)
+        residual, count = float(residuals.max()), len(residuals)
         return self._beginning(
-            *(state.best, found[0][0], outputs, residuals, state.norm, passes + len(found)),
+            *(state.best, r, outputs, residuals, state.norm, passes + count),
             drifted=residual,
-            exhausted=len(found) > 1 or residual > state.drifted / 2,
+            exhausted=count > 1 or residual > state.drifted / 2,
         )
+
+    def _anew(self, u: tf.Tensor, norm: float) -> tuple[tf.Tensor, np.ndarray, np.ndarray]:
+        """Of solutions `[s, p]`, a pass each: r of the first, and outputs and residuals of all."""
+        found = [self.ridge.residual(one, i) for i, one in enumerate(u)]
+        residuals = np.array([_norm(r) / (norm or 1.0) for r, _ in found])
+        return found[0][0], np.stack([outputs for _, outputs in found]), residuals
 
     def step(self, state: State) -> State:
         """One step on: a pass, or more where residuals are computed anew.
@@ -290,13 +295,9 @@ class ConjugateGradients:
 
     def confirm(self, state: State) -> State:
         """The same with residuals and outputs that are computed anew, a pass for each."""
-        found = [self.ridge.residual(u, i) for i, u in enumerate(state.u)]
-        return dataclasses.replace(
-            state,
-            outputs=np.stack([outputs for _, outputs in found]),
-            passes=state.passes + len(found),
-            residuals=np.array([_norm(r) / (state.norm or 1.0) for r, _ in found]),
-        )
+        _, outputs, residuals = self._anew(state.u, state.norm)
+        passes = state.passes + len(residuals)
+        return dataclasses.replace(state, outputs=outputs, passes=passes, residuals=residuals)
 
 
 @dataclasses.dataclass(frozen=True)
