@@ -98,7 +98,9 @@ def kind_of(outputs: Outputs, count: int) -> Kind:
     if not np.isfinite(vector).all():
         raise ValueError(f"outputs={vector}: a vector must be finite")
     _, power = np.frexp(np.abs(vector).max())  # so that no square leaves the range of float32
-    return Kind(np.ldexp(vector, -power)[None], Pairing.EVERY, factor=4.0 ** int(power))
+    return Kind(
+        np.ldexp(vector, -power)[None], Pairing.EVERY, factor=float(np.ldexp(1.0, 2 * power))
+    )
 
 
 def check(outputs: Outputs) -> None:
