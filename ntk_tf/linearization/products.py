@@ -62,10 +62,9 @@ def linearize(
         outputs, pullback = vjp(function, point)
         tangent = _transposed(pullback, outputs, u)
     else:
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(point)
-            outputs, tangent = _forward(function, point, u)
-        pullback = _pullback(tape, outputs, point)
+        with tf.autodiff.ForwardAccumulator(point, u) as accumulator:
+            outputs, pullback = vjp(function, point)  # the inner tape does not see tangents
+        tangent = accumulator.jvp(outputs, tf.UnconnectedGradients.ZERO)
     _refuse_max_pooling()
     return outputs, tangent, pullback
 

@@ -503,11 +503,9 @@ def _gathered(arrays: Sequence[tf.Tensor], rows: tf.Tensor, weights: tf.Tensor) 
     """Sums over rows `[terms, outputs]`, weighted; compiled: gathers alone would take most time."""
 
     def sums(x: tf.Tensor) -> tf.Tensor:
-        column = [-1] + [1] * (len(x.shape) - 1)
-        terms = (
-            tf.gather(x, rows[i]) * tf.reshape(weights[i], column) for i in range(rows.shape[0])
-        )
-        return functools.reduce(tf.add, terms)
+        columns = tf.reshape(weights, [*rows.shape, *[1] * (len(x.shape) - 1)])
+        terms = zip(tf.unstack(rows), tf.unstack(columns), strict=True)
+        return functools.reduce(tf.add, (tf.gather(x, row) * weight for row, weight in terms))
 
     return [sums(x) for x in arrays]
 
