@@ -49,6 +49,16 @@ def _one_format(request, monkeypatch):
         monkeypatch.setattr("ntk_tf.plots.FORMATS", ("svg",))
 
 
+@pytest.fixture(autouse=True)
+def _signals_are_handled_as_before():
+    """The next test, and what it starts, gets signals that code called in this process ignores."""
+    numbers = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _architectures_are_checked_once():
     """J u of an architecture of the package is checked once a process: a check traces a step."""
@@ -139,8 +149,6 @@ def mnist_data_dir(mnist_files, tmp_path_factory):
 @pytest.fixture
 def program(monkeypatch, capsys):
     """Call a program in this process: exit code, lines printed, lines of errors."""
-    numbers = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
-    handlers = {number: signal.getsignal(number) for number in numbers}
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # for children
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
@@ -151,6 +159,4 @@ def program(monkeypatch, capsys):
         printed = capsys.readouterr()
         return code, printed.out.splitlines(), printed.err.splitlines()
 
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call

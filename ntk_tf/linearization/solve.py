@@ -407,7 +407,7 @@ def solve_each(
 
 def dot(a: tf.Tensor, b: tf.Tensor) -> float:
     """The inner product of two vectors, summed in float64."""
-    return float(tf.tensordot(tf.cast(a, tf.float64), tf.cast(b, tf.float64), 1))
+    return float(tf.einsum("i,i->", tf.cast(a, tf.float64), tf.cast(b, tf.float64)))
 
 
 def _cholesky(gram: np.ndarray, shift: float) -> np.ndarray:
