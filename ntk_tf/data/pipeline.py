@@ -175,6 +175,7 @@ def training_batches(
     first_epoch, offset = divmod(start_step, counts.steps_per_epoch(examples, batch_size))
     static = examples % batch_size == 0
 
+    @tf.autograph.experimental.do_not_convert
     def batches_of(epoch):
         order = epoch_order(examples, seed, epoch)
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=static)
@@ -231,6 +232,7 @@ def _fetch(
     with tf.device("CPU"):
         labels = tf.constant(split.labels)
 
+    @tf.autograph.experimental.do_not_convert
     def fetch(step, batch):
         x = see(tf.gather(images, batch), step)
         return x, tf.one_hot(tf.gather(labels, batch), num_classes, high, low)

@@ -72,6 +72,7 @@ class Trial:
     def function(self, of_x: Callable[[Any], Any]) -> Callable:
         """A function of the inputs as one of their leaves that runs in the trial's mode."""
 
+        @tf.autograph.experimental.do_not_convert
         def flat(*leaves):
             return of_x(tf.nest.pack_sequence_as(self.x, leaves))
 

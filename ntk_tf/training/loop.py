@@ -83,7 +83,7 @@ def _in_loop(model: keras.Model, step: Callable) -> Callable:
 
     # Inlined into the cycle of the loop, max pooling and its gradient come in random order when
     # TensorFlow gives ops to oneDNN, and where the gradient is first it takes ten times longer.
-    @tf.function(experimental_attributes={"_noinline": True})
+    @tf.function(autograph=False, experimental_attributes={"_noinline": True})
     def call(batch):
         step(batch)
 

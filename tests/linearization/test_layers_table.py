@@ -1,7 +1,8 @@
 """J u and J^T r of one layer or operation a row, in three modes, against dense Jacobians.
 
 A row is a small model around the layer. Its products are right, to rounding, or refused with an
-error that names the layer.
+error that names the layer. What the check of a mode computes by the way that it chooses is what is
+compared: to trace the same products again would take as long as all the rest.
 """
 
 import keras
@@ -10,7 +11,7 @@ import pytest
 import tensorflow as tf
 from references import dense_jacobian
 
-from ntk_tf.linearization import Jacobian
+from ntk_tf.linearization import Jacobian, check
 from ntk_tf.models import MaxPooling2D
 
 K = keras.layers
@@ -283,26 +284,42 @@ def products(jacobian, x, rng, mode):
     return flat(u), flat(tf.nest.flatten(tangent)), flat_r, flat(gradient)
 
 
-def assert_right(build, rng, modes, dtype):
+def checked(jacobian, x, mode, monkeypatch):
+    """J u and J^T r for random u and r, as vectors, as the check of a mode computes them at x."""
+    computed, compared = [], check._compared
+
+    def compare(*found):
+        computed.append([flat(tensors) for tensors in found])
+        return compared(*found)
+
+    monkeypatch.setattr(check, "_sample", lambda leaf: leaf)
+    monkeypatch.setattr(check, "_compared", compare)
+    jacobian.check(x, mode)
+    u, r, tangent, gradient = computed[-1]
+    return u, tangent, r, gradient
+
+
+def assert_right(build, rng, modes, dtype, monkeypatch):
     keras.utils.set_random_seed(1)
     model = build()
     x = inputs_of(model, rng)
     matrix = dense_jacobian(model, x).astype("float64")
     for mode in modes:
-        u, tangent, r, gradient = products(Jacobian(model), x, rng, mode)
+        u, tangent, r, gradient = checked(Jacobian(model), x, mode, monkeypatch)
         for found, expected in ((tangent, matrix @ u), (gradient, matrix.T @ r)):
             error = np.abs(found - expected).max()
             assert error <= TOLERANCE[dtype] * max(np.abs(expected).max(), 1e-2), mode
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_float64(name, rng, float64):
-    assert_right(RIGHT[name], rng, ("eager", "graph") if name in BOTH else ("graph",), "float64")
+def test_float64(name, rng, float64, monkeypatch):
+    modes = ("eager", "graph") if name in BOTH else ("graph",)
+    assert_right(RIGHT[name], rng, modes, "float64", monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["SimpleRNN", "custom gradient", "softsign", *SINGLE])
-def test_float32(name, rng):
-    assert_right((RIGHT | SINGLE)[name], rng, ("graph",), "float32")
+def test_float32(name, rng, monkeypatch):
+    assert_right((RIGHT | SINGLE)[name], rng, ("graph",), "float32", monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -315,8 +332,8 @@ def test_float32(name, rng):
         "bilinear Resizing",
     ],
 )
-def test_xla(name, rng):
-    assert_right((RIGHT | SINGLE)[name], rng, ("xla",), "float32")
+def test_xla(name, rng, monkeypatch):
+    assert_right((RIGHT | SINGLE)[name], rng, ("xla",), "float32", monkeypatch)
 
 
 @pytest.mark.parametrize("name", REFUSED)
