@@ -205,18 +205,16 @@ def readers(folder):
     small = {"dataset": "digits", "arch": "mlp", "arch_args": "depth=2", "image_size": 8}
     network = [f"--{name}={value}" for name, value in small.items()]
     flags_ = [*network, "--train_examples=64", "--test_examples=20"]
-    for name, arguments in {
-        "train": ["--epochs=2"],
-        "trajectory": ["--experiment=trajectory", "--kernel_every=1", "--kernel_examples=4"],
-        "rank": ["--experiment=rank", "--examples=8"],
+    # Reports are of the first alone, or their figures would take most of the time.
+    train, trajectory, spectrum = (folder / name for name in ("runs/train", "trajectory", "rank"))
+    for workdir, arguments in {
+        train: [*flags_, "--epochs=2"],
+        trajectory: [*flags_, "--experiment=trajectory", "--kernel_every=1", "--kernel_examples=4"],
+        spectrum: [*network, "--experiment=rank", "--examples=8"],
     }.items():
-        given_ = flags_ if name != "rank" else network
-        code, error = answer([*given_, *arguments, f"--workdir={folder / 'runs' / name}"])
+        code, error = answer([*arguments, f"--workdir={workdir}"])
         if code:
             raise AssertionError(error)
-    train, trajectory, spectrum = (
-        folder / "runs" / name for name in ("train", "trajectory", "rank")
-    )
     settings_ = cli.parse(["main", *flags_, "--epochs=2"]).config
     entry = Entry(Run(settings_, Options(train)), folder / "log")
 
