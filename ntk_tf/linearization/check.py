@@ -262,7 +262,7 @@ def _multiply(function, point, u, way) -> tuple[list[tf.Tensor], ...]:
 
     What is computed of them later is no part of the graph, whose tracing is what takes the time.
     """
-    outputs, tangents, pullback = products.linearize(function, point, u, way)
+    outputs, tangents, pullback = products.linearize(function, point, u, way, persistent=False)
     r = tf.nest.map_structure(lambda f: _normal(f, 7) if products.is_float(f) else None, outputs)
     gradients = pullback(r)
     pairs = list(zip(tf.nest.flatten(r), tf.nest.flatten(tangents), strict=True))

@@ -135,7 +135,7 @@ class LinearizedModel(keras.Model):
     def train_step(self, data):
         """One update of u by the exact gradient J^T r, r = dLoss/dT."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        primal, tangent, pullback = self.jacobian.linearize(x, self._direction())
+        primal, tangent, pullback = self.jacobian.linearize(x, self._direction(), persistent=False)
         with tf.GradientTape(watch_accessed_variables=False) as loss_tape:
             y_pred = self._sum(primal, tangent)
             loss_tape.watch(y_pred)

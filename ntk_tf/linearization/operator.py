@@ -88,18 +88,26 @@ class Jacobian:
             x: a batch of inputs.
             r: like the model's outputs; None for an output that does not count.
         """
-        return products.vjp(self._function(x), self._point)[1](r)
+        return products.vjp(self._function(x), self._point, persistent=False)[1](r)
 
-    def linearize(self, x, u: Sequence[tf.Tensor]) -> tuple[Any, Any, Callable]:
+    def linearize(
+        self, x, u: Sequence[tf.Tensor], persistent: bool = True
+    ) -> tuple[Any, Any, Callable]:
         """f(x), J u and the function that maps r to J^T r, all from one forward pass.
 
         In one graph, `pullback(jvp)` is J^T J u, for a training step or a solver.
+
+        Args:
+            x: a batch of inputs.
+            u: a vector in the space of the weights.
+            persistent: whether the function may be called more than once, as a `tf.GradientTape`;
+                if not, there is less to trace.
 
         Raises:
             ValueError: if J u cannot be had, or would be wrong; see `check`.
         """
         way = self._way(x)
-        return products.linearize(self._function(x), self._point, u, way)
+        return products.linearize(self._function(x), self._point, u, way, persistent)
 
     def vjp_in_batches(self, x, r: np.ndarray, batch_size: int = 100) -> list[tf.Tensor]:
         """J^T r for many examples, summed over batches.

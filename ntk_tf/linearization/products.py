@@ -39,21 +39,52 @@ def jvp(function: Function, point: Variables, u: Sequence[tf.Tensor], way: str) 
     return result
 
 
-def vjp(function: Function, point: Variables) -> tuple[Any, Callable[[Any], list[tf.Tensor]]]:
+def vjp(
+    function: Function, point: Variables, persistent: bool = True
+) -> tuple[Any, Callable[[Any], list[tf.Tensor]]]:
     """The outputs f and the function that maps r, a structure like f's, to J^T r.
 
-    None in r stands for zeros. The function may be called several times.
+    None in r stands for zeros.
+
+    Args:
+        function: f.
+        point: the variables.
+        persistent: whether the function may be called several times.
     """
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+    with tf.GradientTape(persistent, watch_accessed_variables=False) as tape:
         tape.watch(point)
         outputs = function()
-    return outputs, _pullback(tape, outputs, point)
+
+    def pullback(r):
+        pairs = zip(_leaves(outputs), _leaves(r), strict=True)
+        kept = [(f, tf.cast(c, f.dtype)) for f, c in pairs if c is not None and is_float(f)]
+        gradients = tape.gradient(
+            [f for f, _ in kept],
+            point,
+            output_gradients=[c for _, c in kept],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return [tf.convert_to_tensor(g) for g in gradients]
+
+    return outputs, pullback
 
 
 def linearize(
-    function: Function, point: Variables, u: Sequence[tf.Tensor], way: str
+    function: Function,
+    point: Variables,
+    u: Sequence[tf.Tensor],
+    way: str,
+    persistent: bool = True,
 ) -> tuple[Any, Any, Callable[[Any], list[tf.Tensor]]]:
     """f, J u and the function that maps r to J^T r, from one forward pass; see `jvp` and `vjp`.
+
+    Args:
+        function: f.
+        point: the variables.
+        u: tensors of their shapes.
+        way: `forward` or `double_vjp`.
+        persistent: as of `vjp`. A tape for that prepares derivatives of all tangents, which takes
+            about as long to trace as the rest.
 
     Raises:
         ValueError: under XLA, if J u would go through TensorFlow's max pooling.
@@ -62,8 +93,9 @@ def linearize(
         outputs, pullback = vjp(function, point)
         tangent = _transposed(pullback, outputs, u)
     else:
+        # The tape is inside, where it does not record how tangents are computed.
         with tf.autodiff.ForwardAccumulator(point, u) as accumulator:
-            outputs, pullback = vjp(function, point)  # the inner tape does not see tangents
+            outputs, pullback = vjp(function, point, persistent)
         tangent = accumulator.jvp(outputs, tf.UnconnectedGradients.ZERO)
     _refuse_max_pooling()
     return outputs, tangent, pullback
@@ -89,21 +121,6 @@ def _forward(function, point, u):
     with tf.autodiff.ForwardAccumulator(point, u) as accumulator:
         outputs = function()
     return outputs, accumulator.jvp(outputs, tf.UnconnectedGradients.ZERO)
-
-
-def _pullback(tape, outputs, point):
-    def pullback(r):
-        pairs = zip(_leaves(outputs), _leaves(r), strict=True)
-        kept = [(f, tf.cast(c, f.dtype)) for f, c in pairs if c is not None and is_float(f)]
-        gradients = tape.gradient(
-            [f for f, _ in kept],
-            point,
-            output_gradients=[c for _, c in kept],
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        return [tf.convert_to_tensor(g) for g in gradients]
-
-    return pullback
 
 
 def _transposed(pullback, outputs, u):

@@ -134,11 +134,11 @@ class Ridge:
         return total, parts
 
     def _product_of_batch(self, x, v):
-        _, tangent, pullback = self.jacobian.linearize(x, self.split(v))
+        _, tangent, pullback = self.jacobian.linearize(x, self.split(v), persistent=False)
         return self.flat(pullback(tangent)), tangent
 
     def _residual_of_batch(self, x, y, u):
-        f, tangent, pullback = self.jacobian.linearize(x, self.split(u))
+        f, tangent, pullback = self.jacobian.linearize(x, self.split(u), persistent=False)
         if not isinstance(f, tf.Tensor) or f.shape.rank != 2:
             raise ValueError(
                 f"{self.jacobian.base.name!r}: must have one output [b, L], for which it is solved"
