@@ -64,6 +64,27 @@ def test_products_of_each_way_against_the_dense_jacobian(jvp, graph, rng, float6
     np.testing.assert_allclose(jacobian.jvp(x, u)[1], tangent, rtol=1e-12)
 
 
+def test_one_pullback_traces_no_derivatives_of_tangents(rng, float64):
+    """They were most of what a training step traced; a tape for several pullbacks has them."""
+    model = small()
+    x, u = tf.constant(rng.standard_normal((3, 4))), directions(model, rng)
+    jacobian, dense = Jacobian(model, jvp="forward"), dense_jacobian(model, x)
+    names = {}
+    for persistent in (False, True):
+
+        @tf.function
+        def normal(x):
+            _, tangent, pullback = jacobian.linearize(x, u, persistent)  # noqa: B023
+            return pullback(tangent)
+
+        np.testing.assert_allclose(flat(normal(x)), dense.T @ (dense @ flat(u)), rtol=1e-9)
+        graph = normal.get_concrete_function(x).graph.as_graph_def()
+        names[persistent] = [f.signature.name for f in graph.library.function]
+    assert names[False]
+    assert not [name for name in names[False] if name.startswith("__forward")]
+    assert [name for name in names[True] if name.startswith("__forward")]
+
+
 def test_in_batches(rng, float64):
     model = small()
     x, r = rng.standard_normal((7, 4)), rng.standard_normal((7, 2))
