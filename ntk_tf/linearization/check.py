@@ -72,12 +72,11 @@ class Trial:
     def function(self, of_x: Callable[[Any], Any]) -> Callable:
         """A function of the inputs as one of their leaves that runs in the trial's mode."""
 
-        @tf.autograph.experimental.do_not_convert
         def flat(*leaves):
             return of_x(tf.nest.pack_sequence_as(self.x, leaves))
 
-        if self.mode == "eager":
-            return flat
+        if self.mode == "eager":  # a strategy would convert it
+            return tf.autograph.experimental.do_not_convert(flat)
         return tf.function(
             flat,
             input_signature=tf.nest.flatten(self.specs),

@@ -34,9 +34,10 @@ def jvp(function: Function, point: Variables, u: Sequence[tf.Tensor], way: str) 
     if way == "double_vjp":
         outputs, tangent, _ = linearize(function, point, u, way)
         return outputs, tangent
-    result = _forward(function, point, u)
+    with tf.autodiff.ForwardAccumulator(point, u) as accumulator:
+        outputs = function()
     _refuse_max_pooling()
-    return result
+    return outputs, accumulator.jvp(outputs, tf.UnconnectedGradients.ZERO)
 
 
 def vjp(
@@ -115,12 +116,6 @@ def exact_products() -> Iterator[None]:
 def is_float(tensor: tf.Tensor) -> bool:
     """Whether the tensor can have a derivative."""
     return tensor.dtype.is_floating or tensor.dtype.is_complex
-
-
-def _forward(function, point, u):
-    with tf.autodiff.ForwardAccumulator(point, u) as accumulator:
-        outputs = function()
-    return outputs, accumulator.jvp(outputs, tf.UnconnectedGradients.ZERO)
 
 
 def _transposed(pullback, outputs, u):

@@ -73,7 +73,8 @@ def draw(table: Table, path: pathlib.Path, models: Sequence[tuple[str, str]] = _
                     )
         axis.set_xscale("symlog", linthresh=max(1, _first(table)))
         updates = sorted({row["updates"] for row in table.rows})
-        axis.set_xticks(updates, [f"{number:,}" for number in updates])
+        labels = [f"{number:,}" for number in updates]
+        axis.set_xticks(updates, labels, rotation=30, ha="right", rotation_mode="anchor")
         axis.minorticks_off()
         axis.set_xlabel("updates of the network before")
         axis.set_ylabel("test accuracy in percent")

@@ -292,9 +292,10 @@ def checked(jacobian, x, mode, monkeypatch):
         computed.append([flat(tensors) for tensors in found])
         return compared(*found)
 
-    monkeypatch.setattr(check, "_sample", lambda leaf: leaf)
-    monkeypatch.setattr(check, "_compared", compare)
-    jacobian.check(x, mode)
+    with monkeypatch.context() as patch:
+        patch.setattr(check, "_sample", lambda leaf: leaf)
+        patch.setattr(check, "_compared", compare)
+        jacobian.check(x, mode)
     u, r, tangent, gradient = computed[-1]
     return u, tangent, r, gradient
 
