@@ -7,7 +7,7 @@ from rich.console import Console
 from ntk_tf import cli, runs
 from ntk_tf.catalogue import architectures
 from ntk_tf.data import DataError
-from ntk_tf.experiments import EXPERIMENTS, place, size
+from ntk_tf.experiments import EXPERIMENTS, place, size, trained_weights
 from ntk_tf.process import memory, signals, slurm, startup
 from ntk_tf.process.terminal import say
 from ntk_tf.settings import SettingError
@@ -57,6 +57,8 @@ def _carry_out(command: cli.Command, console: Console) -> int:
     config, options = command.config, command.options
     try:
         found = place.find(config, options)
+        if from_run := getattr(config, "from_run", None):
+            trained_weights.check(config, from_run)
         if command.dry_run:
             size.describe(config, options, found, console)
             return 0

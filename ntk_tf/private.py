@@ -63,6 +63,15 @@ def forget_uninitialized_variables() -> None:
     global_state.set_global_attribute("uninitialized_variables", [])
 
 
+def is_replaced(variable: keras.Variable) -> bool:
+    """Whether a `keras.StatelessScope` that somebody has opened gives a variable another value.
+
+    Its `value` is then whatever tensor was put in its place.
+    """
+    scope = global_state.get_global_attribute("stateless_scope")
+    return scope is not None and scope.get_current_value(variable) is not None
+
+
 def all_layers(model: keras.Model) -> Sequence[keras.Layer]:
     """The layers inside a model at every depth, those that a layer keeps as attributes too.
 

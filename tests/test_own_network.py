@@ -125,7 +125,7 @@ def folder(tmp_path_factory):
     for name, content in variants().items():
         np.savez(folder / f"{name}.npz", **content)
     yield folder
-    del sys.modules["ownnets"]
+    sys.modules.pop("ownnets", None)  # what is refused early never imports it
 
 
 @pytest.fixture
@@ -300,6 +300,34 @@ def test_other_data_under_the_same_name(call, folder):
     assert (code, printed, len(errors), content(folder)) == (2, [], 1, before)
     assert errors[0].startswith("error: --workdir=mine: holds a run with other settings (data is ")
     assert call("main", *flags)[1][-1] != first
+
+
+def test_the_same_data_by_another_path(call, folder):
+    """A finished run is found, and its weights serve another experiment."""
+    flags = ("--arch=ownnets:cnn", "--max_steps=1")
+    np.savez(folder / "mine.npz", **pictures())
+    assert call("main", *flags, "--dataset=mine.npz", "--workdir=mine")[0] == 0
+    for path in ("./mine.npz", str(folder / "mine.npz")):
+        code, printed, _ = call("main", *flags, f"--dataset={path}", "--workdir=mine")
+        assert (code, printed[0]) == (0, "finished earlier; --noresume starts anew")
+    rank = ("--arch=ownnets:cnn", "--experiment=rank", "--examples=4", "--from_run=mine")
+    assert call("main", *rank, "--dataset=./mine.npz", "--workdir=rank")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["main", "sweep"])
+def test_weights_that_are_not_there_are_refused_before_anything_runs(name, call, folder):
+    before = content(folder)
+    flags = ("--arch=ownnets:cnn", "--dataset=pictures.npz", "--from_run=nosuch")
+    for more in ([], ["--dry_run"]):
+        code, printed, errors = call(name, *flags, *more)
+        assert (code, printed, content(folder)) == (2, [], before)
+        assert errors[0].startswith("error: --from_run=nosuch: must be a directory of --experiment")
+
+
+def test_logistic_regression_of_pictures_too_small_for_the_default_network(call, folder):
+    small = {"x_train": lambda x: x[:, :8, :8], "x_test": lambda x: x[:, :8, :8]}
+    np.savez(folder / "small.npz", **changed(pictures(), **small))
+    assert call("main", "--experiment=baseline", "--dataset=small.npz")[0] == 0
 
 
 # What is refused.

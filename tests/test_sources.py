@@ -120,7 +120,25 @@ def test_settings_survive_the_command_line_and_config_json(tmp_path):
         ({"loss": "cross_entropy", "targets": (-0.1, 0.9)}, "--targets=-0.1,0.9: read only with"),
         ({"targets": (0.9, -0.1)}, "--targets=0.9,-0.1: must be two finite numbers"),
         ({"schedule": "inverse", "lr_drop_every": 3}, "--lr_drop_every=3: read only with"),
-        ({"gain": 2.0}, "--gain=2.0: read only with --initialization=xavier_normal"),
+        (
+            {"gain": 2.0},
+            "--gain=2.0: read only with a built-in --arch and --initialization=xavier_normal",
+        ),
+        ({"lr_drop_factor": 3.0}, "--lr_drop_factor=3: read only with --lr_drop_every above 0"),
+        ({"experiment": "rank", "examples": 60_001}, "--examples=60001: mnist has 60,000 training"),
+        ({"experiment": "trajectory", "examples": 11}, "--examples=11: there are 10 classes, and"),
+        (
+            {"experiment": "trajectory", "examples": (0, 10_000)},
+            "--examples=0,10000: there are 10,000 test pictures, counted from 0",
+        ),
+        (
+            {"experiment": "infinite", "arch": "mlp", "kernel_seeds": 2},
+            "--kernel_seeds=2: mlp has no max pooling, its kernel is exact",
+        ),
+        (
+            {"experiment": "infinite", "arch": "mlp", "channels": (8, 16)},
+            "--channels=8,16: mlp has no max pooling, its kernel is exact",
+        ),
         (
             {"parametrization": "ntk", "initialization": "xavier_normal"},
             "--initialization=xavier_normal: read only with",

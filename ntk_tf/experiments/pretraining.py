@@ -55,8 +55,9 @@ def settings(config: Any, pictures: int) -> Config:
 def _descent(config: Any) -> list[str]:
     """What fixes the updates, whose defaults differ between a network and its linearization."""
     names = ("batch_size", "learning_rate", "momentum", "weight_decay", "schedule")
-    drops = ("lr_drop_every", "lr_drop_factor") if config.schedule == "step" else ()
-    return [*names, *drops]
+    if config.schedule != "step":
+        return [*names]
+    return [*names, "lr_drop_every", *(["lr_drop_factor"] if config.lr_drop_every else [])]
 
 
 def run(config: Any, options: Options, console: Console) -> None:

@@ -5,15 +5,15 @@ import pathlib
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from ntk_tf import runs
 from ntk_tf.data import DataError
 from ntk_tf.process.paths import expanded
 from ntk_tf.runs import checkpoint
-from ntk_tf.training import state
+
+if TYPE_CHECKING:
+    import keras
 
 #: What must agree for a run's weights to fit and to mean the same.
 _SAME = (
@@ -25,7 +25,7 @@ _SAME = (
 _SAME_START = ("seed", "initialization", "gain")
 
 
-def load(model: keras.Model, config: Any, run_dir: pathlib.Path | str) -> int:
+def load(model: "keras.Model", config: Any, run_dir: pathlib.Path | str) -> int:
     """Give a network the weights of the newest checkpoint of a training run.
 
     Args:
@@ -39,9 +39,9 @@ def load(model: keras.Model, config: Any, run_dir: pathlib.Path | str) -> int:
     Raises:
         DataError: if the folder holds no fitting run of a network with a checkpoint.
     """
-    folder = expanded(run_dir)
-    said = f"from_run={run_dir}"
-    _check(folder, config, said)
+    from ntk_tf.training import state
+
+    folder, said = check(config, run_dir)
     found = checkpoint.restore(folder / "checkpoint")
     if found is None:
         raise DataError(f"{said}: holds no checkpoint")
@@ -60,6 +60,24 @@ def load(model: keras.Model, config: Any, run_dir: pathlib.Path | str) -> int:
             stacklevel=2,
         )
     return found.step + (before or 0)
+
+
+def check(config: Any, run_dir: pathlib.Path | str) -> tuple[pathlib.Path, str]:
+    """Refuse a folder without a fitting run of a network, before TensorFlow is imported.
+
+    Args:
+        config: of the experiment that would use its weights.
+        run_dir: the folder.
+
+    Returns:
+        The folder, and how to name it in an error.
+
+    Raises:
+        DataError: if it holds none.
+    """
+    folder, said = expanded(run_dir), f"from_run={run_dir}"
+    _check(folder, config, said)
+    return folder, said
 
 
 def updates_before(settings: Mapping[str, Any], workdir: pathlib.Path) -> int | None:
@@ -140,6 +158,8 @@ def _check(folder: pathlib.Path, config: Any, said: str) -> None:
         )
     here = config.to_dict()
     settings = {name: value for name, value in config.added().items() if name in _SAME} | settings
+    if "data" in here and settings.get("data") == here["data"]:
+        settings["dataset"] = here["dataset"]  # the same content, wherever it is
     for name in _SAME:
         if settings.get(name) != here.get(name):
             flag = name if name in ("data", "network_code") else f"--{name}"

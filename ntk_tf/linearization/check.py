@@ -180,7 +180,7 @@ def _apart(function, *args):
 
 
 def _choose(trial, ways):
-    trial = dataclasses.replace(trial, x=tf.nest.map_structure(_sample, trial.x))
+    trial = dataclasses.replace(trial, x=tf.nest.map_structure(sample, trial.x))
     complaints = {}
     for way in _possible(trial, ways):
         complaints[way] = _complaint(trial, trial.call, way)
@@ -196,8 +196,8 @@ def _choose(trial, ways):
     )
 
 
-def _sample(leaf):
-    """Random numbers in (0, 1) of a leaf's shape; integers stay, or are 0 and 1, as in any range.
+def sample(leaf: tf.Tensor | tf.TensorSpec) -> tf.Tensor:
+    """Random numbers in (0, 1) of an input's shape; integers stay, or are 0 and 1, as in any range.
 
     Pictures that are black, say, would hide what is wrong with the layers that see them.
     """

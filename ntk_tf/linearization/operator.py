@@ -70,7 +70,7 @@ class Jacobian:
         self.base, self.way, self.checked = base, jvp, check
         # Taken here, outside any autocast scope, in which a variable's value is a rounded copy.
         self._point = [w.value for w in self.weights]
-        self._found: dict[str, str] = {}
+        self._found: dict[tuple, str] = {}
 
     def jvp(self, x, u: Sequence[tf.Tensor]) -> tuple[Any, Any]:
         """f(x) and J u, structures like the model's outputs.
@@ -128,7 +128,8 @@ class Jacobian:
     def check(self, x, mode: str | None = None) -> None:
         """Compare <r, J u> with <J^T r, u> for random r and u in a mode in which products will run.
 
-        The products do so themselves where they first run in a mode, in a graph while it is traced.
+        The products do so themselves where they first run in a mode, in a graph while it is traced,
+        and again for inputs of another shape (but for the number of examples) or type.
         Inputs have the shapes of x but random values, integers apart, which are those of x, or 0
         and 1 in a graph. A check traces one training step (and XLA compiles it) and takes the time
         of one.
@@ -144,7 +145,7 @@ class Jacobian:
         if mode not in (None, "eager", "graph", "xla"):
             raise ValueError(f"mode={mode!r}: must be eager, graph or xla")
         mode = mode or checks.current_mode()
-        self._found[mode] = checks.choose(
+        self._found[mode, *_kinds(x)] = checks.choose(
             checks.trial(self.base, self._point, x, mode), self._ways()
         )
 
@@ -167,13 +168,26 @@ class Jacobian:
 
     @tf.autograph.experimental.do_not_convert
     def _way(self, x) -> str:
-        """How to find J u in the mode of this call, which is found out the first time."""
+        """How to find J u in the mode of this call, which is found out the first time.
+
+        And for each kind of inputs: those of another size may go another way through the model.
+        """
         mode = checks.current_mode()
-        if mode not in self._found:
+        key = mode, *_kinds(x)
+        if key not in self._found:
             trial = checks.trial(self.base, self._point, x, mode)
             find = checks.choose if self.checked else checks.by_operations
-            self._found[mode] = find(trial, self._ways()) if trial else self._ways()[0]
-        return self._found[mode]
+            self._found[key] = find(trial, self._ways()) if trial else self._ways()[0]
+        return self._found[key]
+
+
+def _kinds(x) -> list[tuple[str, str]]:
+    """Shape, but for the examples' axis, and type of each of some inputs."""
+    return [
+        (str(tf.TensorShape(t.shape)[1:]), tf.as_dtype(t.dtype).name)
+        for t in tf.nest.flatten(x)
+        if hasattr(t, "shape")
+    ]
 
 
 def map_batches(function: Callable, x: np.ndarray, batch_size: int = 100) -> np.ndarray:

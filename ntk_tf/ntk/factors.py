@@ -298,7 +298,7 @@ def _bias_outputs(layer: keras.Layer, gradient: tf.Tensor) -> tf.Tensor:
 def _embedding_inputs(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor:
     numbers = tf.math.floormod(tf.cast(x, tf.int32), layer.input_dim)
     numbers = tf.reshape(numbers, [-1, 1, math.prod(x.shape[1:]), 1])
-    return tf.cast(numbers, layer.compute_dtype)
+    return tf.cast(numbers, tf.float32)
 
 
 def _scale_and_shift(layer: keras.Layer, normalized: tf.Tensor) -> tf.Tensor:

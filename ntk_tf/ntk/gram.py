@@ -234,12 +234,11 @@ class GramFunction:
     def _survey(self, x: Inputs, x2: Inputs | None) -> _Traced:
         name = length(x), key(x), None if x2 is None else key(x2)
         if name not in self._surveys:
-            few = slice(0, 2)
             known = survey(
                 self.model,
-                take(x, few),
+                _few(x),
                 length(x),
-                x2=None if x2 is None else take(x2, few),
+                x2=None if x2 is None else _few(x2),
                 without=self._without,
                 **self._wanted,
             )
@@ -406,6 +405,11 @@ def _mirror(matrix: np.ndarray, blocks: list[slice], outputs: int) -> None:
                 matrix[c, r] = matrix[r, c].T
         square = matrix[r, r]
         np.copyto(square, square.T.copy(), where=np.tri(len(square), k=-1, dtype=bool).T)
+
+
+def _few(x: Inputs) -> Inputs:
+    """Two examples apart from each other: those at the beginning may all be of one kind."""
+    return take(x, [0, length(x) // 2])
 
 
 def _length(block: slice) -> int:

@@ -46,7 +46,7 @@ def length(x: Inputs) -> int:
     return len(keras.tree.flatten(x)[0])
 
 
-def take(x: Inputs, rows: slice) -> Inputs:
+def take(x: Inputs, rows: slice | list[int]) -> Inputs:
     """Some of the examples."""
     return keras.tree.map_structure(lambda a: a[rows], x)
 

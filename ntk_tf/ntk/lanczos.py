@@ -184,6 +184,8 @@ def _quadratures(
     By Gauss' and by Gauss-Radau's rule.
     """
     norm = np.linalg.norm(start)
+    if norm == 0:  # it lies in the deflated space
+        return 2 * [(np.zeros(1), np.zeros(1))]
     rows, first = deflated.shape
     basis = np.empty((rows, first + steps), order="F")
     basis[:, :first] = deflated

@@ -2,13 +2,14 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from ntk_tf import private
 from ntk_tf.ntk.inputs import Inputs, length, take
 
 
@@ -47,8 +48,9 @@ def _record(layer: keras.Layer, noted: list[Use], tape: tf.GradientTape) -> Iter
     """Replace a layer's `call` and `activation` by ones that note what they see.
 
     Within the call its weights are constants: what gradient they still get comes from elsewhere.
-    But not within an inner graph (a loop, a branch, a `tf.function` of the model's own), which may
-    be kept and used again, and must remain as it is.
+    A call with other values in their place is none of theirs, and is left alone. Nor are they
+    constants within an inner graph (a loop, a branch, a `tf.function` of the model's own), which
+    may be kept and used again, and must remain as it is.
     """
     call, activation = layer.call, getattr(layer, "activation", None)
     before_activation: list[tf.Tensor] = []
@@ -61,6 +63,8 @@ def _record(layer: keras.Layer, noted: list[Use], tape: tf.GradientTape) -> Iter
         return activation(z)
 
     def noting_call(inputs, *args, **kwargs):
+        if any(map(private.is_replaced, layer.trainable_weights)):
+            return call(inputs, *args, **kwargs)
         if _graph() is not home:
             outputs = call(inputs, *args, **kwargs)
             noted.append(Use(inputs, outputs))
@@ -166,6 +170,7 @@ def example_gradients(
         eager: without a graph, which some models do not have.
     """
     weights = {id(w): w.value for some, _ in wanted for w in some}
+    dtypes = [_widest(w.dtype for w in some) for some, _ in wanted]
 
     def of_example(example):
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
@@ -180,9 +185,9 @@ def example_gradients(
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
             flat = {name: tf.reshape(tf.convert_to_tensor(g), [-1]) for name, g in found.items()}
-            joined = [  # weights may be of several precisions
-                tf.concat([tf.cast(flat[id(w)], some[0].dtype) for w in some], axis=0)
-                for some, _ in wanted
+            joined = [
+                tf.concat([tf.cast(flat[id(w)], dtype) for w in some], axis=0)
+                for (some, _), dtype in zip(wanted, dtypes, strict=True)
             ]
             return [
                 g if part is None else g[part] for g, (_, part) in zip(joined, wanted, strict=True)
@@ -191,11 +196,11 @@ def example_gradients(
         return tf.map_fn(
             of_function,
             tf.constant(cotangents, outputs.dtype),
-            fn_output_signature=[some[0].dtype for some, _ in wanted],
+            fn_output_signature=dtypes,
         )
 
-    if not eager:
-        of_example = tf.function(of_example, reduce_retracing=True, autograph=False)
+    if not eager:  # of each shape a graph of its own: a layer may need to know it
+        of_example = tf.function(of_example, autograph=False)
 
     def of_batch(x):
         rows = [slice(i, i + 1) for i in range(length(x))]
@@ -203,3 +208,8 @@ def example_gradients(
         return [tf.stack(parts) for parts in zip(*found, strict=True)]
 
     return of_batch
+
+
+def _widest(dtypes: Iterable[str]) -> str:
+    """What holds numbers of several precisions."""
+    return "float64" if "float64" in set(dtypes) else "float32"

@@ -91,7 +91,7 @@ def make_plan(
     if numbers <= 0:
         raise BudgetError(
             f"memory_gib={memory_gib:g}: the Gram of {rows} x {other} examples with"
-            f" {kind.functions} outputs alone takes {gram / 2**30:.2f} GiB"
+            f" {kind.functions} outputs alone takes {gram / 2**30:.3g} GiB"
         )
     counts = [kind.functions]
     if kind.pairing is not Pairing.EVERY:

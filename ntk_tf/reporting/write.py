@@ -55,7 +55,10 @@ def write(runs_dir: pathlib.Path, output_dir: pathlib.Path) -> list[Table]:
         sections.sort(key=_place)
         page.write(output_dir / "index.html", found, sections, sorted(empty, key=_place))
     except OSError as error:
-        raise runs.RunDirectoryError(f"output_dir={output_dir}: {error}") from error
+        reason = f"{error.filename}: {error.strerror}" if error.strerror else error
+        raise runs.RunDirectoryError(
+            f"output_dir={output_dir}: cannot be written ({reason})"
+        ) from error
     return [section.table for section in sections]
 
 

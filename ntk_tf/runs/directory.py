@@ -95,6 +95,11 @@ def check_workdir(
         return
     found = dict(added or {}) | read_json(config_path)
     found.pop("classes", None)  # known only when the data is read: see `open_workdir`
+    if settings.get("data") and found.get("data") == settings["data"]:
+        found["dataset"] = settings["dataset"]  # the same content, wherever it is
+    if found.get("experiment") != settings.get("experiment"):
+        found = {"experiment": found.get("experiment")}
+        settings = {"experiment": settings.get("experiment")}
     other = [
         f"{name} is {found.get(name)} there and {settings.get(name)} here"
         for name in sorted(found.keys() | settings.keys())

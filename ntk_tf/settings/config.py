@@ -10,7 +10,7 @@ import pathlib
 import re
 import zlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ntk_tf.catalogue.datasets import Card, is_own
 from ntk_tf.process.paths import expanded
@@ -26,6 +26,7 @@ class Config:
         experiment: what is run.
         card: what is known of the dataset.
         network_code: checksum of the code of a network of the user's; None if that is not known.
+        builds_network: whether the experiment has a network, which the pictures must fit.
     """
 
     experiment: str = setting(
@@ -33,6 +34,7 @@ class Config:
     )
     card: Card
     network_code: str | None = None
+    builds_network: ClassVar[bool] = True
 
     if TYPE_CHECKING:  # settings are declared in groups, and each experiment reads some of them
 

@@ -48,7 +48,7 @@ STANDARD = Condition(
     lambda c: BUILT_IN.holds(c) and c.parametrization == "standard",
 )
 XAVIER = Condition(
-    "--initialization=xavier_normal",
+    "a built-in --arch and --initialization=xavier_normal",
     lambda c: STANDARD.holds(c) and c.initialization == "xavier_normal",
 )
 SUBSET = Condition("--train_examples", lambda c: c.train_examples is not None)
@@ -121,6 +121,18 @@ class Descent(Config):
         f"a drop divides the learning rate by this ({_PAPER})",
         when=STEPS,
     )
+
+    def check(self, given: dict[str, Any]) -> None:
+        """Refuse a factor of drops that there are not.
+
+        Raises:
+            SettingError: naming the flag, its value and what is allowed.
+        """
+        super().check(given)
+        if "lr_drop_factor" in given and not self.lr_drop_every:
+            raise SettingError(
+                f"--lr_drop_factor={self.lr_drop_factor:g}: read only with --lr_drop_every above 0"
+            )
 
     def learning_rate_in(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
@@ -224,7 +236,9 @@ class Pictures(Config):
                 f" {channels} channels"
             )
         # With arguments of its own, as of smaller kernels, building it tells.
-        if min(sides) < arch.smallest_side and not getattr(self, "arch_args", None):
+        if not self.builds_network or getattr(self, "arch_args", None):
+            return
+        if min(sides) < arch.smallest_side:
             size = f"image_size={self.image_size}" if self.image_size else f"dataset={self.dataset}"
             raise SettingError(
                 f"--{size}: with --padding={self.padding} the input of {self.arch} is"

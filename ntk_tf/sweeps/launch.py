@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ntk_tf import runs
 from ntk_tf.catalogue import architectures
+from ntk_tf.experiments import trained_weights
 from ntk_tf.process import devices, signals
 from ntk_tf.process import slurm as cluster
 from ntk_tf.process.terminal import say
@@ -49,6 +50,9 @@ def run(sweep: Sweep, console: Console) -> int:
             return stopped.exit_code
     for each in sweep.runs:
         runs.check_workdir(each.options.workdir, each.config.to_dict(), each.config.added())
+        from_run = getattr(each.config, "from_run", None)
+        if from_run and not runs.is_finished(each.options.workdir):
+            trained_weights.check(each.config, from_run)
     gpus = devices.gpus()
     jobs = sweep.jobs or max(1, len(gpus))
     if sweep.dry_run:

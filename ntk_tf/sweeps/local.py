@@ -9,8 +9,9 @@ from ntk_tf.process import signals, warm
 from ntk_tf.sweeps import process
 from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, INTERRUPTED, RUNNING, WAITING, Entry
 
-#: A run that fails is started once more: machines have hiccups.
+#: A run that fails is started once more: machines have hiccups. But not one that was refused.
 ATTEMPTS = 2
+_REFUSED = 2
 #: Seconds between looks at the processes, and at the runs that others are at work on.
 TICK, TICK_ELSEWHERE = 0.2, 2.0
 
@@ -79,7 +80,8 @@ class Runner:
                 entry.attempts -= 1
             else:
                 entry.problem = process.explain(code) if code else "it left no result"
-                entry.status = WAITING if entry.attempts < ATTEMPTS else FAILED
+                again = code != _REFUSED and entry.attempts < ATTEMPTS
+                entry.status = WAITING if again else FAILED
             self.tell(entry)
 
     def _start(self) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from helpers import Interrupted, carry_out, final_arrays, metrics
 
 from ntk_tf import data
 from ntk_tf.data import DataError
+from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.converged import figure
 from ntk_tf.experiments.converged.record import Record
 from ntk_tf.experiments.resolving import resolve
@@ -198,6 +200,26 @@ def test_several_weight_decays_in_one_run(all_formats, tmp_path, monkeypatch):
     whole, cut = (final_arrays(tmp_path / name) for name in ("whole", "cut"))
     for name, array in whole.items():
         np.testing.assert_array_equal(cut[name], array)
+
+
+@pytest.mark.parametrize(
+    ("decays", "most"), [((1e-3,), 5), ((1e-3, 1e-6), 5), ((1e-6, 1e-3), 2), ((1e-3, 1e-6), 1)]
+)
+def test_what_did_not_converge_says_so(decays, most, tmp_path):
+    """In no more passes than are allowed, those that confirm the residuals included."""
+    given = {"weight_decays": decays, "max_passes": most, "tolerance": 1e-9}
+    others = {"weight_decay": None, "preconditioner_examples": None}
+    config = resolve(**(SETTINGS | others | given))
+    result = carry_out(config, Options(tmp_path / "run"))
+    assert result["stopped_by"] == "max_passes"
+    assert result["passes"] <= most
+    assert [found["weight_decay"] for found in result["solutions"]] == list(decays)
+    text = EXPERIMENTS["converged"].describe(tmp_path / "run")
+    residual = max(found["residual"] for found in result["solutions"])
+    for found in result["solutions"]:
+        decay, accuracy = found["weight_decay"], found["test_accuracy"]
+        assert re.search(rf"weight decay {decay:g}: .*test accuracy {accuracy:.2%}", text)
+    assert f"residual {residual:.1e} after {result['passes']} passes, stopped by --max_" in text
 
 
 def test_one_or_several_weight_decays():

@@ -462,7 +462,7 @@ def test_a_forecast_is_the_time_of_all_tiles(monkeypatch, split):
         ),
         (SettingError, {"finite_seeds": 2}, {}, "--finite_seeds=2: read only with --finite_widths"),
         (SettingError, {"finite_widths": (2, 0)}, {}, "--finite_widths=2,0: must be different"),
-        (SettingError, {"arch": "my:own"}, {}, "arch='my:own': must be one of lenet"),
+        (SettingError, {"arch": "my:own"}, {}, "^arch=my:own: must be one of lenet"),
         (DataError, {"train_examples": 1}, {}, "train_examples=1: all are of one class"),
         (DataError, {}, {"memory_gib": 1e-5}, "memory_gib=1e-05: the kernels of 60 training"),
     ],

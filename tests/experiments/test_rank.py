@@ -399,8 +399,12 @@ def test_weights_of_any_other_network_or_input_are_refused(trained, tmp_path, na
 
 
 def test_refuses_too_many_pictures_and_too_little_memory(tmp_path):
-    with pytest.raises(DataError, match="examples=9000: digits has 1437"):
+    with pytest.raises(SettingError, match="--examples=9000: digits has 1,437"):
         run(tmp_path / "a", examples=9000)
+    few = resolve(**SETTINGS)
+    few = dataclasses.replace(few, examples=9000, card=dataclasses.replace(few.card, train=0))
+    with pytest.raises(DataError, match="examples=9000: digits has 1,437"):  # known only there
+        carry_out(few, Options(tmp_path / "a"))
     assert not (tmp_path / "a").exists()
     options = Options(tmp_path / "b", memory_gib=1e-6)
     with pytest.raises(DataError, match="memory_gib=1e-06: the Gram of 8 x 8"):
@@ -450,7 +454,7 @@ def test_widths_in_one_command(tmp_path):
         assert (tmp_path / "curve" / name).stat().st_size > 5000
     refused = main(*flags, "--examples=9000", f"--workdir={tmp_path}/refused")
     assert refused.returncode == 2
-    assert refused.stderr == "error: --examples=9000: digits has 1437 training pictures\n"
+    assert refused.stderr == "error: --examples=9000: digits has 1,437 training pictures\n"
 
 
 def test_layers_of_one_name_keep_their_own_weights():

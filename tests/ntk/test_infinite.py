@@ -254,6 +254,24 @@ def test_the_same_by_other_layers(monkeypatch, rng):
     np.testing.assert_allclose(found[0].nngp, found[1].nngp, rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["relu", "erf"])
+def test_an_activation_behind_a_flattening_is_of_each_number_by_itself(kind, monkeypatch, rng):
+    """As before it; the mean over the positions, which K is behind it, comes last."""
+
+    def behind(layers, x):
+        x = layers.flatten(layers.conv(x, 4, 2, name="conv"), name="flatten")
+        return layers.outputs(layers.activation(x, kind, name="act"), 1)
+
+    def before(layers, x):
+        x = layers.activation(layers.conv(x, 4, 2, name="conv"), kind, name="act")
+        return layers.outputs(layers.flatten(x, name="flatten"), 1)
+
+    x = rng.standard_normal((3, 6, 6, 2))
+    found, expected = (of_layers(monkeypatch, build)(x) for build in (behind, before))
+    np.testing.assert_array_equal(found.ntk, expected.ntk)
+    np.testing.assert_array_equal(found.nngp, expected.nngp)
+
+
 @pytest.mark.parametrize(
     ("pool", "arguments", "same"),
     [
@@ -448,6 +466,13 @@ def shortcut_from_an_activation(layers, x):
     return layers.activation(x, "relu", name="relu_of_sum")
 
 
+def sum_with_a_flattening(layers, x):
+    x = layers.flatten(layers.conv(x, 1, 3, name="conv"), name="flatten")
+    return layers.activation(
+        layers.add(layers.dense(x, 1, name="dense"), x, name="sum"), "relu", name="act"
+    )
+
+
 def tanh(layers, x):
     return layers.conv(x, 1, 3, activation="tanh", name="conv")
 
@@ -459,6 +484,7 @@ def tanh(layers, x):
         (pool_of_pool, "pool2"),
         (sum_of_itself, "sum"),
         (shortcut_from_an_activation, "relu_of_sum"),
+        (sum_with_a_flattening, "act"),
         (tanh, "conv_act"),
     ],
 )

@@ -41,6 +41,17 @@ def test_second_set_of_another_size(side, outputs, rng, float64):
     assert error(found, rows, cols) < 1e-13
 
 
+def test_second_set_of_another_size_without_rules(rng, float64):
+    """Layers that need to know the size."""
+    inputs = keras.Input((None, None, 2))
+    x = layers.SeparableConv2D(3, 2, activation="tanh")(inputs)
+    x = layers.AdaptiveAveragePooling2D(2)(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    x, x2 = rng.standard_normal((3, 5, 5, 2)), rng.standard_normal((2, 6, 7, 2))
+    rows, cols = dense_jacobian(model, x), dense_jacobian(model, x2)
+    assert error(ntk.gram(model, x, x2), rows, cols) < 1e-13
+
+
 def test_second_set_of_another_precision(rng):
     model = pooled()
     x = rng.standard_normal((3, 6, 6, 2))

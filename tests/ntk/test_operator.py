@@ -168,6 +168,15 @@ def test_refuses_bad_input(rng):
         ntk.KernelOperator(model, x)
 
 
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_equal_examples(count):
+    """Probes may lie wholly in the one direction that is deflated."""
+    kernel = np.full((count, count), 3.0)
+    found = ntk.estimate_spectrum(aslinearoperator(kernel), 20, 5, deflate=1)
+    assert found.trace == pytest.approx(3.0 * count)
+    assert found.effective_rank == pytest.approx(1, abs=1e-6)
+
+
 def test_a_kernel_that_is_zero():
     nothing = aslinearoperator(np.zeros((30, 30)))
     values, vectors = ntk.top_eigenvalues(nothing, 3)

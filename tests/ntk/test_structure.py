@@ -8,6 +8,7 @@ from keras import layers
 from references import dense_jacobian
 
 from ntk_tf import models, ntk
+from ntk_tf.linearization import CenteredModel
 from ntk_tf.ntk import factors
 from ntk_tf.ntk.pieces import survey
 
@@ -286,6 +287,164 @@ def test_weights_of_several_precisions(rng):
     rows = dense_jacobian(model, x).astype("float64")
     found = ntk.gram(model, x).reshape(12, 12)
     np.testing.assert_allclose(found, rows @ rows.T, atol=1e-5 * np.abs(found).max())
+
+
+def test_a_half_and_a_single_precision_are_kept_as_single(rng):
+    """Weights without a rule go together, and the first of them is float16."""
+    half = layers.PReLU("uniform", dtype="float16")
+    more = [layers.Dense(6), layers.PReLU("uniform"), layers.Dense(1)]
+    model = keras.Sequential([keras.Input((4,)), half, *more])
+    x = rng.standard_normal((4, 4)).astype("float32")
+    whole, parts = ntk.gram(model, x), ntk.gram(model, x, per_layer=True)
+    np.testing.assert_allclose(whole, sum(parts.values()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_large_numbers_of_an_embedding_in_half_precision(dtype):
+    """4997 and 4999 are one number there."""
+    table = layers.Embedding(5000, 4, dtype=dtype)
+    outputs = layers.Dense(2, use_bias=False)
+    model = keras.Sequential([keras.Input((2,), dtype="int32"), table, layers.Flatten(), outputs])
+    x = np.array([[10, 20], [30, 40], [4998, 4996], [4997, 4999]])
+    found = ntk.gram(model, x, layers="embedding*", outputs="trace")
+    assert np.all(np.diag(found) > 0)
+    np.testing.assert_array_equal(found, np.diag(np.diag(found)))
+
+
+class Ordered(keras.Model):
+    """Sees the examples in another order, and gives them back in their own."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.hidden, self.readout, self.order = layers.Dense(3, "tanh"), layers.Dense(L), order
+
+    def call(self, x):
+        order = self.order(x)
+        hidden = self.hidden(tf.gather(x, order))
+        return self.readout(tf.gather(hidden, tf.argsort(order)))
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda x: tf.argsort(x[:, 0]),
+        lambda x: tf.argsort(-x[:, 0]),
+        lambda x: tf.range(tf.shape(x)[0])[::-1],
+        lambda x: tf.roll(tf.range(tf.shape(x)[0]), 1, axis=0),
+        lambda x: tf.range(tf.shape(x)[0]),
+    ],
+    ids=["ascending", "descending", "reversed", "rolled", "kept"],
+)
+def test_a_layer_that_sees_the_examples_in_another_order(order, rng, float64):
+    model, x = Ordered(order), rng.standard_normal((6, 4))
+    model(x)
+    assert error(ntk.gram(model, x), model, x) < 1e-13
+
+
+class Positions(keras.Model):
+    """A table with a row a position, which goes through layers like an example's inputs."""
+
+    def __init__(self, rows, in_a_loop):
+        super().__init__()
+        self.table, self.key = layers.Embedding(rows, 3), layers.Dense(3, "tanh")
+        self.query, self.readout = layers.Dense(3), layers.Dense(L)
+        self.rows, self.in_a_loop = rows, in_a_loop
+
+    def call(self, x):
+        keys = self.key(self.table(tf.range(self.rows)))
+        if self.in_a_loop:
+            queries = tf.map_fn(lambda row: self.query(row[None])[0], x)
+        else:
+            queries = self.query(x)
+        return self.readout(tf.matmul(queries, keys, transpose_b=True))
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5, 113])
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_a_table_of_as_many_rows_as_there_are_examples(rows, in_a_loop, rng, float64):
+    """Whatever the number of examples that the structure is told by."""
+    model, x = Positions(rows, in_a_loop), rng.standard_normal((min(rows, 5), 4))
+    model(x)
+    assert error(ntk.gram(model, x), model, x) < 1e-13
+
+
+class TimeFirst(keras.Model):
+    """A layer sees `[time, examples, 1]`."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.readout = layers.Dense(2, "tanh"), layers.Dense(1)
+
+    def call(self, x):
+        hidden = self.hidden(tf.transpose(x, (1, 0, 2)))
+        return self.readout(tf.reduce_sum(hidden, axis=0))
+
+
+@pytest.mark.parametrize("steps", [2, 3, 113])
+def test_time_first_with_as_many_steps_as_examples(steps, rng, float64):
+    model, x = TimeFirst(), rng.standard_normal((steps, steps, 1))
+    model(x[:2])
+    assert error(ntk.gram(model, x)[:3, :, :3], model, x[:3]) < 1e-13
+
+
+class Normalized(keras.Model):
+    """Runs a layer with other values in the place of its weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.readout = layers.Dense(4, "relu", use_bias=False), layers.Dense(L)
+
+    def call(self, x):
+        if not self.hidden.built:
+            self.hidden.build(x.shape)
+        kernel = tf.convert_to_tensor(self.hidden.kernel)
+        with keras.StatelessScope([(self.hidden.kernel, 2 * kernel / tf.norm(kernel))]):
+            hidden = self.hidden(x)
+        return self.readout(hidden)
+
+
+@pytest.mark.parametrize("black", [0, 2, 6])
+def test_a_layer_run_with_other_values_for_its_weights(black, rng, float64):
+    """Also where the examples that the structure is told by have no gradient at first."""
+    x = rng.standard_normal((7, 4))
+    x[:black] = 0
+    normalized = Normalized()
+    normalized(x)
+    base = keras.Sequential([keras.Input((4,))])
+    base.add(layers.Dense(6, "relu", use_bias=False))
+    base.add(layers.Dense(L, use_bias=False))
+    for model in (normalized, CenteredModel(base)):
+        kernel = ntk.GramFunction(model)
+        for inputs in (x, x[::-1].copy()):
+            assert error(kernel(inputs), model, inputs) < 1e-13
+
+
+def test_a_centered_network_keeps_its_rules(rng, float64):
+    base = models.build("mlp", 1, L, (4, 4, 1))
+    known = survey(CenteredModel(base), rng.standard_normal((2, 4, 4, 1)), 5)
+    assert all(piece.layer is not None for piece in known.pieces)
+
+
+def test_a_rule_that_does_not_hold_where_the_gradient_is_zero_at_first(rng, float64):
+    factors.register(Unlike, dense_rule())
+    model = keras.Sequential([keras.Input((5,)), Unlike(4, "relu")])
+    model.add(layers.Dense(L, use_bias=False))
+    x = rng.standard_normal((6, 5))
+    x[:5] = 0
+    assert error(ntk.gram(model, x), model, x) < 1e-13
+
+
+def test_weights_of_no_numbers(rng, float64):
+    class Empty(layers.Layer):
+        def build(self, shape):
+            self.none = self.add_weight(shape=(0, shape[-1]))
+
+        def call(self, x):
+            return x + tf.reduce_sum(self.none)
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Empty(), layers.Dense(L)])
+    x = rng.standard_normal((5, 4))
+    assert error(ntk.gram(model, x), model, x) < 1e-13
 
 
 def test_a_call_of_the_users_on_one_layer_stays(rng):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import urllib.parse
@@ -300,3 +301,11 @@ def test_bad_input(tmp_path):
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.count("\n") == 1
     assert list(pathlib.Path(tmp_path).iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_report(mixed, tmp_path):
+    (tmp_path / "file").touch()
+    done = report(f"--runs_dir={mixed / 'runs'}", f"--output_dir={tmp_path / 'file'}")
+    assert done.returncode == 2
+    *_, last = done.stderr.splitlines()
+    assert re.fullmatch(r"error: --output_dir=\S+: cannot be written \(\S+: Not a dir.*\)", last)

@@ -19,6 +19,8 @@ print("hello from", kind)
 if kind == "fails" or (kind == "flaky" and attempts == 0):
     print("the reason")
     sys.exit(3)
+if kind == "refused":
+    sys.exit(2)
 if kind == "stopped" and attempts < 4:
     sys.exit(75)
 if kind == "slow" or (kind == "slow at first" and attempts == 0):

@@ -60,6 +60,12 @@ def test_every_fate(entries, terminal):
     assert found[1].log.read_text().splitlines().count("the reason") == 2
 
 
+def test_a_run_that_is_refused_is_not_started_again(entries):
+    (entry,) = entries("refused")
+    _, code = carry_out([entry])
+    assert (code, entry.status, attempts(entry)) == (1, FAILED, 1)
+
+
 def test_a_run_that_was_asked_to_end_has_not_failed(entries):
     """It exits with 75, has saved, and goes on, however often that happens."""
     (entry,) = entries("stopped")

@@ -12,6 +12,8 @@ from ntk_tf.settings import groups
 class Baseline(groups.MaxSteps, groups.TestSubset, groups.TrainSubset, groups.Data):
     """The settings of a logistic regression."""
 
+    builds_network = False
+
 
 def memory(config: Baseline) -> tuple[int, float]:
     """Parameters of a logistic regression, and bytes of its inputs, twice while it is fitted."""

@@ -72,7 +72,11 @@ class Converged(
         since="0.2",
     )
     max_passes: int = setting(
-        1000, integer(1), "stop after so many passes over the data (default: 1000)", since="0.2"
+        1000,
+        integer(1),
+        "stop after so many passes over the data, or one more that computes the residual anew"
+        " (default: 1000)",
+        since="0.2",
     )
 
     @property
@@ -86,11 +90,19 @@ class Converged(
 
 
 def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
-    """The accuracies in words, and how exact the solution is."""
-    passes, residual = (number(result, name, path) for name in ("passes", "residual"))
-    known = passes is not None and residual is not None
-    text = f"residual {residual:.1e} after {passes} passes" if known else ""
-    return f"{accuracies(result, path)}  {text}".strip()
+    """The accuracies in words, of each weight decay, and how exact the solutions are."""
+    solutions, passes = result.get("solutions") or [result], number(result, "passes", path)
+    found_residuals = [number(found, "residual", path) for found in solutions]
+    residuals = [residual for residual in found_residuals if residual is not None]
+    words = [accuracies(found, path) for found in solutions]
+    if "solutions" in result:
+        decays = [number(found, "weight_decay", path) for found in solutions]
+        words = [f"weight decay {d:g}: {text}" for d, text in zip(decays, words, strict=True)]
+    known = passes is not None and len(residuals) == len(solutions)
+    text = f"residual {max(residuals):.1e} after {passes} passes" if known else ""
+    if result.get("stopped_by") == "max_passes":
+        text += ", stopped by --max_passes before it converged"
+    return f"{'; '.join(words)}  {text}".strip()
 
 
 def memory(config: Converged) -> tuple[int, float]:

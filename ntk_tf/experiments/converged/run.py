@@ -125,13 +125,16 @@ class _Converged:
             while not self._done(state):
                 state = recorded(self._timed(method.step, state))
                 save.after(state.passes, 60 * minutes)
+            self.stopped_by = self._stopped_by(state)
         runs.insist(record.complete, minutes)
         runs.insist(lambda: self._save(state), minutes)
         if state.exhausted:
             residual = f"{self.ridge.dtype.name} holds no residual below {state.residual:.1e}"
             terminal.say(console, f"{residual}; tolerance={config.tolerance:g} is not reached")
+        if not config.weight_decays or state.passes == 1:  # at the start they are computed
+            return state
         with console.status("residuals"):
-            return self._timed(method.confirm, state) if config.weight_decays else state
+            return self._timed(method.confirm, state)
 
     def _timed(self, work: Callable[..., State], *given: State) -> State:
         """What passes over the data lead to."""
@@ -139,11 +142,18 @@ class _Converged:
             return work(*given)
 
     def _done(self, state: State) -> bool:
+        return self._stopped_by(state) is not None
+
+    def _stopped_by(self, state: State) -> str | None:
+        """What ends the passes, the precision or a setting; None where they go on."""
         config, change = self.config, self.history.table("metrics")[-1]["output_change"]
         settled = change is not None and change <= config.tolerance
-        exact = state.residual <= config.tolerance
-        over = state.exhausted or state.passes >= config.max_passes
-        return state.residual == 0 or (exact and settled) or over
+        if state.residual == 0 or (settled and state.residual <= config.tolerance):
+            return "tolerance"
+        if state.exhausted:
+            return "precision"
+        confirming = len(config.decays) if config.weight_decays else 0
+        return "max_passes" if state.passes + confirming >= config.max_passes else None
 
     def _precondition(self, console: Console) -> Preconditioner | None:
         """The preconditioner, of an earlier process if that has left one.
@@ -232,12 +242,16 @@ class _Converged:
         """The content of result.json: the first weight decay's numbers, and those of all."""
         config = self.config
         found = [self._solution(state, sorted(config.decays).index(d)) for d in config.decays]
-        result = {name: value for name, value in found[0].items() if name != "weight_decay"}
+        result = dict(found[0])
+        if config.weight_decays:
+            result["solutions"] = found
+        else:
+            del result["weight_decay"]  # a setting
         return {
             "status": "completed",
             **result,
-            **({"solutions": found} if config.weight_decays else {}),
             "passes": state.passes,
+            "stopped_by": self.stopped_by,
             "parameters": self.ridge.size,
             "seed": config.seed,
             **self.history.times(),

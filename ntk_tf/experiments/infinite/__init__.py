@@ -13,7 +13,7 @@ from ntk_tf.experiments.experiment import Experiment, accuracies
 from ntk_tf.models import ArchitectureError, shapes
 from ntk_tf.models.arguments import UnknownActivationError
 from ntk_tf.runs import number
-from ntk_tf.settings import groups
+from ntk_tf.settings import SettingError, groups
 from ntk_tf.settings.setting import (
     TRUE_OR_FALSE,
     Condition,
@@ -22,6 +22,7 @@ from ntk_tf.settings.setting import (
     optional,
     setting,
     several,
+    shown,
 )
 
 _FINITE = Condition("--finite_widths", lambda config: config.finite_widths is not None)
@@ -70,6 +71,21 @@ class Infinite(groups.ArchArgs, groups.TestSubset, groups.TrainSubset, groups.Da
         since="0.2",
     )
 
+    def check(self, given: dict[str, Any]) -> None:
+        """Refuse random channels where there is no max pooling.
+
+        Raises:
+            SettingError: naming the flag, its value and what is allowed.
+        """
+        super().check(given)
+        unused = [name for name in ("channels", "kernel_seeds") if name in given]
+        if unused and _is_exact(self):
+            name = unused[0]
+            raise SettingError(
+                f"--{name}={shown(given[name])}: {self.arch} has no max pooling, its kernel is"
+                " exact"
+            )
+
     @property
     def small(self) -> bool:
         """Processes share the cores; see `Options.jobs`."""
@@ -86,12 +102,16 @@ def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
 
 def draws(config: Infinite) -> int:
     """Kernels over which the mean is taken: one where there is no max pooling."""
+    return 1 if _is_exact(config) else config.kernel_seeds
+
+
+def _is_exact(config: Infinite) -> bool:
+    """Whether the architecture is known to have no max pooling."""
     if not architectures.is_own(config.arch):
         with contextlib.suppress(ArchitectureError, UnknownActivationError):
             arguments = config.arch, 1, config.num_classes, config.input_shape, "ntk"
-            pooled = shapes.count(*arguments, **config.arguments).max_pools
-            return config.kernel_seeds if pooled else 1
-    return config.kernel_seeds
+            return not shapes.count(*arguments, **config.arguments).max_pools
+    return False
 
 
 def memory(config: Infinite) -> tuple[int, float]:

@@ -38,7 +38,7 @@ def check_memory(config: Infinite, options: Options) -> None:
         train, test = costs.examples(config)
         raise ntk.BudgetError(
             f"memory_gib={options.memory_gib:g}: the kernels of {train} training and {test} test"
-            f" pictures alone take {needed / 2**30:.2f} GiB"
+            f" pictures alone take {needed / 2**30:.3g} GiB"
         )
 
 

@@ -208,7 +208,7 @@ def functions(config: Infinite, memory_gib: float | None) -> dict[str, infinite.
         except BudgetError:
             raise
         except ValueError as error:
-            raise SettingError(str(error)) from error
+            raise SettingError(str(error).replace(repr(config.arch), config.arch)) from error
     return found
 
 

@@ -84,12 +84,17 @@ class Rank(groups.Network, groups.Targets, groups.Data):
         return self.examples * (self.num_classes if self.outputs == "full" else 1)
 
     def check(self, given: dict[str, Any]) -> None:
-        """Refuse an output that there is not.
+        """Refuse an output or pictures that there are not.
 
         Raises:
             SettingError: naming the flag, its value and what is allowed.
         """
         super().check(given)
+        pictures, _ = costs.examples(self)
+        if 0 < pictures < self.examples:
+            raise SettingError(
+                f"--examples={self.examples}: {self.dataset} has {pictures:,} training pictures"
+            )
         if isinstance(self.outputs, int) and self.outputs >= self.num_classes:
             raise SettingError(
                 f"--outputs={self.outputs}: the outputs for {self.dataset} are 0 to"

@@ -51,7 +51,7 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
     available = len(inputs.source.train)
     if config.examples > available:
         raise DataError(
-            f"examples={config.examples}: {config.dataset} has {available} training pictures"
+            f"examples={config.examples}: {config.dataset} has {available:,} training pictures"
         )
     if config.from_run and config.kernel_regression:
         trained_weights.check_start(config)

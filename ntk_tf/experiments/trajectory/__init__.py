@@ -10,7 +10,7 @@ from ntk_tf.experiments.experiment import Experiment, Time
 from ntk_tf.process.speed import Speed
 from ntk_tf.runs import number
 from ntk_tf.settings import SettingError, groups
-from ntk_tf.settings.setting import integer, optional, positions, setting
+from ntk_tf.settings.setting import integer, optional, positions, setting, shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,18 @@ class Trajectory(
                 f"--kernel_examples={self.kernel_examples}: read only with --kernel_every"
             )
         _, pictures = costs.examples(self)
+        if isinstance(self.examples, int):
+            if self.examples > self.num_classes:
+                raise SettingError(
+                    f"--examples={self.examples}: there are {self.num_classes} classes, and one"
+                    " picture of each is taken; name pictures by their positions, comma-separated,"
+                    " to take others"
+                )
+        elif 0 < pictures <= max(self.examples):
+            raise SettingError(
+                f"--examples={shown(self.examples)}: there are {pictures:,} test pictures, counted"
+                " from 0"
+            )
         for name in ("distance_examples", "kernel_examples"):
             if name in given and 0 < pictures < given[name]:
                 raise SettingError(

@@ -221,7 +221,7 @@ class KernelFunction:
             share = 1 - _CHANNELS_SHARE if self.estimated else 1
             raise BudgetError(
                 f"memory_gib={memory_gib:g}: the kernels of two pictures at {pairs:,} pairs of"
-                f" positions take {pairs * each / share / 2**30:.2g} GiB"
+                f" positions take {pairs * each / share / 2**30:.3g} GiB"
             )
         most = _POOLED_LARGEST if self.estimated else _LARGEST
         block = int(min(most, max(1.0, math.sqrt(min(entries, held) / pairs))))
@@ -234,7 +234,7 @@ class KernelFunction:
         if not block:
             raise BudgetError(
                 f"memory_gib={memory_gib:g}: the random channels of two pictures take"
-                f" {(2 * kept + held) / _CHANNELS_SHARE / 2**30:.2g} GiB"
+                f" {(2 * kept + held) / _CHANNELS_SHARE / 2**30:.3g} GiB"
             )
         return block, min(sides, int((for_channels / block - held) / kept))
 

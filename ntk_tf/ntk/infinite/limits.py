@@ -18,6 +18,7 @@ from ntk_tf.ntk.infinite import windows
 from ntk_tf.ntk.infinite.nodes import (
     ACTIVATIONS,
     Activation,
+    Flatten,
     Linear,
     MaxPool,
     Node,
@@ -124,11 +125,14 @@ class _Limit:
                 f"layer {name}: the activation {kind} has no kernel here at infinite width; those"
                 f" of {', '.join(ACTIVATIONS)} are known"
             )
+        if isinstance(x, Flatten):  # of each number by itself, so it may as well come first
+            before = self.activation(x.inputs[0], kind, name=name)
+            return self.flatten(before, name=x.name)
         if not _is_gaussian(x):
             raise NoKernelError(
                 f"layer {name}: an activation has a kernel at infinite width only behind a"
                 " convolution, a dense layer or a sum of such; in a sum with what another"
-                " activation gives it is not Gaussian"
+                " activation or a flattening gives it is not Gaussian"
             )
         return Activation(name, x, kind)
 
@@ -177,9 +181,7 @@ class _Limit:
         """See `Standard.flatten`; K is the mean over the positions."""
         if x.positions == 1:
             return x
-        channels = x.positions * x.channels
-        factor = x.positions**-0.5
-        return Linear(name, x, _all(x), factor, shape=_VECTOR, channels=channels)
+        return Flatten(name, x, shape=_VECTOR)
 
     def add(self, x: Node, y: Node, *, name: str) -> Node:
         """See `Standard.add`.
@@ -271,9 +273,14 @@ def _all(x: Node):
 
 
 def _is_gaussian(node: Node) -> bool:
-    """Whether a layer's outputs are Gaussian: sums of such as weights make."""
+    """Whether a layer's outputs are Gaussian, all alike: sums of such as weights make.
+
+    Those of a flattening differ from position to position, and K is but their mean.
+    """
     if isinstance(node, Weights):
         return True
+    if isinstance(node, Flatten):
+        return False
     summands = isinstance(node, Sum | Linear) and node.inputs
     return bool(summands) and all(map(_is_gaussian, node.inputs))
 

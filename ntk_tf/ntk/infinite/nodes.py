@@ -175,6 +175,22 @@ class Linear(Node):
         return Kernel(pairs, nngp, dict(zip(kernel.ntk, parts, strict=True)))
 
 
+class Flatten(Linear):
+    """All positions side by side, for a layer that has weights for each: the mean over them.
+
+    Args:
+        name: see `Node`.
+        before: the layer before.
+        **more: see `Node`.
+    """
+
+    def __init__(self, name, before, **more):
+        size = before.positions
+        channels = size * before.channels
+        everywhere = np.arange(size)[None]
+        super().__init__(name, before, everywhere, size**-0.5, channels=channels, **more)
+
+
 class Weights(Linear):
     """A convolution or a dense layer: sums with weights of its own, and biases.
 
