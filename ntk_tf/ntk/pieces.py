@@ -379,7 +379,7 @@ def _verdicts(
         own, others = ([next(some) for _ in uses] for some in (deltas, multiplied))
         if all(_rows_multiplied(*pair, multiples) for pair in zip(own, others, strict=True)):
             found[layer] = _all([_explains(layer, r, uses, own, truth) for r in rules_for(layer)])
-    return found, [w for w in weights if not np.any(truth[id(w)])]
+    return found, [w for w in weights if math.prod(w.shape) and not np.any(truth[id(w)])]
 
 
 def _all(verdicts: Sequence[bool | None]) -> bool | None:

@@ -434,6 +434,7 @@ def test_a_rule_that_does_not_hold_where_the_gradient_is_zero_at_first(rng, floa
     assert error(ntk.gram(model, x), model, x) < 1e-13
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_weights_of_no_numbers(rng, float64):
     class Empty(layers.Layer):
         def build(self, shape):
