@@ -1,5 +1,6 @@
 """Logistic regression, against scikit-learn on pixels that are prepared by hand."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from ntk_tf.data import DataError
+from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.settings import Options
 
@@ -22,6 +24,15 @@ def test_digits(tmp_path):
     assert result["iterations"] <= 30
     assert result["train_accuracy"] > 0.95
     assert result["test_accuracy"] > 0.85
+
+
+def test_what_did_not_converge_says_so(tmp_path):
+    config = resolve(experiment="baseline", dataset="digits", train_examples=100, max_steps=2)
+    carry_out(config, Options(tmp_path / "run"))
+    text = EXPERIMENTS["baseline"].describe(tmp_path / "run")
+    assert "  stopped after 2 iterations, before it converged  (" in text
+    carry_out(dataclasses.replace(config, max_steps=500), Options(tmp_path / "longer"))
+    assert "stopped" not in EXPERIMENTS["baseline"].describe(tmp_path / "longer")
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
