@@ -50,6 +50,37 @@ def shades(values: Sequence[float]) -> dict[float, tuple[float, ...]]:
     return dict(zip(ordered, map(tuple, colours), strict=True))
 
 
+def colours(count: int) -> list[Any]:
+    """So many different ones, of which neighbours are alike where there are more than `COLOURS`."""
+    return list(COLOURS) if count <= len(COLOURS) else list(shades(range(count)).values())
+
+
+def mark(axis: plt.Axes, values: Sequence[float], labels: Sequence[str] = ()) -> None:
+    """Ticks on the x-axis at some values alone, whose labels are slanted where there are many.
+
+    Args:
+        axis: of a scale of its own.
+        values: of the ticks.
+        labels: theirs; the values if there are none.
+    """
+    labels = labels or [f"{value:,}" for value in values]
+    many = len(labels) > 6 or sum(map(len, labels)) > 30
+    slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axis.set_xticks(values, labels, **(slant if many else {}))
+
+
+def legend(axis: plt.Axes) -> None:
+    """In the axes, or beside them where it would cover what is drawn; the last to be called."""
+    handles, labels = axis.get_legend_handles_labels()
+    if len(labels) <= 6:
+        axis.legend(fontsize=8)
+        return
+    figure = axis.get_figure()
+    assert isinstance(figure, plt.Figure)
+    figure.set_figwidth(figure.get_figwidth() + 1.4)
+    figure.legend(handles, labels, loc="outside right center", fontsize=8)
+
+
 def save(figure: plt.Figure, path: pathlib.Path) -> None:
     """Write the figure as `path`.png, .pdf and .svg, the same for the same data, and close it.
 

@@ -63,6 +63,10 @@ def single(input_shape, num_classes, width, seed):
 
 def fails(input_shape, num_classes, width, seed):
     return {}["depth"]
+
+
+def odd(input_shape, num_classes, width, seed):
+    return mlp(input_shape, num_classes, width, seed) if width % 2 else fails(None, 0, 0, 0)
 """
 #: Parameters of `cnn` at width 1 for 7 classes of pictures in colour.
 PARAMETERS = (27 * 4 + 4) + (36 * 4 + 4) + 2 * 4 + (4 * 7 + 7)
@@ -312,6 +316,16 @@ def test_the_same_data_by_another_path(call, folder):
         assert (code, printed[0]) == (0, "finished earlier; --noresume starts anew")
     rank = ("--arch=ownnets:cnn", "--experiment=rank", "--examples=4", "--from_run=mine")
     assert call("main", *rank, "--dataset=./mine.npz", "--workdir=rank")[0] == 0
+
+
+def test_a_sweep_goes_on_beside_a_network_that_cannot_be_built(call, folder):
+    """The same command again does not refuse the others because of the one that failed."""
+    flags = ["--arch=ownnets:odd", "--dataset=vectors.npz", "--max_steps=1", "--models=standard"]
+    for widths, done in (("1,2", 1), ("1,2,3", 2)):
+        code, printed, _ = call("sweep", *flags, f"--widths={widths}", "--runs_dir=odd")
+        assert code == 1
+        counts = [line for line in printed if re.match(r"\d runs: ", line)]
+        assert counts[-1].startswith(f"{done + 1} runs: {done} done, 1 failed")
 
 
 @pytest.mark.parametrize("name", ["main", "sweep"])

@@ -62,11 +62,18 @@ class Preprocessing:
         if self.padding:
             border = [self.padding, self.padding]
             pixels = tf.pad(pixels, [[0, 0], border, border, [0, 0]])
-        std = tf.constant(self.std)
-        pixels = pixels * (1 / (self.scale * std)) - tf.constant(self.mean) / std
+        pixels = self._normalized(pixels)
         if pixels.shape[-1] != self.channels:
             pixels = tf.repeat(pixels, self.channels, axis=-1)
         return pixels
+
+    def _normalized(self, pixels: tf.Tensor) -> tf.Tensor:
+        """(x - mean) / std; of the user's own numbers in float64, whose mean may be far from 0."""
+        if self.scale == 1:
+            mean, std = (np.asarray(values, np.float64) for values in (self.mean, self.std))
+            return tf.cast((tf.cast(pixels, tf.float64) - mean) / std, tf.float32)
+        std = tf.constant(self.std)
+        return pixels * (1 / (self.scale * std)) - tf.constant(self.mean) / std
 
     def _sized(self, images: tf.Tensor, key: tf.Tensor | None) -> tf.Tensor:
         """Bring pictures `[b, h, w, c]` to `size`, as float32 in their own range."""

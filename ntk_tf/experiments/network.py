@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ntk_tf import models, private, runs
@@ -133,11 +134,12 @@ def check_linearizable(config: Any, check: Callable[[tf.Tensor], None], dtype: s
 
 def _learning_rate(config: Any, steps_per_epoch: int) -> Any:
     """What the optimizer takes as its learning rate."""
+    number = np.float64 if config.precision == "float64" else float
+    rate = number(config.learning_rate)
     if config.schedule == "inverse":
-        return inverse_schedule(config.learning_rate, steps_per_epoch, INVERSE_EPOCHS)
-    return step_schedule(
-        config.learning_rate, config.lr_drop_every * steps_per_epoch, config.lr_drop_factor
-    )
+        return inverse_schedule(rate, steps_per_epoch, number(INVERSE_EPOCHS))
+    drop_steps = config.lr_drop_every * steps_per_epoch
+    return step_schedule(rate, drop_steps, number(config.lr_drop_factor))
 
 
 def _decay_offsets(model: keras.Model, config: Any, linearized: bool) -> list[Any] | None:

@@ -60,7 +60,9 @@ def top_eigenvalues(
     wrapped = scipy.sparse.linalg.LinearOperator(operator.shape, matvec, dtype=np.float64)
     start = np.random.default_rng(seed).standard_normal(rows)
     try:
-        values, vectors = scipy.sparse.linalg.eigsh(wrapped, count, v0=start, tol=tolerance)
+        values, vectors = scipy.sparse.linalg.eigsh(
+            wrapped, count, which="LA", v0=start, tol=tolerance
+        )
     except scipy.sparse.linalg.ArpackError:
         if wrapped.matvec(start).any():
             raise

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ntk_tf import plots, runs
 from ntk_tf.plots import plt
@@ -72,8 +72,7 @@ def _draw_curve(
 def _scale(axis: plt.Axes, widths: Sequence[int]) -> None:
     """Widths on a logarithmic scale, each with its number."""
     axis.set_xscale("log")
-    axis.set_xticks(widths)
-    axis.xaxis.set_major_formatter(ScalarFormatter())
+    plots.mark(axis, widths)
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlim(widths[0] / 1.25, widths[-1] * 1.25)
     axis.grid(alpha=0.25, linewidth=0.6)

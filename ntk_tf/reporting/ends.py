@@ -5,7 +5,7 @@ weight decay's, the second what SGD on the linearization has not reached.
 """
 
 import pathlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ntk_tf import plots
@@ -36,6 +36,9 @@ NOTE = (
     " gap of test accuracies in two parts, in points. SGD stands beside the minimizer of its own"
     " weight decay only."
 )
+
+
+_Results = dict[int, dict[str, Any]]
 
 
 def table(name: str, heading: str, ends: Sequence[Study], trained: Sequence[Study]) -> Table:
@@ -104,7 +107,7 @@ def _draw_width(axis: plt.Axes, rows: Sequence[dict[str, Any]]) -> None:
 def _mark_decays(axis: plt.Axes, decays: Sequence[float]) -> None:
     """A logarithmic scale with the weight decays that there are."""
     axis.set_xscale("symlog", linthresh=min((d for d in decays if d), default=1.0))
-    axis.set_xticks(decays, [f"{d:g}".replace("e-0", "e-") for d in decays])
+    plots.mark(axis, decays, [f"{d:g}".replace("e-0", "e-") for d in decays])
     axis.minorticks_off()
 
 
@@ -118,14 +121,19 @@ def _rows(study: Study, trained: Sequence[Study]) -> Iterator[dict[str, Any]]:
             if before is None or _residual(solution) < _residual(before):
                 of_seeds[record.config.seed] = solution
     for width, decays in sorted(groups.items()):
-        shared = set.intersection(*(set(found) for found in decays.values()))
+        training, network, descents = _beside(study, trained, width, list(decays))
+        note = ", ".join(filter(None, (study.note, training and f"training with {training}")))
+        seeds = _shared([*decays.values(), network, *descents.values()])
         for decay, found in sorted(decays.items()):
-            seeds = shared or found.keys()
-            row: dict[str, Any] = {"width": width, "weight_decay": decay, "settings": study.note}
-            row["residual"] = max(_residual(found[seed]) for seed in seeds)
-            row |= _cells("converged", _accuracies([found[seed] for seed in sorted(seeds)]))
-            row |= _cells("network", _chosen(study, trained, width, None, seeds))
-            row |= _cells("sgd", _chosen(study, trained, width, decay, seeds))
+            row: dict[str, Any] = {"width": width, "weight_decay": decay, "settings": note}
+            ends = _of(found, seeds)
+            row["residual"] = max(map(_residual, ends))
+            for key, results in (
+                ("converged", ends),
+                ("network", _of(network, seeds)),
+                ("sgd", _of(descents[decay], seeds)),
+            ):
+                row |= _cells(key, _accuracies(results)) if results else {}
             row["kernel"] = _difference(row, "network", "converged")
             row["descent"] = _difference(row, "converged", "sgd")
             yield row
@@ -150,20 +158,45 @@ def _accuracies(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     }
 
 
-def _chosen(
-    study: Study, trained: Sequence[Study], width: int, decay: float | None, seeds: Collection[int]
-) -> dict[str, list[float]]:
-    """Accuracies of the network, or of the linearization with a weight decay; none if not run.
+def _shared(columns: Sequence[Collection[int]]) -> set[int]:
+    """Seeds that all have but those that have none of the ones before, as where nothing was run."""
+    seeds = set(columns[0])
+    for column in columns[1:]:
+        seeds = seeds & set(column) or seeds
+    return seeds
 
-    They are those of the seeds, if any of these was trained.
+
+def _of(results: Mapping[int, dict[str, Any]], seeds: Collection[int]) -> list[dict[str, Any]]:
+    """The results of some seeds, in their order, or of all if there are none of these."""
+    alike = [results[seed] for seed in sorted(results) if seed in seeds]
+    return alike or [results[seed] for seed in sorted(results)]
+
+
+def _beside(
+    study: Study, trained: Sequence[Study], width: int, decays: Sequence[float]
+) -> tuple[str, _Results, dict[float, _Results]]:
+    """What was trained: in what way, and results of the network and of each weight decay's SGD.
+
+    All of one study, so that they were trained alike: of those that have most of it the nearest to
+    the paper's settings, and of these the longest.
     """
-    for other in trained:
-        setting = choose([s for s in other.settings if _fits(s, study, width, decay)])
-        if setting:
-            done = [record for record in setting.records if not record.diverged]
-            alike = [record for record in done if record.config.seed in seeds]
-            return _accuracies([record.result for record in alike or done])
-    return {}
+    found = []
+    for number, other in enumerate(trained):
+        network = _chosen(study, other, width, None)
+        descents = {decay: _chosen(study, other, width, decay) for decay in decays}
+        have = bool(network) + any(descents.values())
+        length = max(record.config.epochs for record in other.records)
+        place = (-have, len(other.differences), -length, number)
+        found.append((place, other.note, network, descents))
+    _, note, network, descents = min(found, default=(None, "", {}, {d: {} for d in decays}))
+    return note if network or any(descents.values()) else "", network, descents
+
+
+def _chosen(study: Study, other: Study, width: int, decay: float | None) -> _Results:
+    """Results of the network, or of the linearization with a weight decay, by seed."""
+    setting = choose([s for s in other.settings if _fits(s, study, width, decay)])
+    done = [record for record in setting.records if not record.diverged] if setting else []
+    return {record.config.seed: record.result for record in done}
 
 
 def _fits(setting: Setting, study: Study, width: int, decay: float | None) -> bool:

@@ -94,7 +94,7 @@ def choose(candidates: Sequence[Setting]) -> Setting | None:
     """The setting with the best mean test accuracy, as in the paper (section 3.1).
 
     One of whose runs diverged is never chosen; of equals the first is. Means are over the seeds
-    that all the others have, if there are any: a lucky seed must not decide.
+    that all the others have, if there are any: a lucky seed must not decide, nor a lucky subset.
 
     Returns:
         The setting, or None if there is none to choose.
@@ -102,13 +102,18 @@ def choose(candidates: Sequence[Setting]) -> Setting | None:
     eligible = [setting for setting in candidates if setting.seeds and not setting.diverged]
     if not eligible:
         return None
-    shared = set.intersection(*({r.config.seed for r in s.records} for s in eligible))
+    shared = set.intersection(*({_seeds(r) for r in s.records} for s in eligible))
 
     def test_accuracy(setting: Setting) -> float:
-        among = [r for r in setting.records if not shared or r.config.seed in shared]
+        among = [r for r in setting.records if not shared or _seeds(r) in shared]
         return statistics.fmean(r.result["test_accuracy"] for r in among)
 
     return max(eligible, key=test_accuracy)
+
+
+def _seeds(record: Record) -> tuple[int, int | None]:
+    """Those of a run's network and of its pictures."""
+    return record.config.seed, record.config.subset_seed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from matplotlib.ticker import NullLocator, ScalarFormatter
+from matplotlib.ticker import NullLocator
 
 from ntk_tf import plots
 from ntk_tf.experiments import costs
@@ -201,8 +201,7 @@ def _draw_panel(axis: plt.Axes, rows: Sequence[Mapping[str, Any]], colours: Mapp
         means = [row["test"] for row in found]
         axis.errorbar(places, means, errors, label=label, markersize=4, capsize=3, **look)
     axis.set_xscale("log")
-    axis.set_xticks(sorted({row["pictures"] for row in rows}))
-    axis.xaxis.set_major_formatter(ScalarFormatter())
+    plots.mark(axis, sorted({row["pictures"] for row in rows}))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel("training pictures")
     axis.grid(alpha=0.25, linewidth=0.6)

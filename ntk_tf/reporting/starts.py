@@ -72,9 +72,7 @@ def draw(table: Table, path: pathlib.Path, models: Sequence[tuple[str, str]] = _
                         **plots.line_style(style),
                     )
         axis.set_xscale("symlog", linthresh=max(1, _first(table)))
-        updates = sorted({row["updates"] for row in table.rows})
-        labels = [f"{number:,}" for number in updates]
-        axis.set_xticks(updates, labels, rotation=30, ha="right", rotation_mode="anchor")
+        plots.mark(axis, sorted({row["updates"] for row in table.rows}))
         axis.minorticks_off()
         axis.set_xlabel("updates of the network before")
         axis.set_ylabel("test accuracy in percent")

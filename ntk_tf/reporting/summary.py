@@ -1,5 +1,6 @@
 """What a folder's runs hold, as tables on the screen."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ def show(found: Found, console: Console) -> None:
             console.print(accuracies(pairs(records)))
             say(console, UNITS)
         else:
+            records = sorted(records, key=lambda record: _place(record.name))
             console.print(results(experiment, records))
 
 
@@ -42,7 +44,12 @@ def pairs(records: list[Record]) -> dict[str, dict[bool, dict[str, Any]]]:
     for record in records:
         name = run_name(record.config, linearized="")
         found.setdefault(name, {})[record.config.linearized] = record.result
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda item: _place(item[0])))
+
+
+def _place(name: str) -> list[Any]:
+    """What sorts names by the numbers in them: x2 before x10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def accuracies(found: Mapping[str, Mapping[bool, Mapping[str, Any]]]) -> Table:

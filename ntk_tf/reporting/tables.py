@@ -66,6 +66,8 @@ class Table:
             return EMPTY
         if isinstance(value, bool):
             return "yes" if value else "no"
+        if isinstance(value, str):
+            return value
         if column.kind == "difference":
             shown = f"{round(value, 1) + 0.0:+.1f}"
             return shown.replace("-", "−") if value and shown[1:] != "0.0" else "0.0"

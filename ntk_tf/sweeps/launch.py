@@ -62,8 +62,8 @@ def run(sweep: Sweep, console: Console) -> int:
     signals.listen()
     try:
         code = prepare([entry.run for entry in entries if not runs.is_finished(entry.workdir)])
-        if code:
-            return code
+        if code and not any(entry.log.exists() for entry in entries):
+            return code  # later it may be one of the runs that cannot be carried out
         if sweep.executor == "slurm":
             return _submit(sweep, entries, console)
         return _carry_out(entries, environments.of_jobs(jobs, gpus), console)

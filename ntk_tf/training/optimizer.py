@@ -52,6 +52,7 @@ class TorchSGD(keras.optimizers.Optimizer):
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay={weight_decay}: must be at least 0")
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self._given_rate = learning_rate if isinstance(learning_rate, float) else None
         self.momentum = momentum
         self.coupled_weight_decay = weight_decay
         self.decay_offsets = None if decay_offsets is None else tuple(decay_offsets)
@@ -113,7 +114,7 @@ class TorchSGD(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         """Update one variable in place, by TensorFlow's fused kernels."""
         gradient = tf.convert_to_tensor(gradient)
-        learning_rate = tf.cast(learning_rate, gradient.dtype)
+        learning_rate = self._rate(tf.convert_to_tensor(learning_rate), gradient.dtype)
         decay, momentum = (  # no casts, which would be of float32 numbers
             tf.convert_to_tensor(number, gradient.dtype)
             for number in (self.coupled_weight_decay, self.momentum)
@@ -143,6 +144,14 @@ class TorchSGD(keras.optimizers.Optimizer):
                 grad=gradient,
                 momentum=momentum,
             )
+
+    def _rate(self, learning_rate, dtype):
+        """In the update's precision; Keras keeps the number that was given as a float32."""
+        if self._given_rate is None or learning_rate.dtype.size >= dtype.size:
+            return tf.cast(learning_rate, dtype)
+        given = tf.constant(self._given_rate, dtype)
+        unchanged = learning_rate == tf.constant(self._given_rate, learning_rate.dtype)
+        return tf.where(unchanged, given, tf.cast(learning_rate, dtype))
 
     def _decayed(self, variable, position):
         """Tensors whose sum decay is proportional to; none without decay."""
@@ -195,6 +204,8 @@ def step_schedule(
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate divided by `drop_factor` after every `drop_steps` updates.
 
+    Its precision is that of the arguments: `np.float64` for float64, Python's numbers for float32.
+
     Args:
         learning_rate: at the start.
         drop_steps: updates between drops; 0 keeps the learning rate constant.
@@ -214,6 +225,8 @@ def inverse_schedule(
     learning_rate: float, steps_per_epoch: int, epochs: float
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate divided by 1 + e / epochs in epoch e, counted from 0.
+
+    Its precision is as of `step_schedule`.
 
     Args:
         learning_rate: at the start.

@@ -14,6 +14,7 @@ from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.converged import figure
 from ntk_tf.experiments.converged.record import Record
 from ntk_tf.experiments.resolving import resolve
+from ntk_tf.reporting import write
 from ntk_tf.settings import Options, SettingError
 
 SETTINGS = {
@@ -220,6 +221,14 @@ def test_what_did_not_converge_says_so(decays, most, tmp_path):
         decay, accuracy = found["weight_decay"], found["test_accuracy"]
         assert re.search(rf"weight decay {decay:g}: .*test accuracy {accuracy:.2%}", text)
     assert f"residual {residual:.1e} after {result['passes']} passes, stopped by --max_" in text
+
+
+def test_a_report_of_a_run(whole, tmp_path):
+    """Words in result.json are words in its table."""
+    write.write(whole[0], tmp_path)
+    text = (tmp_path / "tables/converged_mlp_digits.md").read_text()
+    assert "stopped by" in text
+    assert "max_passes" in text
 
 
 def test_one_or_several_weight_decays():

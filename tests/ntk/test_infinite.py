@@ -343,6 +343,39 @@ def test_max_pooling_of_windows_that_leave_out(monkeypatch, rng):
     assert np.all(error < 0.1 * expected)
 
 
+def test_a_sum_with_the_first_layer_before_a_max_pooling(monkeypatch):
+    """Its two summands are of different numbers of channels by default."""
+
+    def build(layers, x):
+        x = layers.conv(x, 8, 3, padding=1, name="conv1")
+        x = layers.add(layers.conv(x, 8, 3, padding=1, name="conv2"), x, name="sum")
+        x = layers.max_pool(layers.activation(x, "relu", name="relu"), 2, name="pool")
+        return layers.outputs(layers.flatten(x, name="flatten"), 1)
+
+    x = np.random.default_rng(0).random((2, 6, 6, 2))
+    found = [of_layers(monkeypatch, build, channels=c)(x).ntk for c in ((64, 128), (128,))]
+    np.testing.assert_array_equal(*found)
+    assert of_layers(monkeypatch, build)(x).ntk.shape == (2, 2)
+
+
+def test_a_max_pooling_of_a_whole_picture(monkeypatch, rng):
+    """Its window has more places than an int8 has numbers; against random filters in NumPy."""
+
+    def build(layers, x):
+        x = layers.conv(x, 8, 3, padding=1, activation="relu", name="conv")
+        return layers.outputs(layers.max_pool(x, 12, name="pool"), 1)
+
+    x = rng.random((2, 12, 12, 1))
+    found = of_layers(monkeypatch, build, (12, 12, 1), channels=(4096,))(x)
+    padded = np.pad(x[..., 0], ((0, 0), (1, 1), (1, 1)))
+    patches = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2)).reshape(-1, 9)
+    filters, biases = rng.standard_normal((9, 4000)), rng.standard_normal(4000)
+    outputs = 2**0.5 / 3 * patches @ filters + 0.3 * biases
+    largest = np.maximum(outputs, 0).reshape(2, 144, -1).max(axis=1)
+    expected = 2 * largest @ largest.T / 4000 + 0.3**2
+    np.testing.assert_allclose(found.nngp, expected, rtol=0.1)
+
+
 def test_extrapolation(rng):
     """Kernels with a bias of b / C and noise of seeds; and without bias, no change but noise."""
     features = rng.standard_normal((6, 9))

@@ -55,7 +55,8 @@ def test_an_operation_whose_forward_derivative_tensorflow_lacks(rng, float64):
     x, v = rng.standard_normal((4, 3, 3, 2)), rng.standard_normal((4, 3))
     jacobian = dense_jacobian(model, x)
     found = ntk.product(model, x, v)
-    np.testing.assert_allclose(found.ravel(), jacobian @ (jacobian.T @ v.ravel()), rtol=1e-5)
+    expected = jacobian @ (jacobian.T @ v.ravel())
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_follows_the_weights_and_any_scale(rng):
@@ -175,6 +176,13 @@ def test_equal_examples(count):
     found = ntk.estimate_spectrum(aslinearoperator(kernel), 20, 5, deflate=1)
     assert found.trace == pytest.approx(3.0 * count)
     assert found.effective_rank == pytest.approx(1, abs=1e-6)
+
+
+def test_the_largest_eigenvalues_are_not_those_of_largest_magnitude():
+    """As of a difference of two kernels."""
+    values, vectors = ntk.top_eigenvalues(aslinearoperator(np.diag([-10.0, 1, 2, 3, 0.5])), 2)
+    np.testing.assert_allclose(values, [3, 2])
+    np.testing.assert_allclose(np.abs(vectors), np.eye(5)[:, [3, 2]], atol=1e-7)
 
 
 def test_a_kernel_that_is_zero():

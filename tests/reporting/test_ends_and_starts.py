@@ -57,6 +57,23 @@ def test_weight_decays_are_compared_on_the_same_seeds(tmp_path):
     assert [(r["network_test"], r["kernel"]) for r in found] == [("99.0", "2.0"), ("99.0", "4.0")]
 
 
+def test_all_columns_are_of_the_same_seeds(tmp_path):
+    """Also where there are more ends than trainings, or the other way round."""
+    ends = {"dataset": "mnist", "experiment": "converged"}
+    for seed, test in ((0, 95), (1, 85)):
+        fake(tmp_path / "runs", 96, test, seed=seed, **ends)
+        fake(tmp_path / "runs", 96, test, seed=seed, width=2, **ends)
+        fake(tmp_path / "runs", 99, 99 - 6 * seed, dataset="mnist", seed=seed, width=2)
+    fake(tmp_path / "runs", 99, 99, dataset="mnist", seed=0)
+    fake(tmp_path / "runs", 93, 94, dataset="mnist", seed=0, linearized=True)
+    fake(tmp_path / "runs", 93, 84, dataset="mnist", seed=1, linearized=True, width=2)
+    write.write(tmp_path / "runs", tmp_path)
+    one, two = rows(tmp_path / "tables/converged_lenet_MNIST_gap.csv")
+    names = ("network_test", "converged_test", "sgd_test", "kernel", "descent")
+    assert [float(one[name]) for name in names] == pytest.approx([99, 95, 94, 4, 1])
+    assert [float(two[name]) for name in names] == pytest.approx([93, 85, 84, 8, 1])
+
+
 def test_of_several_ends_the_nearest_counts_and_tells_how_near(tmp_path):
     settings = {"dataset": "mnist", "experiment": "converged"}
     fake(tmp_path / "runs", 96, 95, more={"residual": 1e-2}, **settings)

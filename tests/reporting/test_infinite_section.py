@@ -17,6 +17,21 @@ def kernel(test, error):
     }
 
 
+def test_a_lucky_subset_does_not_decide(tmp_path):
+    """Of learning rates, of which one was tried on the easiest subset alone."""
+    chosen = {"dataset": "digits", "train_examples": 100}
+    kernels = dict.fromkeys(("ntk", "ntk_paper_widening", "nngp"), kernel(40, None))
+    for subset in range(3):
+        subsets = chosen | {"subset_seed": subset}
+        fake(tmp_path, 50, 40, experiment="infinite", test_examples=50, more=kernels, **subsets)
+        fake(tmp_path, 60, 50 + 10 * subset, learning_rate=0.1, **subsets)
+    fake(tmp_path, 60, 65, learning_rate=0.01, subset_seed=2, **chosen)
+    records = collect.read(tmp_path)
+    table = infinite.table("pictures", "", records.of("infinite"), records.of("train"))
+    (found,) = [row for row in table.rows if row["model"] == "network"]
+    assert (found["runs"], found["test"]) == (3, 60.0)
+
+
 def test_as_many_pictures(tmp_path):
     """Runs of digits, with max pooling and with average pooling."""
     folder, digits = tmp_path / "runs", {"dataset": "digits", "train_examples": 100}

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from ntk_tf.training import TorchSGD, step_schedule
+from ntk_tf.training import TorchSGD, inverse_schedule, step_schedule
 
 
 def numpy_sgd(p, gradients, rates, momentum, decay, offset=0.0):
@@ -17,6 +17,39 @@ def numpy_sgd(p, gradients, rates, momentum, decay, offset=0.0):
             g = buffer
         p = p - rate * g
     return p
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("rate", "rates"),
+    [
+        (0.1, [0.1] * 9),
+        (step_schedule(np.float64(0.1), 4, np.float64(3)), [0.1 / 3 ** (i // 4) for i in range(9)]),
+        (
+            inverse_schedule(np.float64(0.1), 2, np.float64(3)),
+            [0.1 / (1 + i // 2 / 3) for i in range(9)],
+        ),
+    ],
+    ids=["constant", "step", "inverse"],
+)
+def test_learning_rates_are_no_float32_numbers_in_float64(momentum, rate, rates, rng):
+    start, gradients = rng.standard_normal(5), rng.standard_normal((9, 5))
+    variable = keras.Variable(start, dtype="float64")
+    optimizer = TorchSGD(rate, momentum, 0.05)
+    for g in gradients:
+        optimizer.apply([g], [variable])
+    expected = numpy_sgd(start, gradients, rates, momentum, 0.05)
+    np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-14, atol=1e-14)
+
+
+def test_a_learning_rate_that_was_changed_counts(rng):
+    start, gradients = rng.standard_normal(5), rng.standard_normal((2, 5))
+    variable = keras.Variable(start, dtype="float64")
+    optimizer = TorchSGD(0.1)
+    for rate, g in zip((0.1, 0.25), gradients, strict=True):
+        optimizer.learning_rate = rate
+        optimizer.apply([g], [variable])
+    np.testing.assert_allclose(variable.numpy(), numpy_sgd(start, gradients, (0.1, 0.25), 0, 0))
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

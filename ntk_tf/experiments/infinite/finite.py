@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from matplotlib.ticker import NullLocator, ScalarFormatter
+from matplotlib.ticker import NullLocator
 from rich.console import Console
 
 from ntk_tf import models, ntk, plots, runs
@@ -109,10 +109,9 @@ def draw(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
         places, values = ([row[key] for row in rows] for key in ("width", "cosine"))
         axis.plot(places, values, ".", color=plots.COLOURS[0], alpha=0.5, label="each seed")
         axis.set_xscale("log")
-        axis.set_xticks(widths)
-        axis.xaxis.set_major_formatter(ScalarFormatter())
+        plots.mark(axis, widths)
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel("width factor")
         axis.set_ylabel("cosine with the kernel of\nthe paper's widening")
-        axis.legend()
+        plots.legend(axis)
         plots.save(figure, path)

@@ -84,7 +84,7 @@ def _draw_spectra(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> 
         axis.plot([], [], color=colour, label=f"width factor {width}")
     axis.set_xlabel("number of the singular value")
     axis.set_ylabel("singular value / largest")
-    axis.legend(fontsize=8)
+    plots.legend(axis)
     plots.save(figure, path)
     rows = [
         {"width": c["width"], "seed": c.get("seed"), "number": i + 1, "singular_value": value}
@@ -105,7 +105,7 @@ def _draw_ranks(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> No
     ranks = [content["effective_rank"] for content in contents]
     axis.plot([content["width"] for content in contents], ranks, "o", color=plots.COLOURS[0])
     axis.set_ylim(0, 1.08 * max(ranks))
-    axis.set_xticks(list(by_width))
+    plots.mark(axis, list(by_width))
     axis.set_xlabel("width factor")
     axis.set_ylabel("effective rank")
     rows = {content["rows"] for content in contents}

@@ -81,9 +81,11 @@ def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
         axes[row, column].set_title(_title(content, len(seeds) > 1))
         axes[row + each - 1, column].set_xlabel("updates")
     for k, key in enumerate(parts):  # at last: a limit ends the scaling of all axes of a row
-        if key == "velocity":
+        if key != "kernel":  # which has its own; of all others equal heights are equal values
+            limits = [axis.get_ylim() for axis in axes[k::each].flat if axis.has_data()]
+            low, high = min(low for low, _ in limits), max(high for _, high in limits)
             for axis in axes[k::each].flat:
-                axis.set_ylim(bottom=0)
+                axis.set_ylim(0 if key == "velocity" else low, high)
     changes = [axis for axis in figure.axes if axis.get_ylabel() == _CHANGE]
     for axis in changes:  # equal heights are equal changes
         axis.set_ylim(0, max(other.get_ylim()[1] for other in changes))
@@ -176,11 +178,11 @@ def _read_kernel(path: pathlib.Path) -> list[dict[str, float]]:
 def _draw_outputs(axis: plt.Axes, content: Mapping[str, Any]) -> None:
     if content["target"] is not None:
         axis.axhline(content["target"], **plots.TARGET)
+    colours = plots.colours(len(content["label"]))
     for e, label in enumerate(content["label"]):
         for side, style in SIDES.items():
             values = content[side][:, e, label]
-            colour = COLOURS[e % len(COLOURS)]
-            axis.plot(content["step"], values, color=colour, linewidth=1, **style)
+            axis.plot(content["step"], values, color=colours[e], linewidth=1, **style)
     axis.margins(x=0.01)
 
 
@@ -233,10 +235,10 @@ def _output_handles(contents: Sequence[Mapping[str, Any]]) -> list[plt.Line2D]:
         handles.append(plt.Line2D([], [], **plots.TARGET, label="target"))
     first = contents[0]
     if all(np.array_equal(first["index"], content["index"]) for content in contents):
-        pictures = enumerate(zip(first["index"], first["label"], strict=True))
+        colours = plots.colours(len(first["index"]))
         handles += [
-            plt.Line2D([], [], color=COLOURS[e % len(COLOURS)], label=f"picture {i} (class {c})")
-            for e, (i, c) in pictures
+            plt.Line2D([], [], color=colours[e], label=f"picture {i} (class {c})")
+            for e, (i, c) in enumerate(zip(first["index"], first["label"], strict=True))
         ]
     return handles
 
@@ -290,7 +292,7 @@ def _draw_by_width(
         axis.set_ylabel(label)
     for width, colour in colours.items():
         axes[0, 0].plot([], [], color=colour, label=f"width factor {width}", **style)
-    axes[0, 0].legend(fontsize=8)
+    plots.legend(axes[0, 0])
     plots.save(figure, path)
     rows = [
         {"width": content["width"], "seed": content["seed"]}

@@ -41,7 +41,7 @@ def maxima(
     poolings = [node for node in order if isinstance(node, nodes.MaxPool)]
     if not poolings:
         return {}
-    drawn, found = _Drawn(channels, seed), {}
+    drawn, found = _Drawn(_counts(order, channels), seed), {}
     values: dict[nodes.Node, tf.Tensor] = {}
     for node in order[: order.index(poolings[-1]) + 1]:
         before = [values[one] for one in node.inputs]
@@ -65,35 +65,45 @@ def memory(order: Sequence[nodes.Node], channels: Sequence[int]) -> tuple[int, i
         order: see `maxima`.
         channels: see there.
     """
-    counts: dict[nodes.Node, int] = {}
-    layers = 0
-    for node in order:
-        if isinstance(node, nodes.Weights):
-            counts[node] = _outputs(channels, layers)
-            layers += 1
-        else:
-            counts[node] = counts[node.inputs[0]] if node.inputs else node.channels
+    counts = _counts(order, channels)
     numbers = {node: node.positions * count for node, count in counts.items()}
     pools = [node for node in order if isinstance(node, nodes.MaxPool)]
-    kept = sum(numbers[node] for node in pools) * (DTYPE.size + tf.int8.size)
+    kept = sum(numbers[node] * (DTYPE.size + _places(node).size) for node in pools)
     paired = max(node.windows.size * (counts[node] + node.features_before) for node in pools)
     return kept, max(numbers.values()) * DTYPE.size, paired * DTYPE.size
 
 
-def _outputs(channels: Sequence[int], layer: int) -> int:
-    """The channels of a layer with weights, counted from 0."""
-    return channels[min(layer, len(channels) - 1)]
+def _counts(order: Sequence[nodes.Node], channels: Sequence[int]) -> dict[nodes.Node, int]:
+    """The channels of each layer; where a sum would be of unequal numbers, of all the largest."""
+    counts: dict[nodes.Node, int] = {}
+    for given in (channels, [max(channels)]):
+        layers = 0
+        for node in order:
+            if isinstance(node, nodes.Weights):
+                counts[node] = given[min(layers, len(given) - 1)]
+                layers += 1
+            else:
+                counts[node] = counts[node.inputs[0]] if node.inputs else node.channels
+        sums = [node.inputs for node in order if isinstance(node, nodes.Sum)]
+        if all(len({counts[one] for one in summands}) == 1 for summands in sums):
+            break
+    return counts
+
+
+def _places(node: nodes.MaxPool) -> tf.DType:
+    """The type of a place in a window."""
+    return tf.int8 if node.windows.shape[1] <= tf.int8.max else tf.int16
 
 
 class _Drawn:
     """Weights that are drawn layer by layer."""
 
-    def __init__(self, channels: Sequence[int], seed: tf.Tensor):
-        self.channels, self.seed, self.layers = channels, seed, 0
+    def __init__(self, counts: Mapping[nodes.Node, int], seed: tf.Tensor):
+        self.counts, self.seed, self.layers = counts, seed, 0
 
-    def __call__(self, positions: int, inputs: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def __call__(self, node: nodes.Weights, inputs: int) -> tuple[tf.Tensor, tf.Tensor]:
         """A layer's weights `[positions, inputs, outputs]` and biases `[outputs]`."""
-        outputs = _outputs(self.channels, self.layers)
+        positions, outputs = node.windows.shape[1], self.counts[node]
         draw = functools.partial(tf.random.stateless_normal, dtype=DTYPE)
         seeds = (tf.stack([self.seed, 2 * self.layers + i]) for i in range(2))
         self.layers += 1
@@ -102,7 +112,7 @@ class _Drawn:
 
 def _forward(node: nodes.Node, before: Sequence[tf.Tensor], drawn: _Drawn) -> tf.Tensor:
     if isinstance(node, nodes.Weights):
-        weights, biases = drawn(node.windows.shape[1], before[0].shape[-1])
+        weights, biases = drawn(node, before[0].shape[-1])
         weights /= math.sqrt(before[0].shape[-1])
         summed = _over_windows(node, before[0], lambda x, some: _products(x, weights[some]))
         return summed + math.sqrt(node.variance) * biases
@@ -137,13 +147,13 @@ def _products(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 
 def _pooled(node: nodes.MaxPool, x: tf.Tensor) -> Maxima:
     """The largest values of windows, and which they are."""
-    size = node.windows.shape[1]
+    size, dtype = node.windows.shape[1], _places(node)
     best = tf.gather(x, node.windows[:, 0])
-    chosen = tf.zeros(best.shape, tf.int8)
+    chosen = tf.zeros(best.shape, dtype)
     for i in range(1, size):
         other = tf.gather(x, node.windows[:, i])
-        chosen = tf.where(other > best, tf.constant(i, tf.int8), chosen)
+        chosen = tf.where(other > best, tf.constant(i, dtype), chosen)
         best = tf.maximum(best, other)
     if not node.relu:
         return Maxima(best, chosen)
-    return Maxima(tf.nn.relu(best), tf.where(best > 0, chosen, tf.constant(-1, tf.int8)))
+    return Maxima(tf.nn.relu(best), tf.where(best > 0, chosen, tf.constant(-1, dtype)))

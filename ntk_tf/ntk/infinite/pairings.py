@@ -12,7 +12,7 @@ class Maxima(NamedTuple):
 
     Attributes:
         values: `[positions, n, channels]`.
-        chosen: place of each in its window, int8; -1 where it has no derivative.
+        chosen: place of each in its window, int8 or int16; -1 where it has no derivative.
     """
 
     values: tf.Tensor
@@ -131,7 +131,7 @@ def _features(side: Side, node) -> tf.Tensor:
 def _masks(chosen: tf.Tensor, size: int, dtype: tf.DType) -> tf.Tensor:
     """Which place of its window each channel has chosen, 0 or 1 `[windows, k n, channels]`."""
     count, n, channels = chosen.shape
-    masks = [tf.cast(chosen == np.int8(place), dtype) for place in range(size)]
+    masks = [tf.cast(chosen == tf.constant(place, chosen.dtype), dtype) for place in range(size)]
     return tf.reshape(tf.stack(masks, 1), [count, size * n, channels])
 
 
