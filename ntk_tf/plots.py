@@ -25,6 +25,8 @@ LINEARIZATION: dict[str, Any] = {"linestyle": (0, (4, 1.6))}
 #: A value to compare with, behind the curves.
 TARGET: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": ":", "zorder": 0}
 FORMATS = ("png", "pdf", "svg")
+#: Parts of an axis that two slanted labels are apart.
+_NEAREST = 0.04
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -56,27 +58,35 @@ def colours(count: int) -> list[Any]:
 
 
 def mark(axis: plt.Axes, values: Sequence[float], labels: Sequence[str] = ()) -> None:
-    """Ticks on the x-axis at some values alone, whose labels are slanted where there are many.
+    """Ticks on the x-axis at some values alone.
+
+    Where there are many their labels are slanted, and one too near to the next is left out.
 
     Args:
-        axis: of a scale of its own.
-        values: of the ticks.
+        axis: whose scale is set.
+        values: of the ticks, ascending.
         labels: theirs; the values if there are none.
     """
-    labels = labels or [f"{value:,}" for value in values]
-    many = len(labels) > 6 or sum(map(len, labels)) > 30
-    slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axis.set_xticks(values, labels, **(slant if many else {}))
+    labels = list(labels or [f"{value:,}" for value in values])
+    if len(labels) <= 6 and sum(map(len, labels)) <= 30:
+        axis.set_xticks(values, labels)
+        return
+    places = axis.transScale.transform([(value, 1) for value in values])[:, 0]
+    next_place = np.inf
+    for i in reversed(range(len(places))):
+        if next_place - places[i] < _NEAREST * (places[-1] - places[0]):
+            labels[i] = ""
+        else:
+            next_place = places[i]
+    axis.set_xticks(values, labels, rotation=45, ha="right", rotation_mode="anchor")
 
 
-def legend(axis: plt.Axes) -> None:
-    """In the axes, or beside them where it would cover what is drawn; the last to be called."""
+def legend(figure: plt.Figure, axis: plt.Axes) -> None:
+    """Of some axes within them, or beside them where it would cover what is drawn."""
     handles, labels = axis.get_legend_handles_labels()
     if len(labels) <= 6:
         axis.legend(fontsize=8)
         return
-    figure = axis.get_figure()
-    assert isinstance(figure, plt.Figure)
     figure.set_figwidth(figure.get_figwidth() + 1.4)
     figure.legend(handles, labels, loc="outside right center", fontsize=8)
 

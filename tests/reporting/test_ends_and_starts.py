@@ -74,6 +74,20 @@ def test_all_columns_are_of_the_same_seeds(tmp_path):
     assert [float(two[name]) for name in names] == pytest.approx([93, 85, 84, 8, 1])
 
 
+def test_network_and_sgd_are_of_one_training_which_is_named(tmp_path):
+    """The longest where none has the paper's settings, and not one each of two."""
+    fake(tmp_path / "runs", 96, 95, dataset="mnist", experiment="converged")
+    for epochs, test in ((1, 70), (150, 99)):
+        fake(tmp_path / "runs", 99, test, dataset="mnist", epochs=epochs)
+    for epochs in (7, 150):
+        given = {"epochs": epochs, "linearized": True}
+        fake(tmp_path / "runs", 93, 90 + epochs / 100, dataset="mnist", **given)
+    write.write(tmp_path / "runs", tmp_path)
+    (row,) = rows(tmp_path / "tables/converged_lenet_MNIST_gap.csv")
+    assert (row["network_test"], row["sgd_test"]) == ("99.0", "91.5")
+    assert row["settings"] == "training with epochs 150"
+
+
 def test_of_several_ends_the_nearest_counts_and_tells_how_near(tmp_path):
     settings = {"dataset": "mnist", "experiment": "converged"}
     fake(tmp_path / "runs", 96, 95, more={"residual": 1e-2}, **settings)

@@ -113,5 +113,5 @@ def draw(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel("width factor")
         axis.set_ylabel("cosine with the kernel of\nthe paper's widening")
-        plots.legend(axis)
+        plots.legend(figure, axis)
         plots.save(figure, path)

@@ -84,7 +84,7 @@ def _draw_spectra(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> 
         axis.plot([], [], color=colour, label=f"width factor {width}")
     axis.set_xlabel("number of the singular value")
     axis.set_ylabel("singular value / largest")
-    plots.legend(axis)
+    plots.legend(figure, axis)
     plots.save(figure, path)
     rows = [
         {"width": c["width"], "seed": c.get("seed"), "number": i + 1, "singular_value": value}

@@ -20,6 +20,8 @@ _KERNEL: dict[str, tuple[str, dict[str, Any]]] = {
     "relative_change": ("relative change", {"color": COLOURS[6], "linestyle": "--"}),
 }
 OUTPUT_COLUMNS = ("width", "seed", "step", "picture", "class", "network", "linearization")
+#: The largest velocity over the smallest that a linear scale shows.
+_TINY = 50
 _LABELS = {
     "step": "output of the correct class",
     "kernel": "kernel",
@@ -81,11 +83,8 @@ def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
         axes[row, column].set_title(_title(content, len(seeds) > 1))
         axes[row + each - 1, column].set_xlabel("updates")
     for k, key in enumerate(parts):  # at last: a limit ends the scaling of all axes of a row
-        if key != "kernel":  # which has its own; of all others equal heights are equal values
-            limits = [axis.get_ylim() for axis in axes[k::each].flat if axis.has_data()]
-            low, high = min(low for low, _ in limits), max(high for _, high in limits)
-            for axis in axes[k::each].flat:
-                axis.set_ylim(0 if key == "velocity" else low, high)
+        if key != "kernel":  # which has its own
+            _scale_alike([axis for axis in axes[k::each].flat if axis.has_data()], key)
     changes = [axis for axis in figure.axes if axis.get_ylabel() == _CHANGE]
     for axis in changes:  # equal heights are equal changes
         axis.set_ylim(0, max(other.get_ylim()[1] for other in changes))
@@ -100,6 +99,21 @@ def _draw_panels(contents: Sequence[Mapping[str, Any]], path: pathlib.Path) -> N
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, 2 * columns))
     plots.save(figure, path)
     runs.write_table(path.with_name(f"{path.name}.csv"), OUTPUT_COLUMNS, _output_rows(contents))
+
+
+def _scale_alike(axes: Sequence[plt.Axes], key: str) -> None:
+    """Equal heights are equal values in all panels, on a logarithmic scale if some are tiny."""
+    if key == "velocity":
+        values = np.concatenate([line.get_ydata() for axis in axes for line in axis.lines])
+        if values.max() > _TINY * values.min():
+            for axis in axes:
+                axis.set_yscale("log")
+                axis.set_ylim(values.min() / 2, values.max() * 2)
+            return
+    limits = [axis.get_ylim() for axis in axes]
+    low = 0 if key == "velocity" else min(low for low, _ in limits)
+    for axis in axes:
+        axis.set_ylim(low, max(high for _, high in limits))
 
 
 def _read(run_dir: pathlib.Path) -> dict[str, Any]:
@@ -292,7 +306,7 @@ def _draw_by_width(
         axis.set_ylabel(label)
     for width, colour in colours.items():
         axes[0, 0].plot([], [], color=colour, label=f"width factor {width}", **style)
-    plots.legend(axes[0, 0])
+    plots.legend(figure, axes[0, 0])
     plots.save(figure, path)
     rows = [
         {"width": content["width"], "seed": content["seed"]}
