@@ -164,7 +164,9 @@ def apply(
     try:
         return function(layers(**for_set), inputs, num_classes)
     except (TypeError, ValueError) as error:  # for too small a picture among others
-        given = [f"{name}={value!r}" for name, value in arguments.items()]
+        row = architectures.ARCHITECTURES[arch]
+        changed = {k: v for k, v in arguments.items() if v != getattr(row, k, None)}
+        given = [f"{name}={value!r}" for name, value in changed.items()]
         raise ArchitectureError(
             f"arch={arch!r}: cannot be built for input_shape={input_shape}"
             f"{' with ' * bool(given)}{', '.join(given)} ({one_line(error)})"

@@ -11,7 +11,7 @@ from typing import Any
 from ntk_tf import plots
 from ntk_tf.plots import plt
 from ntk_tf.reporting.collect import Record
-from ntk_tf.reporting.grouping import Setting, Study, choose
+from ntk_tf.reporting.grouping import Setting, Study, choose, in_words
 from ntk_tf.reporting.tables import Column, Table, mean_cells
 
 _MODELS = (("network", "network"), ("sgd", "by SGD"), ("converged", "converged"))
@@ -187,7 +187,8 @@ def _beside(
         have = bool(network) + any(descents.values())
         length = max(record.config.epochs for record in other.records)
         place = (-have, len(other.differences), -length, number)
-        found.append((place, other.note, network, descents))
+        own = {k: v for k, v in other.differences.items() if study.differences.get(k) != v}
+        found.append((place, in_words(own), network, descents))
     _, note, network, descents = min(found, default=(None, "", {}, {d: {} for d in decays}))
     return note if network or any(descents.values()) else "", network, descents
 

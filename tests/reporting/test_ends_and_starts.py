@@ -76,16 +76,17 @@ def test_all_columns_are_of_the_same_seeds(tmp_path):
 
 def test_network_and_sgd_are_of_one_training_which_is_named(tmp_path):
     """The longest where none has the paper's settings, and not one each of two."""
-    fake(tmp_path / "runs", 96, 95, dataset="mnist", experiment="converged")
+    shared = {"dataset": "mnist", "padding": 2}
+    fake(tmp_path / "runs", 96, 95, experiment="converged", **shared)
     for epochs, test in ((1, 70), (150, 99)):
-        fake(tmp_path / "runs", 99, test, dataset="mnist", epochs=epochs)
+        fake(tmp_path / "runs", 99, test, epochs=epochs, **shared)
     for epochs in (7, 150):
-        given = {"epochs": epochs, "linearized": True}
-        fake(tmp_path / "runs", 93, 90 + epochs / 100, dataset="mnist", **given)
+        fake(tmp_path / "runs", 93, 90 + epochs / 100, epochs=epochs, linearized=True, **shared)
     write.write(tmp_path / "runs", tmp_path)
-    (row,) = rows(tmp_path / "tables/converged_lenet_MNIST_gap.csv")
+    (path,) = (tmp_path / "tables").glob("converged_lenet_MNIST*gap.csv")
+    (row,) = rows(path)
     assert (row["network_test"], row["sgd_test"]) == ("99.0", "91.5")
-    assert row["settings"] == "training with epochs 150"
+    assert row["settings"] == "padding 2, training with epochs 150"
 
 
 def test_of_several_ends_the_nearest_counts_and_tells_how_near(tmp_path):
