@@ -9,6 +9,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,12 +94,14 @@ class Found:
         records: the finished runs, no two of equal settings, ordered by path.
         repeated: finished runs that are left out, and the record that has their settings.
         unfinished: names of run directories without a result.
+        damaged: what keeps finished runs from being read, a line each; they are left out.
     """
 
     folder: pathlib.Path
     records: tuple[Record, ...]
     repeated: tuple[tuple[str, Record], ...]
     unfinished: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
 
     def of(self, experiment: str) -> list[Record]:
         """The runs of an experiment."""
@@ -114,6 +117,7 @@ class Found:
         more = {
             "diverged": sum(record.diverged for record in self.records),
             "unfinished": len(self.unfinished),
+            "damaged": len(self.damaged),
             "repeated": len(self.repeated),
         }
         return counts + "".join(f"; {number} {word}" for word, number in more.items() if number)
@@ -123,28 +127,36 @@ def read(folder: pathlib.Path) -> Found:
     """The runs in a folder: in itself, if it is a run directory, and at any depth below it.
 
     Raises:
-        RunDirectoryError: if there is no finished run, or a file cannot be read.
+        RunDirectoryError: if there is no finished run, or none whose files can be read.
     """
     if not folder.is_dir():
         raise runs.RunDirectoryError(f"runs_dir={folder}: there is no such folder")
     first: dict[str, Record] = {}
     spellings: dict[tuple[str, str], str] = {}
-    repeated, unfinished = [], []
+    repeated, unfinished, damaged = [], [], []
     for path in _run_directories(folder):
         name = path.relative_to(folder).as_posix() if path != folder else path.resolve().name
         name = os.fsencode(name).decode(errors="replace")  # for readers; it may be no UTF-8
         if not runs.is_finished(path):
             unfinished.append(name)
             continue
-        config = _respelt(read_config(path / "config.json"), spellings)
-        record = Record(path, name, config, runs.read_result(path))
+        try:
+            config = _respelt(read_config(path / "config.json"), spellings)
+            record = Record(path, name, config, runs.read_result(path))
+        except runs.RunDirectoryError as error:
+            damaged.append(str(error))
+            continue
         kept = first.setdefault(str(sorted(record.config.to_dict().items())), record)
         if kept is not record:
             repeated.append((name, kept))
+    if damaged and not first:
+        raise runs.RunDirectoryError(damaged[0])
+    for line in damaged:
+        warnings.warn(f"{line}; the run is left out", stacklevel=2)
     if not first:
         waiting = f" and {len(unfinished)} unfinished" if unfinished else ""
         raise runs.RunDirectoryError(f"runs_dir={folder}: holds no finished run{waiting}")
-    return Found(folder, tuple(first.values()), tuple(repeated), tuple(unfinished))
+    return Found(folder, tuple(first.values()), tuple(repeated), tuple(unfinished), tuple(damaged))
 
 
 def _respelt(config: Config, spellings: dict[tuple[str, str], str]) -> Config:

@@ -157,6 +157,9 @@ def _details(summary: str, inner: str) -> str:
 def _left_out(found: Found) -> str:
     """The run directories that no table has."""
     parts = []
+    if found.damaged:
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.damaged)
+        parts.append(f"<p>Left out, as they cannot be read:</p><ul>{lines}</ul>")
     if found.unfinished:
         names = "".join(f"<li>{html.escape(name)}</li>" for name in found.unfinished)
         parts.append(_details(f"unfinished runs ({len(found.unfinished)})", f"<ul>{names}</ul>"))

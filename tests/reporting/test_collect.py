@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -53,6 +54,23 @@ def test_nothing_to_report_is_one_line(tmp_path):
     (fake(tmp_path, 99, 98) / "result.json").unlink()
     with pytest.raises(runs.RunDirectoryError, match="no finished run and 1 unfinished"):
         collect.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+@pytest.mark.parametrize("content", [b"{", b"\xff\x00", b"[]"])
+def test_a_damaged_run_is_left_out_and_named(name, content, tmp_path):
+    fake(tmp_path / "runs", 99, 98, dataset="digits")
+    path = fake(tmp_path / "runs", 99, 97, dataset="digits", seed=1) / name
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=rf"{re.escape(str(path))}: .*; the run is left out"):
+        found = collect.read(tmp_path / "runs")
+    assert [record.name for record in found.records] == ["lenet_x1_digits_seed0"]
+    assert found.describe() == "1 train; 1 damaged"
+    with pytest.warns(UserWarning, match="left out"):
+        write.write(tmp_path / "runs", tmp_path / "out")
+    assert str(path) in (tmp_path / "out/index.html").read_text()
+    with pytest.raises(runs.RunDirectoryError, match=re.escape(str(path))):  # and nothing else
+        collect.read(path.parent)
 
 
 def test_settings_that_this_version_does_not_read():
