@@ -129,14 +129,15 @@ def test_kernels_of_several_widths_are_in_one_figure(finished, tmp_path, monkeyp
     assert found[0]["velocity"] == ""
 
 
-def test_no_panel_cuts_off_a_velocity(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("factor", "scale"), [(2, "linear"), (500, "log")])
+def test_no_panel_cuts_off_a_velocity(factor, scale, finished, tmp_path, monkeypatch):
     """The first of a row, by which all are scaled, may be the smallest."""
     second = shutil.copytree(finished[0], tmp_path / "second")
     with open(second / "kernel.csv") as file:
         kept = list(csv.DictReader(file))
     for row in kept[1:]:
         for name in ("velocity", "relative_change"):
-            row[name] = 50 * float(row[name])
+            row[name] = factor * float(row[name])
     runs.write_table(second / "kernel.csv", list(kept[0]), kept)
     figures = []
     monkeypatch.setattr(figure.plots, "save", lambda drawn, path: figures.append(drawn))
@@ -149,8 +150,11 @@ def test_no_panel_cuts_off_a_velocity(finished, tmp_path, monkeypatch):
     assert len(last) >= 2
     for name, axes in (("velocity", panels), ("relative_change", changes)):
         (limits,) = {axis.get_ylim() for axis in axes}
-        assert limits[0] == 0
-        assert limits[1] > max(float(row[name]) for row in kept[1:])
+        values = [float(row[name]) for row in kept[1:]]
+        logarithmic = scale == "log" and name == "velocity"
+        assert {axis.get_yscale() for axis in axes} == {"log" if logarithmic else "linear"}
+        assert 0 < limits[0] < min(values) / factor if logarithmic else limits[0] == 0
+        assert limits[1] > max(values)
 
 
 def test_tensorboard_gets_some_of_many_records(finished, tmp_path, monkeypatch):

@@ -427,7 +427,7 @@ def test_a_centered_network_keeps_its_rules(rng, float64):
 
 def test_a_rule_that_does_not_hold_where_the_gradient_is_zero_at_first(rng, float64):
     factors.register(Unlike, dense_rule())
-    model = keras.Sequential([keras.Input((5,)), Unlike(4, "relu")])
+    model = keras.Sequential([keras.Input((5,)), Unlike(16, "relu")])
     model.add(layers.Dense(L, use_bias=False))
     x = rng.standard_normal((6, 5))
     x[:5] = 0
