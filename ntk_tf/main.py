@@ -57,8 +57,7 @@ def _carry_out(command: cli.Command, console: Console) -> int:
     config, options = command.config, command.options
     try:
         found = place.find(config, options)
-        if from_run := getattr(config, "from_run", None):
-            trained_weights.check(config, from_run)
+        trained_weights.check(config)
         if command.dry_run:
             size.describe(config, options, found, console)
             return 0

@@ -41,7 +41,8 @@ def load(model: "keras.Model", config: Any, run_dir: pathlib.Path | str) -> int:
     """
     from ntk_tf.training import state
 
-    folder, said = check(config, run_dir)
+    folder, said = expanded(run_dir), f"from_run={run_dir}"
+    _check(folder, config, said)
     found = checkpoint.restore(folder / "checkpoint")
     if found is None:
         raise DataError(f"{said}: holds no checkpoint")
@@ -62,22 +63,14 @@ def load(model: "keras.Model", config: Any, run_dir: pathlib.Path | str) -> int:
     return found.step + (before or 0)
 
 
-def check(config: Any, run_dir: pathlib.Path | str) -> tuple[pathlib.Path, str]:
-    """Refuse a folder without a fitting run of a network, before TensorFlow is imported.
-
-    Args:
-        config: of the experiment that would use its weights.
-        run_dir: the folder.
-
-    Returns:
-        The folder, and how to name it in an error.
+def check(config: Any) -> None:
+    """Refuse a `from_run` without a fitting run of a network, before TensorFlow is imported.
 
     Raises:
         DataError: if it holds none.
     """
-    folder, said = expanded(run_dir), f"from_run={run_dir}"
-    _check(folder, config, said)
-    return folder, said
+    if run_dir := getattr(config, "from_run", None):
+        _check(expanded(run_dir), config, f"from_run={run_dir}")
 
 
 def updates_before(settings: Mapping[str, Any], workdir: pathlib.Path) -> int | None:
@@ -158,8 +151,7 @@ def _check(folder: pathlib.Path, config: Any, said: str) -> None:
         )
     here = config.to_dict()
     settings = {name: value for name, value in config.added().items() if name in _SAME} | settings
-    if "data" in here and settings.get("data") == here["data"]:
-        settings["dataset"] = here["dataset"]  # the same content, wherever it is
+    runs.relocate_data(settings, here)
     for name in _SAME:
         if settings.get(name) != here.get(name):
             flag = name if name in ("data", "network_code") else f"--{name}"

@@ -130,7 +130,7 @@ def survey(
         ValueError: if no trainable weights are left, the model has not one output, or an operation
             hides weights from differentiation.
     """
-    selected = _selected(model, layers)
+    selected = [w for w in _selected(model, layers) if math.prod(w.shape)]
     candidates = [layer for layer in _candidates(model, selected) if layer not in set(without)]
     sets = [x] if x2 is None or inputs.key(x) == inputs.key(x2) else [x, x2]
     views, eager, untraced = _views(model, candidates, sets)
@@ -146,7 +146,6 @@ def survey(
     cut = {id(w) for layer in candidates for w in layer.trainable_weights}
     covered = {id(w) for piece in pieces for w in piece.weights}
     rest = [w for w in selected if id(w) not in covered and (id(w) in reached or id(w) in cut)]
-    rest = [w for w in rest if math.prod(w.shape)]
     pieces += _general(rest, kind, _layers_of(model, rest, owners) if per_layer else None)
     return Survey(_with_unique_names(pieces), views[0].outputs, kind, examples, eager, untraced)
 
@@ -379,7 +378,7 @@ def _verdicts(
         own, others = ([next(some) for _ in uses] for some in (deltas, multiplied))
         if all(_rows_multiplied(*pair, multiples) for pair in zip(own, others, strict=True)):
             found[layer] = _all([_explains(layer, r, uses, own, truth) for r in rules_for(layer)])
-    return found, [w for w in weights if math.prod(w.shape) and not np.any(truth[id(w)])]
+    return found, [w for w in weights if not np.any(truth[id(w)])]
 
 
 def _all(verdicts: Sequence[bool | None]) -> bool | None:

@@ -9,7 +9,14 @@
 - `.lock`: held by the process at work there
 """
 
-from ntk_tf.runs.directory import PRETRAINING, check_workdir, is_owned, open_workdir, own
+from ntk_tf.runs.directory import (
+    PRETRAINING,
+    check_workdir,
+    is_owned,
+    open_workdir,
+    own,
+    relocate_data,
+)
 from ntk_tf.runs.files import (
     DamagedError,
     RunDirectoryError,
@@ -42,6 +49,7 @@ __all__ = [
     "number",
     "open_workdir",
     "own",
+    "relocate_data",
     "provenance",
     "read_arrays",
     "read_json",

@@ -95,8 +95,7 @@ def check_workdir(
         return
     found = dict(added or {}) | read_json(config_path)
     found.pop("classes", None)  # known only when the data is read: see `open_workdir`
-    if settings.get("data") and found.get("data") == settings["data"]:
-        found["dataset"] = settings["dataset"]  # the same content, wherever it is
+    relocate_data(found, settings)
     if found.get("experiment") != settings.get("experiment"):
         found = {"experiment": found.get("experiment")}
         settings = {"experiment": settings.get("experiment")}
@@ -110,6 +109,12 @@ def check_workdir(
             f"workdir={workdir}: holds a run with other settings ({'; '.join(other)});"
             " choose another folder"
         )
+
+
+def relocate_data(settings: dict[str, Any], here: Mapping[str, Any]) -> None:
+    """Give a run's settings this run's path to the user's data where both have the same content."""
+    if "data" in here and settings.get("data") == here["data"]:
+        settings["dataset"] = here["dataset"]
 
 
 def open_workdir(

@@ -50,9 +50,8 @@ def run(sweep: Sweep, console: Console) -> int:
             return stopped.exit_code
     for each in sweep.runs:
         runs.check_workdir(each.options.workdir, each.config.to_dict(), each.config.added())
-        from_run = getattr(each.config, "from_run", None)
-        if from_run and not runs.is_finished(each.options.workdir):
-            trained_weights.check(each.config, from_run)
+        if not runs.is_finished(each.options.workdir):
+            trained_weights.check(each.config)
     gpus = devices.gpus()
     jobs = sweep.jobs or max(1, len(gpus))
     if sweep.dry_run:

@@ -92,8 +92,7 @@ class Converged(
 def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
     """The accuracies in words, of each weight decay, and how exact the solutions are."""
     solutions, passes = result.get("solutions") or [result], number(result, "passes", path)
-    found_residuals = [number(found, "residual", path) for found in solutions]
-    residuals = [residual for residual in found_residuals if residual is not None]
+    residuals = [r for s in solutions if (r := number(s, "residual", path)) is not None]
     words = [accuracies(found, path) for found in solutions]
     if "solutions" in result:
         decays = [number(found, "weight_decay", path) for found in solutions]

@@ -65,10 +65,10 @@ def run(config: Converged, options: Options, console: Console) -> dict[str, Any]
     solver.history.started = began
     solver.history.add("start", time.monotonic() - began)
     try:
-        state = solver.solve(console)
+        state, stopped_by = solver.solve(console)
     except (ntk.BudgetError, NotFiniteError) as error:
         raise DataError(str(error)) from error
-    result = solver.result(state) | ({"from_step": step} if step else {})
+    result = solver.result(state, stopped_by) | ({"from_step": step} if step else {})
 
     def finish() -> None:
         if config.weight_decays:
@@ -106,8 +106,8 @@ class _Converged:
         self.tested = np.empty(0)
         self.restored = self._restore()
 
-    def solve(self, console: Console) -> State:
-        """Go on until it is done, then see that all of it is written."""
+    def solve(self, console: Console) -> tuple[State, str]:
+        """Go on until it is done, then see that all of it is written; and what has ended it."""
         config, minutes = self.config, self.options.checkpoint_minutes
         rows = self.history.table("metrics")
         record = Record(self.options.workdir, rows, self.title, config.tolerance, console)
@@ -122,27 +122,23 @@ class _Converged:
         with signals.deferred(), record:
             method = ConjugateGradients(self.ridge, self._precondition(console), config.tolerance)
             state = self.restored or recorded(self._timed(method.start))
-            while not self._done(state):
+            while (stopped_by := self._stopped_by(state)) is None:
                 state = recorded(self._timed(method.step, state))
                 save.after(state.passes, 60 * minutes)
-            self.stopped_by = self._stopped_by(state)
         runs.insist(record.complete, minutes)
         runs.insist(lambda: self._save(state), minutes)
         if state.exhausted:
             residual = f"{self.ridge.dtype.name} holds no residual below {state.residual:.1e}"
             terminal.say(console, f"{residual}; tolerance={config.tolerance:g} is not reached")
         if not config.weight_decays or state.passes == 1:  # at the start they are computed
-            return state
+            return state, stopped_by
         with console.status("residuals"):
-            return self._timed(method.confirm, state)
+            return self._timed(method.confirm, state), stopped_by
 
     def _timed(self, work: Callable[..., State], *given: State) -> State:
         """What passes over the data lead to."""
         with self.history.timed("passes"):
             return work(*given)
-
-    def _done(self, state: State) -> bool:
-        return self._stopped_by(state) is not None
 
     def _stopped_by(self, state: State) -> str | None:
         """What ends the passes, the precision or a setting; None where they go on."""
@@ -238,7 +234,7 @@ class _Converged:
         targets = self.inputs.wanted(split.labels)
         return float(np.mean((outputs - targets) ** 2))
 
-    def result(self, state: State) -> dict[str, Any]:
+    def result(self, state: State, stopped_by: str) -> dict[str, Any]:
         """The content of result.json: the first weight decay's numbers, and those of all."""
         config = self.config
         found = [self._solution(state, sorted(config.decays).index(d)) for d in config.decays]
@@ -251,7 +247,7 @@ class _Converged:
             "status": "completed",
             **result,
             "passes": state.passes,
-            "stopped_by": self.stopped_by,
+            "stopped_by": stopped_by,
             "parameters": self.ridge.size,
             "seed": config.seed,
             **self.history.times(),
