@@ -13,6 +13,8 @@ import warnings
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # several workers share the cores
+ONEDNN = os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "")
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = ONEDNN or "0"
 
 TESTS = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(TESTS / "tools"))
@@ -27,6 +29,13 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+tf.zeros(1) + 1  # reads the variables above
+if not ONEDNN:
+    # For oneDNN each small graph is rewritten, and kernels are made of shapes that come once: a
+    # quarter of the time. The commands that tests start have it, as users' do; in this process it
+    # is on with `TF_ENABLE_ONEDNN_OPTS=1 make test`.
+    del os.environ["TF_ENABLE_ONEDNN_OPTS"]
+
 #: Tracing makes many small objects that live: searching them for garbage took a tenth of the time.
 gc.set_threshold(100_000, 20, 100)
 
@@ -36,6 +45,12 @@ SHARED = TESTS.parent.parent / "shared"
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_weights_in_every_run():
+    """A model without a seed of its own is the same whichever tests ran before."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture
