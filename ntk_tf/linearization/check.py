@@ -68,6 +68,7 @@ class Trial:
     x: Any
     specs: Any
     mode: str
+    _op_types: list[set[str]] = dataclasses.field(init=False, default_factory=list, compare=False)
 
     def function(self, of_x: Callable[[Any], Any]) -> Callable:
         """A function of the inputs as one of their leaves that runs in the trial's mode."""
@@ -96,9 +97,17 @@ class Trial:
         """f(x)."""
         return self.base(x, training=False)
 
-    @functools.cached_property
+    @property
     def op_types(self) -> set[str]:
-        """Types of the ops of f's graph, or none where it cannot be traced; traced once."""
+        """Types of the ops of f's graph, or none where it cannot be traced; traced once.
+
+        A cached property of Python 3.11 has one lock for all trials, and f may hold another one.
+        """
+        if not self._op_types:
+            self._op_types.append(self._traced())
+        return self._op_types[0]
+
+    def _traced(self) -> set[str]:
         function = dataclasses.replace(self, mode=self.mode.replace("eager", "graph")).function
         try:
             return products.op_types(function(self.call).get_concrete_function().graph)
@@ -343,7 +352,7 @@ def _moves(trial, call, weights) -> bool:
         return False
     before = [w.numpy() for w in weights]
     rng = np.random.default_rng(0)
-    steps = [1e-2 * max(0.1, np.std(v)) * rng.standard_normal(v.shape) for v in before]
+    steps = [1e-2 * max(0.1, np.std(v, dtype="float64")) * rng.standard_normal(v.shape) for v in before]
     sides = []
     try:
         for sign in (1, -1):

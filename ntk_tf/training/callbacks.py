@@ -15,15 +15,23 @@ from ntk_tf.training.loop import Plan
 
 
 class StopAtDivergence(keras.callbacks.Callback):
-    """Ends training when outputs or the running loss are not finite.
+    """Ends training when outputs, the running loss or the state are not finite.
+
+    TensorFlow's ReLU, fused with what comes before it, makes 0 of NaN, so that outputs may be finite
+    behind weights that are not. The state is looked at where the plan stops anyway.
+
+    Args:
+        plan: of the training.
+        is_finite: whether the state is.
 
     Attributes:
-        step: number of the update before which the outputs were not finite, or None.
+        step: number of the update before which the outputs were not finite, or after which the
+            state was found not to be; None without a divergence.
     """
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, is_finite: Callable[[], bool]):
         super().__init__()
-        self.plan = plan
+        self.plan, self.is_finite = plan, is_finite
         self.step = None
 
     def on_train_batch_end(self, batch, logs=None):
@@ -34,6 +42,8 @@ class StopAtDivergence(keras.callbacks.Callback):
             self.step = epoch_start + first
         elif not tf.math.is_finite(logs["loss"]):
             self.step = batch
+        elif batch == self.plan.next_stop(batch - 1) and not self.is_finite():
+            self.step = batch
         if self.step is not None:
             self.model.stop_training = True
 
@@ -42,7 +52,7 @@ def divergence(step: int, plan: Plan, learning_rate_in: Callable[[int], float]) 
     """What result.json says of a divergence.
 
     Args:
-        step: number of the update before which the outputs were not finite.
+        step: that of `StopAtDivergence`.
         plan: tells the epoch of that.
         learning_rate_in: maps an epoch, counted from 0, to its learning rate.
     """

@@ -1,6 +1,7 @@
 """Losses and metrics of a classifier whose targets are one-hot."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -20,6 +21,14 @@ def loss_function(name: str, dtype: str = "float32") -> keras.losses.Loss:
     if name == "l2":
         return keras.losses.MeanSquaredError(dtype=dtype)
     return keras.losses.CategoricalCrossentropy(from_logits=True, dtype=dtype)
+
+
+def has_finite_outputs(model: keras.Model, x: tf.Tensor) -> bool:
+    """Whether a model's outputs of `x [B, ...]` are finite, by operations that are not fused.
+
+    In a graph on a CPU a ReLU that is fused with a convolution or a product makes 0 of NaN.
+    """
+    return bool(np.isfinite(model(x, training=False)).all())
 
 
 class FirstNonFinite(keras.metrics.Metric):

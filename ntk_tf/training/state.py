@@ -47,11 +47,15 @@ class State:
         Raises:
             WriteError: if it cannot be written.
         """
-        arrays = values(self.variables)
-        if not all(np.isfinite(a).all() for a in list(arrays.values())[: self._live]):
+        if not self.is_finite():
             return
+        arrays = values(self.variables)
         meta = self.history.saved() | {"fingerprint": self._fingerprint}
         checkpoint.save(self.directory, checkpoint.Checkpoint(step, arrays, meta))
+
+    def is_finite(self) -> bool:
+        """Whether all numbers are, those that are only recorded left out."""
+        return all(np.isfinite(a).all() for a in values(self.variables[: self._live]).values())
 
     def restore(self) -> int:
         """Go back to the newest checkpoint, if there is one.

@@ -29,6 +29,7 @@ from ntk_tf import models, runs
 from ntk_tf.experiments import EXPERIMENTS, network, size
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.experiments.train import run as train
+from ntk_tf.runs import checkpoint
 from ntk_tf.settings import Options, SettingError
 
 FLAGS = [f"--{name}={value}" for name, value in QUICK.items()]
@@ -198,6 +199,27 @@ def test_divergence_is_a_result(tmp_path):
     assert content["learning_rate"] == content["diverged_at_learning_rate"] == 1e6
     assert content["test_accuracy"] is None
     assert "diverged at update" in EXPERIMENTS["train"].describe(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        # Weights become NaN.
+        "--learning_rate=2 --seed=8 --loss=cross_entropy --epochs=6 --train_examples=320",
+        # Hidden units overflow, and all weights are finite.
+        "--arch=mlp --initialization=xavier_normal --gain=1e30 --max_steps=2",
+        "--experiment=trajectory --arch=mlp --arch_args=depth=2 --image_size=8 --max_steps=2"
+        " --initialization=xavier_normal --gain=1e30",
+    ],
+)
+def test_divergence_that_a_fused_relu_hides(flags, tmp_path):
+    """oneDNN's makes 0 of NaN, so that outputs are finite, and those of the last biases."""
+    done = main("--dataset=digits", *flags.split(), f"--workdir={tmp_path / 'run'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "diverged at update" in done.stdout
+    assert runs.read_json(tmp_path / "run/result.json")["status"] == "diverged"
+    found = checkpoint.restore(tmp_path / "run/checkpoint")
+    assert found is None or all(np.isfinite(value).all() for value in found.arrays.values())
 
 
 def test_divergence_after_a_profile_is_a_result(tmp_path):

@@ -1,5 +1,7 @@
 """Jacobian: products in batches, its two ways, what the check finds and what it leaves alone."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -227,6 +229,32 @@ def test_inside_a_larger_model(outer_kind, rng, float64):
     np.testing.assert_array_equal(flat(base.weights), before)
     found = flat(linear.trainable_weights)
     np.testing.assert_allclose(found, -dense.T @ residual.ravel(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("outer_kind", ["itself", "functional"])
+def test_a_linearization_of_a_linearization(outer_kind, rng, float64):
+    """T_f is linear in u: its Jacobian is f's at w0. In a thread, for the checks could wait."""
+    base, x = small(), rng.standard_normal((6, 4))
+    linear = LinearizedModel(base)
+    inputs = keras.Input((4,))
+    outer = linear if outer_kind == "itself" else keras.Model(inputs, K.Dense(2)(linear(inputs)))
+    found = []
+
+    def multiply():
+        jacobian = Jacobian(outer)
+        u = [tf.constant(rng.standard_normal(w.shape)) for w in jacobian.weights]
+        tangent = tf.function(lambda x: jacobian.jvp(x, u)[1], autograph=False)(tf.constant(x))
+        again = LinearizedModel(outer)
+        again.compile(TorchSGD(0.1), loss="mse")
+        found.extend([flat(u), np.ravel(tangent), again.predict(x, verbose=0), outer(x)])
+
+    thread = threading.Thread(target=multiply, daemon=True)
+    thread.start()
+    thread.join(120)
+    assert found
+    u, tangent, predicted, outputs = found
+    np.testing.assert_allclose(tangent, dense_jacobian(outer, x) @ u, rtol=1e-9)
+    np.testing.assert_allclose(predicted, outputs, rtol=1e-12)
 
 
 @pytest.mark.parametrize("nested", [False, True])

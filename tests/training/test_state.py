@@ -35,11 +35,23 @@ def test_a_checkpoint_belongs_to_what_gives_it_its_meaning(tmp_path):
 @pytest.mark.parametrize(("batch", "first", "step"), [(14, 3, 10), (14, 7, 14), (9, 2, 9)])
 def test_updates_that_diverge_are_counted_through_the_run(batch, first, step):
     """Of epochs of seven updates, the first of an epoch whose outputs were not finite."""
-    stop = callbacks.StopAtDivergence(loop.Plan(7, 28))
+    stop = callbacks.StopAtDivergence(loop.Plan(7, 28), lambda: True)
     stop.set_model(mock.Mock())
     stop.on_train_batch_end(batch, {"first_non_finite": first, "loss": np.float32(1)})
     assert stop.step == step
     assert stop.model.stop_training
+
+
+@pytest.mark.parametrize(
+    ("batch", "looks"), [(7, True), (9, False), (10, True), (14, True), (15, True), (13, False)]
+)
+def test_the_state_is_looked_at_where_the_plan_stops(batch, looks):
+    """At the ends of epochs and of training and at pauses: where does not depend on the speed."""
+    stop = callbacks.StopAtDivergence(loop.Plan(7, 15, pauses=frozenset({10})), lambda: False)
+    stop.set_model(mock.Mock(stop_training=False))
+    stop.on_train_batch_end(batch, {"first_non_finite": 0, "loss": np.float32(1)})
+    assert stop.step == (batch if looks else None)
+    assert stop.model.stop_training == looks
 
 
 def test_checkpoints_of_an_earlier_version_are_read(tmp_path):

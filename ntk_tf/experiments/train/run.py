@@ -22,6 +22,7 @@ from ntk_tf.settings import Options, SettingError
 from ntk_tf.training import distribution
 from ntk_tf.training.callbacks import Clock, Profile, Save, Speed, StopAtDivergence, divergence
 from ntk_tf.training.loop import Plan, evaluation_function, train
+from ntk_tf.training.metrics import has_finite_outputs
 from ntk_tf.training.progress import ShowProgress
 from ntk_tf.training.records import Record
 from ntk_tf.training.state import State, changing_variables
@@ -95,7 +96,7 @@ class _Training:
         config, plan = self.config, self.plan
         batches = self.inputs.training_batches(plan.start_step)
         minutes = self.options.checkpoint_minutes
-        clock, stop = Clock(self.state.history), StopAtDivergence(plan)
+        clock, stop = Clock(self.state.history), StopAtDivergence(plan, self._is_finite)
         record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
         save = Save(self.state.save, plan, minutes)
         base = getattr(self.model, "base", self.model)
@@ -145,6 +146,12 @@ class _Training:
             "performance": self.speed.result(),
             **runs.provenance(),
         }
+
+    def _is_finite(self) -> bool:
+        if not self.state.is_finite():
+            return False
+        few = next(iter(self.test_batches))[0][:2]
+        return self.config.linearized or has_finite_outputs(self.model, few)
 
     def _evaluation_batches(self, split: Split) -> tf.data.Dataset:
         replicas = self.model.distribute_strategy.num_replicas_in_sync

@@ -35,6 +35,7 @@ from ntk_tf.settings import Options
 from ntk_tf.training import distribution
 from ntk_tf.training.callbacks import Clock, Save, StopAtDivergence, divergence
 from ntk_tf.training.loop import Plan, train
+from ntk_tf.training.metrics import has_finite_outputs
 from ntk_tf.training.progress import ShowProgress
 from ntk_tf.training.state import State, changing_variables
 
@@ -115,7 +116,7 @@ class _Trajectory:
         self.state.history.started = began
         plan = Plan(self.inputs.steps_per_epoch, self.total, start, pauses)
         minutes = self.options.checkpoint_minutes
-        clock, stop = Clock(self.state.history), StopAtDivergence(plan)
+        clock, stop = Clock(self.state.history), StopAtDivergence(plan, self._is_finite)
         save = Save(self.save, plan, min(1.0, minutes))
         folder, history = self.options.workdir / "tensorboard", self.state.history
         show = Show(folder, self.pair, self.chosen, self.labels, history, plan.start_step)
@@ -129,6 +130,10 @@ class _Trajectory:
         # between its last checkpoint and these files.
         runs.insist(lambda: self.write_files(step), minutes)
         return self._result(step, plan, stop.step)
+
+    def _is_finite(self) -> bool:
+        few = self.pair.pictures[:2]
+        return self.state.is_finite() and has_finite_outputs(self.pair.standard, few)
 
     def save(self, step: int) -> None:
         """Write a checkpoint, and what has been recorded so far where users look for it."""
