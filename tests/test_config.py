@@ -1,5 +1,7 @@
 """The paper's values as defaults, and what is refused."""
 
+import re
+
 import pytest
 
 from ntk_tf.experiments.resolving import all_declarations, from_json, readers, resolve
@@ -47,7 +49,11 @@ def test_input_shapes(settings, shape):
         ("learning_rate", float("nan")),
         ("learning_rate", float("inf")),
         ("learning_rate", 0),
+        ("learning_rate", 1e39),
+        ("learning_rate", 1e-40),
         ("momentum", 1),
+        ("momentum", 1e-40),
+        ("lr_drop_factor", 1e300),
         ("weight_decay", -1e-9),
         ("batch_size", 0),
         ("epochs", -1),
@@ -60,9 +66,23 @@ def test_input_shapes(settings, shape):
     ],
 )
 def test_refusals_name_flag_value_and_what_is_allowed(name, value):
-    with pytest.raises(SettingError, match=rf"^--{name}={value}: .*must be") as error:
+    with pytest.raises(
+        SettingError, match=rf"^--{name}={re.escape(str(value))}: .*must be"
+    ) as error:
         resolve(**{name: value})
     assert "\n" not in str(error.value)
+
+
+def test_learning_rates_stay_within_what_float32_holds():
+    drops = {"lr_drop_every": 2, "epochs": 5}
+    message = "^--lr_drop_factor=1e-30: the learning rate of epoch 5 is beyond 1e38$"
+    with pytest.raises(SettingError, match=message):
+        resolve(lr_drop_factor=1e-30, **drops)
+    falling = resolve(lr_drop_factor=1e37, **(drops | {"epochs": 100}))
+    assert falling.learning_rate_in(2) == pytest.approx(1e-38)
+    assert falling.learning_rate_in(99) == 0
+    rising = resolve(experiment="trajectory", lr_drop_every=1, lr_drop_factor=1e-30, max_steps=9)
+    assert rising.learning_rate_in(99) == float("inf")
 
 
 def test_every_setting_has_a_rule_and_a_reader():

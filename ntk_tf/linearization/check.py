@@ -352,7 +352,8 @@ def _moves(trial, call, weights) -> bool:
         return False
     before = [w.numpy() for w in weights]
     rng = np.random.default_rng(0)
-    steps = [1e-2 * max(0.1, np.std(v, dtype="float64")) * rng.standard_normal(v.shape) for v in before]
+    sizes = [max(0.1, np.std(v, dtype="float64")) for v in before]
+    steps = [1e-2 * s * rng.standard_normal(v.shape) for v, s in zip(before, sizes, strict=True)]
     sides = []
     try:
         for sign in (1, -1):

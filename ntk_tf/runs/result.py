@@ -69,7 +69,8 @@ def number(content: Mapping[str, Any], name: str, path: pathlib.Path) -> float |
         RunDirectoryError: if it is no number, or beyond all reason.
     """
     value = content.get(name)
-    if value is not None and not (isinstance(value, int | float) and abs(value) < 1e18):
+    limit = 1e18 if isinstance(value, int) else 1e300
+    if value is not None and not (isinstance(value, int | float) and abs(value) < limit):
         raise RunDirectoryError(f"{path}: its {name} must be a number")
     return value
 

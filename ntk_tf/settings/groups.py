@@ -4,6 +4,7 @@ Their order is that of run names, `config.json`, `--help` and docs/flags.md.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from ntk_tf.settings.config import Config
 from ntk_tf.settings.setting import (
     ABOVE_0,
     AT_LEAST_0,
+    LARGEST,
     TRUE_OR_FALSE,
     Condition,
     Rule,
@@ -123,7 +125,7 @@ class Descent(Config):
     )
 
     def check(self, given: dict[str, Any]) -> None:
-        """Refuse a factor of drops that there are not.
+        """Refuse a factor of drops that there are not, or that leads out of all numbers.
 
         Raises:
             SettingError: naming the flag, its value and what is allowed.
@@ -133,13 +135,24 @@ class Descent(Config):
             raise SettingError(
                 f"--lr_drop_factor={self.lr_drop_factor:g}: read only with --lr_drop_every above 0"
             )
+        last = getattr(self, "epochs", None) or 1
+        if self.learning_rate_in(last - 1) > LARGEST:
+            raise SettingError(
+                f"--lr_drop_factor={self.lr_drop_factor:g}: the learning rate of epoch {last} is"
+                f" beyond {LARGEST:.0e}".replace("+", "")
+            )
 
     def learning_rate_in(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
         if self.schedule == "inverse":
             return self.learning_rate / (1 + epoch / INVERSE_EPOCHS)
         drops = epoch // self.lr_drop_every if self.lr_drop_every else 0
-        return self.learning_rate / self.lr_drop_factor**drops
+        try:
+            return self.learning_rate / self.lr_drop_factor**drops
+        except OverflowError:
+            return 0.0
+        except ZeroDivisionError:
+            return math.inf
 
 
 def _dataset(config: Any) -> str:

@@ -6,7 +6,6 @@ validation, `config.json`, run names and the table of flags are made from the de
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,14 +49,20 @@ def integer(minimum: int, maximum: int = 2**31 - 1) -> Rule:
     return Rule(allowed, accepts, int, "N")
 
 
+#: Sizes of numbers that float32 holds in full precision, whose products with a few others it holds.
+SMALLEST, LARGEST = 1e-37, 1e38
+
+
 def real(allowed: str, accepts: Callable[[float], bool]) -> Rule:
-    """A finite number."""
+    """A finite number that networks can compute with in float32."""
 
     def accepts_number(value: Any) -> bool:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value) and accepts(value)
+        return number and (value == 0 or SMALLEST <= abs(value) <= LARGEST) and accepts(value)
 
-    return Rule(f"a finite number {allowed}", accepts_number, float, "X")
+    zero = "0 or " * accepts(0)
+    sizes = f"of size {zero}{SMALLEST:.0e} to {LARGEST:.0e}".replace("+", "")
+    return Rule(f"a finite number {allowed}, {sizes}", accepts_number, float, "X")
 
 
 ABOVE_0 = real("above 0", lambda value: value > 0)

@@ -17,7 +17,7 @@ from ntk_tf.training.loop import Plan
 class StopAtDivergence(keras.callbacks.Callback):
     """Ends training when outputs, the running loss or the state are not finite.
 
-    TensorFlow's ReLU, fused with what comes before it, makes 0 of NaN, so that outputs may be finite
+    oneDNN's ReLU, fused with what comes before it, makes 0 of NaN, so that outputs may be finite
     behind weights that are not. The state is looked at where the plan stops anyway.
 
     Args:
@@ -40,12 +40,13 @@ class StopAtDivergence(keras.callbacks.Callback):
         if first:
             epoch_start = (batch - 1) // self.plan.steps_per_epoch * self.plan.steps_per_epoch
             self.step = epoch_start + first
-        elif not tf.math.is_finite(logs["loss"]):
-            self.step = batch
-        elif batch == self.plan.next_stop(batch - 1) and not self.is_finite():
+        elif not (tf.math.is_finite(logs["loss"]) and self._has_finite_state(batch)):
             self.step = batch
         if self.step is not None:
             self.model.stop_training = True
+
+    def _has_finite_state(self, step: int) -> bool:
+        return step != self.plan.next_stop(step - 1) or self.is_finite()
 
 
 def divergence(step: int, plan: Plan, learning_rate_in: Callable[[int], float]) -> dict[str, Any]:

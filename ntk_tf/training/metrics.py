@@ -26,7 +26,7 @@ def loss_function(name: str, dtype: str = "float32") -> keras.losses.Loss:
 def has_finite_outputs(model: keras.Model, x: tf.Tensor) -> bool:
     """Whether a model's outputs of `x [B, ...]` are finite, by operations that are not fused.
 
-    In a graph on a CPU a ReLU that is fused with a convolution or a product makes 0 of NaN.
+    oneDNN's ReLU, fused with a convolution or a product in a graph, makes 0 of NaN.
     """
     return bool(np.isfinite(model(x, training=False)).all())
 

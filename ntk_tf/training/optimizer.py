@@ -1,11 +1,17 @@
 """PyTorch's SGD as a Keras optimizer, and the schedules of its learning rate."""
 
+import math
+import numbers
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+#: Weight decay over momentum is applied to the velocity as long as float32 holds it with ease.
+_LARGEST = 1e30
 
 
 @keras.saving.register_keras_serializable(package="ntk_tf")
@@ -27,7 +33,7 @@ class TorchSGD(keras.optimizers.Optimizer):
     Args:
         learning_rate: a number or a `keras.optimizers.schedules.LearningRateSchedule`.
         momentum: in [0, 1).
-        weight_decay: at least 0.
+        weight_decay: at least 0, and finite.
         decay_offsets: None, or a constant variable or array of the same shape for each trained
             variable; an optimizer that has them cannot be saved, as a configuration holds none.
             Nor can one with variables that `exclude_from_weight_decay` was given, but with names.
@@ -35,7 +41,7 @@ class TorchSGD(keras.optimizers.Optimizer):
         **kwargs: Keras' own, such as `clipnorm`.
 
     Raises:
-        ValueError: for a momentum or weight decay out of range.
+        ValueError: for a learning rate, momentum or weight decay out of range.
     """
 
     def __init__(
@@ -49,8 +55,10 @@ class TorchSGD(keras.optimizers.Optimizer):
     ):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum}: must be at least 0 and below 1")
-        if not weight_decay >= 0:
-            raise ValueError(f"weight_decay={weight_decay}: must be at least 0")
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(f"weight_decay={weight_decay}: must be at least 0, and finite")
+        if isinstance(learning_rate, numbers.Real):
+            learning_rate = _real(learning_rate, "learning_rate", 0)
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self._given_rate = learning_rate if isinstance(learning_rate, float) else None
         self.momentum = momentum
@@ -121,9 +129,12 @@ class TorchSGD(keras.optimizers.Optimizer):
         )
         position = self._positions[id(_plain(variable))]
         decayed = self._decayed(variable, position)
-        if not self.momentum:
+        fused = self.momentum and self.coupled_weight_decay / self.momentum < _LARGEST
+        if not fused:
             for part in decayed:
                 gradient += decay * part
+            decayed = []
+        if not self.momentum:
             tf.raw_ops.ResourceApplyGradientDescent(
                 var=variable.handle, alpha=learning_rate, delta=gradient
             )
@@ -178,7 +189,10 @@ class TorchSGD(keras.optimizers.Optimizer):
                 "a TorchSGD with exclude_from_weight_decay(var_list=...) cannot be saved: they"
                 " would be lost; var_names=... are kept"
             )
-        return super().get_config() | {
+        config = super().get_config()
+        if self._given_rate is not None and config["learning_rate"] == np.float32(self._given_rate):
+            config["learning_rate"] = self._given_rate  # Keras has it as a float32
+        return config | {
             "momentum": self.momentum,
             "weight_decay": self.coupled_weight_decay,
             "undecayed_names": names,
@@ -199,6 +213,19 @@ def _plain(variable) -> tf.Variable:
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 
+def _real(number: Any, name: str, least: float, above: bool = False) -> Any:
+    """A finite number as a float, in the precision that it has.
+
+    Raises:
+        ValueError: if it is none, or smaller than the least, or equal to it where it must be above.
+    """
+    finite = isinstance(number, numbers.Real) and math.isfinite(number)
+    if not finite or number < least or (above and number == least):
+        bound = "above" if above else "at least"
+        raise ValueError(f"{name}={number}: must be a finite number, {bound} {least:g}")
+    return float(number) if isinstance(number, numbers.Integral) else number
+
+
 def step_schedule(
     learning_rate: float, drop_steps: int, drop_factor: float
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
@@ -213,8 +240,13 @@ def step_schedule(
 
     Returns:
         What a Keras optimizer takes as its learning rate.
+
+    Raises:
+        ValueError: for a number out of range.
     """
-    if drop_steps == 0:
+    learning_rate = _real(learning_rate, "learning_rate", 0)
+    drop_factor = _real(drop_factor, "drop_factor", 0, above=True)
+    if _real(drop_steps, "drop_steps", 0) == 0:
         return learning_rate
     return keras.optimizers.schedules.ExponentialDecay(
         learning_rate, drop_steps, 1 / drop_factor, staircase=True
@@ -235,7 +267,13 @@ def inverse_schedule(
 
     Returns:
         What a Keras optimizer takes as its learning rate.
+
+    Raises:
+        ValueError: for a number out of range.
     """
+    learning_rate = _real(learning_rate, "learning_rate", 0)
+    epochs = _real(epochs, "epochs", 0, above=True)
+    _real(steps_per_epoch, "steps_per_epoch", 1)
     return keras.optimizers.schedules.InverseTimeDecay(
         learning_rate, steps_per_epoch, 1 / epochs, staircase=True
     )

@@ -191,12 +191,13 @@ def test_command_prints_little_and_does_not_repeat_itself(tmp_path):
     assert os.stat(tmp_path / "run" / "metrics.csv").st_mtime_ns == stamp
 
 
-def test_divergence_is_a_result(tmp_path):
-    """At a learning rate of 1e6 the outputs overflow; the run says when and stops."""
-    content = in_process(tmp_path / "run", learning_rate=1e6)
+@pytest.mark.parametrize("rate", [1e6, 1e38])
+def test_divergence_is_a_result(rate, tmp_path):
+    """The outputs overflow; the run says when and stops."""
+    content = in_process(tmp_path / "run", learning_rate=rate)
     assert content["status"] == "diverged"
     assert 1 < content["diverged_at_step"] <= content["steps"]
-    assert content["learning_rate"] == content["diverged_at_learning_rate"] == 1e6
+    assert content["learning_rate"] == content["diverged_at_learning_rate"] == rate
     assert content["test_accuracy"] is None
     assert "diverged at update" in EXPERIMENTS["train"].describe(tmp_path / "run")
 

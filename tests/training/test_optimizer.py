@@ -42,6 +42,51 @@ def test_learning_rates_are_no_float32_numbers_in_float64(momentum, rate, rates,
     np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-14, atol=1e-14)
 
 
+def test_schedules_of_whole_numbers():
+    """Keras computes in the type of the first: 1 became 0 at the first drop, or never less."""
+    step, inverse = step_schedule(1, 10, 10), inverse_schedule(1, 10, 3)
+    np.testing.assert_allclose([step(i) for i in (0, 9, 10, 25)], [1, 1, 0.1, 0.01], rtol=1e-6)
+    expected = [1, 0.75, 0.6, 0.5]
+    np.testing.assert_allclose([inverse(10 * i) for i in range(4)], expected, rtol=1e-6)
+    assert TorchSGD(1).learning_rate.numpy() == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: step_schedule(np.nan, 1, 2.0), "learning_rate=nan: must be a finite number"),
+        (lambda: step_schedule(0.1, -1, 2.0), "drop_steps=-1: must be a finite number, at least 0"),
+        (lambda: step_schedule(0.1, 1, 0), "drop_factor=0: must be a finite number, above 0"),
+        (lambda: inverse_schedule(0.1, 0, 3), "steps_per_epoch=0: must be .* at least 1"),
+        (lambda: inverse_schedule(0.1, 1, -3), "epochs=-3: must be a finite number, above 0"),
+        (lambda: TorchSGD(np.nan), "learning_rate=nan"),
+        (lambda: TorchSGD(-0.1), "learning_rate=-0.1: must be a finite number, at least 0"),
+        (lambda: TorchSGD(0.1, weight_decay=np.inf), "weight_decay=inf"),
+    ],
+)
+def test_numbers_that_cannot_be(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_learning_rate_is_saved_as_it_was_given():
+    config = TorchSGD(0.1).get_config()
+    assert config["learning_rate"] == 0.1
+    optimizer = TorchSGD.from_config(config)
+    optimizer.learning_rate = 0.3
+    assert optimizer.get_config()["learning_rate"] == np.float32(0.3)
+
+
+def test_decay_over_a_tiny_momentum_does_not_overflow(rng):
+    start, gradients = rng.standard_normal(5), rng.standard_normal((3, 5))
+    variable = keras.Variable(start, dtype="float32")
+    optimizer = TorchSGD(0.1, 1e-40, 0.05)
+    for g in gradients:
+        optimizer.apply([np.float32(g)], [variable])
+    expected = numpy_sgd(start, gradients, [0.1] * 3, 1e-40, 0.05)
+    np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_a_learning_rate_that_was_changed_counts(rng):
     start, gradients = rng.standard_normal(5), rng.standard_normal((2, 5))
     variable = keras.Variable(start, dtype="float64")
