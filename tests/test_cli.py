@@ -125,6 +125,8 @@ def test_what_a_job_asks_slurm_for():
     assert plain["setup"] is plain["account"] is None
     infinite = ["main", "--dataset=digits", "--experiment=infinite"]
     for parse, args in ((cli.parse_sweep, slurm[:1]), (cli.parse, infinite)):
+        with pytest.raises(SettingError, match="gpu_type=a100: read only with --slurm_gpus above"):
+            parse([*args, "--dataset=digits", "--executor=slurm", "--slurm_gpu_type=a100"])
         with pytest.raises(SettingError, match="--slurm_gpus=1: read only with --executor=slurm"):
             parse([*args, "--dataset=digits", "--slurm_gpus=1"])
 

@@ -1,6 +1,7 @@
 """What there is of SLURM: an executor of submitit's, the queue, how large an array may be."""
 
 import contextlib
+import io
 import pathlib
 import re
 import shutil
@@ -18,6 +19,11 @@ AT_ONCE = 256
 LOOKS = 3
 #: Seconds that SLURM may not answer at a time, as while it starts anew, and for one answer.
 PATIENCE, _ANSWER = 1800.0, 120.0
+
+
+#: States of jobs that do nothing any more.
+_ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "DEADLINE", "REVOKED"}
+_ENDED |= {"NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY"}
 
 
 class SlurmError(Exception):
@@ -44,7 +50,7 @@ def executor(folder: pathlib.Path, jobs: int | None, asked: Mapping[str, Any]) -
         raise SlurmError(
             "--executor=slurm: submitit is not installed; pip install 'ntk_tf[slurm]'"
         ) from error
-    for name in ("sbatch", "squeue"):
+    for name in ("sbatch", "squeue", "srun"):
         if shutil.which(name) is None:
             raise SlurmError(f"--executor=slurm: there is no {name} here; allowed where SLURM is")
     # What a job does goes on where it was, so its time limit may cut it short again and again.
@@ -61,8 +67,9 @@ def batch(executor: Any) -> Iterator[None]:
     Raises:
         SlurmError: if SLURM does not take it, such as for an unknown partition.
     """
+    said = io.StringIO()  # submitit repeats it in its error
     try:
-        with executor.batch():
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), executor.batch():
             yield
     except RuntimeError as error:  # submitit's, with what sbatch wrote
         reason = " ".join(str(error).split())[-300:]
@@ -92,11 +99,13 @@ def queue() -> dict[str, str]:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER)
     except subprocess.TimeoutExpired as error:
         raise SlurmError(f"squeue does not answer within {_ANSWER:.0f} seconds") from error
+    except OSError as error:
+        raise SlurmError(f"squeue cannot be started: {error.strerror}") from error
     if listed.returncode:
         raise SlurmError(f"squeue failed: {' '.join(listed.stderr.split())}")
-    states = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines())
-    gone = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
-    return {job: state for job, state in states.items() if state not in gone}
+    rows = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
+    states = dict(row for row in rows if len(row) == 2)
+    return {job: state for job, state in states.items() if state not in _ENDED}
 
 
 class Queue:

@@ -69,7 +69,7 @@ class Cluster:
     )
 
     def __post_init__(self):
-        """Refuse what is asked of SLURM where nothing is submitted to it.
+        """Refuse what is asked of SLURM that nothing would read.
 
         Raises:
             SettingError: naming the flag.
@@ -78,6 +78,10 @@ class Cluster:
             value = getattr(self, name)
             if self.executor != "slurm" and name != "executor" and value != declaration.default:
                 raise SettingError(f"--{name}={shown(value)}: read only with --executor=slurm")
+        if self.slurm_gpu_type and not self.slurm_gpus:
+            raise SettingError(
+                f"--slurm_gpu_type={self.slurm_gpu_type}: read only with --slurm_gpus above 0"
+            )
 
     def asked(self, cpus: int) -> dict[str, Any]:
         """What a job asks for, by submitit's parameter names.

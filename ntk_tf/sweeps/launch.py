@@ -121,8 +121,8 @@ def _submit(sweep: Sweep, entries: Sequence[Entry], console: Console) -> int:
         try:
             runner.run()
         except signals.Interrupted:
-            ids = " ".join(runner.job_ids())
-            say(console, f"the jobs go on; to end them: scancel {ids}")
+            if ids := runner.job_ids():
+                say(console, f"the jobs go on; to end them: scancel {' '.join(ids)}")
             raise
     return report(entries, display, console)
 

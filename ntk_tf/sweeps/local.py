@@ -11,7 +11,6 @@ from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, INTERRUPTED, RUNNING, 
 
 #: A run that fails is started once more: machines have hiccups. But not one that was refused.
 ATTEMPTS = 2
-_REFUSED = 2
 #: Seconds between looks at the processes, and at the runs that others are at work on.
 TICK, TICK_ELSEWHERE = 0.2, 2.0
 
@@ -80,7 +79,7 @@ class Runner:
                 entry.attempts -= 1
             else:
                 entry.problem = process.explain(code) if code else "it left no result"
-                again = code != _REFUSED and entry.attempts < ATTEMPTS
+                again = code != process.REFUSED and entry.attempts < ATTEMPTS
                 entry.status = WAITING if again else FAILED
             self.tell(entry)
 

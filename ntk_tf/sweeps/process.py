@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from ntk_tf import runs
 from ntk_tf.process import signals, warm
 
+#: Exit code of a run whose settings or data cannot be used: it would end the same way again.
+REFUSED = 2
 #: Seconds that a process has to save what it has before it is killed; SLURM gives it 30.
 PATIENCE = 25.0
 #: A process that was started cold or warm.

@@ -1,6 +1,7 @@
 """The runs of a sweep as an array of SLURM jobs, submitted through submitit."""
 
 import contextlib
+import math
 import os
 import pathlib
 import time
@@ -15,6 +16,8 @@ from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entr
 ATTEMPTS = 2
 #: Seconds between looks at the queue.
 TICK = 3.0
+#: And between tries to submit what SLURM did not take.
+PAUSE = 60.0
 
 
 class Job:
@@ -34,6 +37,7 @@ class Job:
 
         Without a GPU it takes as many threads as the job has CPUs, in place of the whole node's.
         """
+        self.exit_code.unlink(missing_ok=True)
         environment = dict(os.environ)
         if not devices.gpus(environment):
             threads = environment.get("SLURM_CPUS_PER_TASK", "1")
@@ -44,7 +48,14 @@ class Job:
         while (code := child.poll()) is None:
             time.sleep(0.1)
         self.child = None
+        with contextlib.suppress(OSError):
+            self.exit_code.write_text(str(code))
         return code
+
+    @property
+    def exit_code(self) -> pathlib.Path:
+        """Where the sweep finds how the run ended."""
+        return self.log.with_suffix(".exit")
 
     def checkpoint(self) -> Any:
         """Called by submitit when the job is pre-empted or out of time: once more, it resumes.
@@ -80,6 +91,8 @@ class SlurmRunner:
         self.jobs: dict[str, str] = {}  # ids by the names of runs
         self.absent: dict[str, int] = {}
         self.queue, self.refusals = slurm.Queue(), slurm.Queue()
+        self.noted: dict[str, str] = {}  # ids of an earlier sweep's jobs until SLURM knows them
+        self.refused = -math.inf  # when SLURM last took no jobs
 
     def run(self) -> None:
         """Carry out all runs."""
@@ -98,6 +111,7 @@ class SlurmRunner:
     def _adopt(self) -> None:
         """Watch the jobs of an earlier sweep that are still in the queue as one's own."""
         known = {e.run.name: _note(e).read_text() for e in self.entries if _note(e).is_file()}
+        self.noted = known
         waiting: dict[str, str] | None = None if known else {}
         while waiting is None:
             waiting = self.queue.look()
@@ -107,6 +121,7 @@ class SlurmRunner:
         for entry in self.entries:
             if known.get(entry.run.name) in waiting:
                 self._watch(entry, known[entry.run.name])
+        self.noted = {}
 
     def _watch(self, entry: Entry, job: str) -> None:
         self.jobs[entry.run.name] = job
@@ -129,19 +144,24 @@ class SlurmRunner:
         return sorted({job.split("_")[0] for job in going if job})
 
     def _job(self, entry: Entry) -> str | None:
-        return self.jobs.get(entry.run.name)
+        return self.jobs.get(entry.run.name) or self.noted.get(entry.run.name)
 
     def _submit(self, entries: Sequence[Entry]) -> None:
         """Submit runs as one array, or as some of equal size that share the jobs at once.
 
+        There are no more arrays than jobs at once: the other runs wait until one has ended.
+
         Raises:
             SlurmError: if SLURM does not take the first ones, or no more for long.
         """
-        if not entries:
+        if not entries or time.monotonic() < self.refused + PAUSE:
             return
-        arrays = -(-len(entries) // slurm.largest_array())
-        at_once = self.submit.parameters["array_parallelism"]
-        self.submit.update_parameters(array_parallelism=max(1, at_once // arrays))
+        largest, at_once = slurm.largest_array(), self.submit.parameters["array_parallelism"]
+        arrays = min(-(-len(entries) // largest), at_once - len(self.job_ids()))
+        if arrays < 1:
+            return
+        entries = entries[: arrays * largest]
+        self.submit.update_parameters(array_parallelism=at_once // arrays)
         try:
             for i in range(arrays):
                 self._submit_array(entries[i::arrays])
@@ -150,11 +170,15 @@ class SlurmRunner:
             if not self.jobs:
                 raise
             self.refusals.bear(error)
+            self.refused = time.monotonic()
         self.submit.update_parameters(array_parallelism=at_once)
 
     def _submit_array(self, entries: Sequence[Entry]) -> None:
+        work = [Job(entry.run.command, entry.log.resolve()) for entry in entries]
+        for job in work:  # of an earlier one
+            job.exit_code.unlink(missing_ok=True)
         with slurm.batch(self.submit):
-            jobs = [self.submit.submit(Job(e.run.command, e.log.resolve())) for e in entries]
+            jobs = [self.submit.submit(job) for job in work]
         for entry, job in zip(entries, jobs, strict=True):  # which have their ids now
             self._watch(entry, job.job_id)
             _note(entry).parent.mkdir(parents=True, exist_ok=True)
@@ -198,8 +222,12 @@ class SlurmRunner:
             entry.status = WAITING
             entry.attempts -= 1
             return
+        code = _exit_code(entry)
         entry.problem = f"SLURM job {job} left no result"
-        entry.status = WAITING if entry.attempts < ATTEMPTS else FAILED
+        if code:
+            entry.problem = f"SLURM job {job}: {process.explain(code)}"
+        again = code != process.REFUSED and entry.attempts < ATTEMPTS
+        entry.status = WAITING if again else FAILED
         self.tell(entry)
 
 
@@ -211,6 +239,14 @@ def _has_result(entry: Entry) -> bool:
     with contextlib.suppress(OSError):
         os.listdir(entry.workdir)
     return entry.read_result()
+
+
+def _exit_code(entry: Entry) -> int | None:
+    """How a run's job ended, where the job could still tell."""
+    try:
+        return int(Job(entry.run.command, entry.log).exit_code.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _note(entry: Entry) -> pathlib.Path:

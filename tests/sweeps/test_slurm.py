@@ -17,7 +17,7 @@ from ntk_tf import cli
 from ntk_tf.process import slurm as cluster_of
 from ntk_tf.sweeps import slurm
 from ntk_tf.sweeps.display import Display
-from ntk_tf.sweeps.state import DIVERGED, DONE, FAILED, RUNNING, Entry
+from ntk_tf.sweeps.state import DIVERGED, DONE, FAILED, RUNNING, WAITING, Entry
 
 
 @pytest.fixture
@@ -120,6 +120,80 @@ def test_more_runs_than_an_array_may_have(tmp_path, monkeypatch, largest, arrays
     assert runner._unsubmitted() == []
 
 
+def test_there_are_no_more_arrays_than_jobs_at_once(tmp_path, monkeypatch):
+    """The others are submitted when the jobs of one have ended."""
+    monkeypatch.setattr(cluster_of, "largest_array", lambda: 2)
+    flags = ["--dataset=digits", "--models=standard", "--seeds=0,1,2,3,4"]
+    sweep = cli.parse_sweep(["sweep", *flags, f"--runs_dir={tmp_path}"])
+    entries = [Entry(run, tmp_path / f"{run.name}.log") for run in sweep.runs]
+    submit = FakeExecutor(1)
+    runner = slurm.SlurmRunner(entries, submit, lambda entry: None, lambda: None)
+    for ended in (0, 1, 2, 4, 5):
+        for entry in entries[:ended]:
+            entry.status = DONE
+        runner._submit(runner._unsubmitted())
+        assert len(submit.arrays) == min(ended // 2 + 1, 3)
+    assert submit.arrays == [[2, 1], [2, 1], [1, 1]]
+
+
+def ended_job(tmp_path, code):
+    """A runner whose only run's job is gone; the run's entry."""
+    sweep = cli.parse_sweep(
+        ["sweep", "--dataset=digits", "--models=standard", "--seeds=0", f"--runs_dir={tmp_path}"]
+    )
+    (entry,) = [Entry(run, tmp_path / "logs/run.log") for run in sweep.runs]
+    runner = slurm.SlurmRunner([entry], FakeExecutor(8), lambda entry: None, lambda: None)
+    runner._submit(runner._unsubmitted())
+    if code is not None:
+        program = f"import sys; sys.exit({code})"
+        assert slurm.Job([sys.executable, "-c", program], entry.log)() == code
+    runner._fail(entry)
+    return runner, entry
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "problem"),
+    [
+        (2, FAILED, "SLURM job 1_1: exit code 2"),
+        (1, WAITING, "SLURM job 1_1: exit code 1"),
+        (None, WAITING, "SLURM job 1_1 left no result"),
+    ],
+)
+def test_a_run_that_was_refused_is_not_started_again(code, status, problem, tmp_path):
+    runner, entry = ended_job(tmp_path, code)
+    assert (entry.status, entry.problem) == (status, problem)
+    if status == WAITING:  # what an earlier job has told is not the next one's
+        runner._submit(runner._unsubmitted())
+        runner._fail(entry)
+        assert (entry.status, entry.problem) == (FAILED, "SLURM job 2_1 left no result")
+
+
+def test_what_is_not_taken_is_tried_again_after_a_while(tmp_path, monkeypatch):
+    class Full(FakeExecutor):
+        @contextlib.contextmanager
+        def batch(self):
+            self.arrays.append([0, 0])
+            yield
+            if len(self.arrays) > 1:
+                raise RuntimeError("sbatch: error: too many jobs")
+
+    now = 1e6
+    monkeypatch.setattr(slurm.time, "monotonic", lambda: now)
+    sweep = cli.parse_sweep(
+        ["sweep", "--dataset=digits", "--models=standard", "--seeds=0,1", f"--runs_dir={tmp_path}"]
+    )
+    entries = [Entry(run, tmp_path / f"{run.name}.log") for run in sweep.runs]
+    submit = Full(8)
+    runner = slurm.SlurmRunner(entries, submit, lambda entry: None, lambda: None)
+    runner._submit(entries[:1])
+    with pytest.warns(UserWarning, match="sbatch failed: .*too many jobs; trying again"):
+        runner._submit(entries[1:])
+    for seconds, tries in ((3, 2), (50, 2), (10, 3)):
+        now += seconds
+        runner._submit(entries[1:])
+        assert len(submit.arrays) == tries
+
+
 def test_jobs_that_wait_are_not_submitted_again(tmp_path, monkeypatch):
     """A second sweep finds two of an earlier one's jobs in the queue, and the third gone."""
     flags = ["--dataset=digits", "--models=standard", "--seeds=0,1,2"]
@@ -146,16 +220,18 @@ def test_largest_array_is_slurms(monkeypatch, tmp_path):
     assert cluster_of.largest_array() == 77
 
 
-def test_what_sbatch_says_is_one_line():
+def test_what_sbatch_says_is_one_line(capsys):
     class Executor:
         @contextlib.contextmanager
         def batch(self):
             yield
+            print("submitit says it too", file=sys.stderr)
             raise RuntimeError("\n-----\nsbatch: error: invalid partition specified: nope\n")
 
     told = "sbatch failed: .*partition specified: nope$"
     with pytest.raises(cluster_of.SlurmError, match=told), cluster_of.batch(Executor()):
         pass
+    assert capsys.readouterr() == ("", "")
 
 
 def test_refused_without_slurm(tmp_path):
@@ -181,6 +257,17 @@ def squeue(monkeypatch, answers):
         )
 
     monkeypatch.setattr(cluster_of.subprocess, "run", run)
+
+
+def test_lines_of_another_form_are_no_jobs(monkeypatch):
+    squeue(monkeypatch, ["\n7_0 RUNNING\nslurm\n7_1 DEADLINE\n"])
+    assert cluster_of.queue() == {"7_0": "RUNNING"}
+
+
+def test_without_squeue_it_is_slurm_that_does_not_answer(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(cluster_of.SlurmError, match="squeue cannot be started"):
+        cluster_of.queue()
 
 
 def test_slurm_may_fail_to_answer_for_a_while(tmp_path, monkeypatch):

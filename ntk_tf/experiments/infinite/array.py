@@ -15,6 +15,8 @@ from ntk_tf.settings import Options
 ATTEMPTS = 2
 #: Seconds between looks at the tiles, and at the queue.
 TICK = 3.0
+#: And between tries to submit what SLURM did not take.
+PAUSE = 60.0
 #: The folder of submitit's files in a run directory.
 FOLDER = "slurm"
 #: How the name of its file of a job ends, behind the job's id.
@@ -52,8 +54,10 @@ def spread(
                 f"--executor=slurm: the jobs left {len(missing)} of {len(work.tiles)} tiles; their"
                 f" logs are in {folder}"
             )
+        work_of = [worker.Job(config, options, own) for own in _shares(missing)]
+        # Once SLURM took jobs, it will again.
+        jobs = _submit(submit, work_of, after if before else None)
         before = missing
-        jobs = _submit(submit, [worker.Job(config, options, own) for own in _shares(missing)])
         array = jobs[0].job_id.split("_")[0]
         terminal.say(console, f"{len(jobs)} SLURM jobs; to end them: scancel {array}")
         _wait(work, folder, after)
@@ -65,9 +69,25 @@ def _shares(numbers: Sequence[int]) -> list[tuple[int, ...]]:
     return [tuple(numbers[i::jobs]) for i in range(jobs)]
 
 
-def _submit(submit: Any, jobs: Sequence[worker.Job]) -> list[Any]:
-    with slurm.batch(submit):
-        return [submit.submit(job) for job in jobs]
+def _submit(submit: Any, jobs: Sequence[worker.Job], after: Callable[[], None] | None) -> list[Any]:
+    """Submit an array; where SLURM does not take it, again and again with `after` in between.
+
+    Raises:
+        SlurmError: if SLURM does not take it and there is no `after`, or for long.
+    """
+    refusals = slurm.Queue()
+    while True:
+        try:
+            with slurm.batch(submit):
+                return [submit.submit(job) for job in jobs]
+        except slurm.SlurmError as error:
+            if after is None:
+                raise
+            refusals.bear(error)
+        end = time.monotonic() + PAUSE
+        while time.monotonic() < end:
+            after()
+            time.sleep(TICK)
 
 
 def _wait(work: tiles.Work, folder: pathlib.Path, after: Callable[[], None]) -> None:
