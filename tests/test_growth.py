@@ -160,6 +160,7 @@ def test_sweeps_take_all_of_them(grown):
     lines = call(grown, *FLAGS[1:], "--top_k=2", "--widths=1,2", "--emit_commands", module="sweep")
     assert len(lines.splitlines()) == 4
     assert all("--arch=tiny" in line and "--top_k=2" in line for line in lines.splitlines())
+    assert "stripes" in call(grown, "--experiment=majority", "--dataset=stripes", "--dry_run")
     lines = call(grown, "--experiment=majority", "--emit_commands", module="sweep")
     assert len(lines.splitlines()) == 1
 

@@ -109,6 +109,8 @@ def load(
     name = os.fspath(name)
     source = _module(name).load(Origin(data_dir, manual_dir, name=name, **choice))
     source = normalized(source, normalization)
+    if subset_seed is not None and not 0 <= subset_seed < 2**32:
+        raise DataError(f"subset_seed={subset_seed}: must be 0 to {2**32 - 1}")
     check_counts(name, len(source.train), len(source.test), train_examples, test_examples)
     train, test = source.train.subset(train_examples, subset_seed), source.test.first(test_examples)
     return dataclasses.replace(source, train=train, test=test)
@@ -135,7 +137,8 @@ def check_counts(
     """
     wanted = {"train": (train_examples, train), "test": (test_examples, test)}
     for split, (count, available) in wanted.items():
-        if count is not None and not (isinstance(count, numbers.Integral) and count > 0):
+        whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
+        if count is not None and not (whole and count > 0):
             raise DataError(f"{split}_examples={count}: must be a whole number of at least 1")
         if count and available and count > available:
             raise DataError(f"{split}_examples={count}: {name} has {available} {split} pictures")

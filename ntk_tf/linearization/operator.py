@@ -119,6 +119,9 @@ class Jacobian:
 
         Returns:
             Tensors of the weights' shapes.
+
+        Raises:
+            ValueError: for no examples or a batch size below 1; and as `linearize`.
         """
         total = [tf.zeros_like(w) for w in self._point]
         for part in batch_ranges(len(x), batch_size):
@@ -191,11 +194,21 @@ def _kinds(x) -> list[tuple[str, str]]:
 
 
 def map_batches(function: Callable, x: np.ndarray, batch_size: int = 100) -> np.ndarray:
-    """A function of a batch, applied to all inputs `[n, ...]`; float64 `[n, ...]`."""
+    """A function of a batch, applied to all inputs `[n, ...]`; float64 `[n, ...]`.
+
+    Raises:
+        ValueError: for no inputs or a batch size below 1.
+    """
     parts = [np.asarray(function(x[part]), np.float64) for part in batch_ranges(len(x), batch_size)]
     return np.concatenate(parts)
 
 
 def batch_ranges(count: int, size: int) -> list[slice]:
-    """Slices of `size` examples that make up `count`; the last may be smaller."""
+    """Slices of `size` examples that make up `count`; the last may be smaller.
+
+    Raises:
+        ValueError: for no examples, or no size.
+    """
+    if count < 1 or size < 1:
+        raise ValueError(f"batch_size={size} of {count} examples: both must be at least 1")
     return [slice(start, start + size) for start in range(0, count, size)]

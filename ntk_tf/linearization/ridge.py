@@ -10,6 +10,7 @@ over it is float64.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ class Ridge:
         model: a built Keras model f of one output `[b, L]`; a fixed function, in inference mode.
         batches: pairs `(x [b, ...], y [b, L])`, the same at each iteration; a dataset or a list.
         rows: n L.
-        weight_decays: at least one, of at least 0, all different.
+        weight_decays: at least one, of at least 0 and finite, all different.
         decay_toward: what decays: `initialization` for u, `zero` for the weights w0 + u.
         centered: leave out f, so that T(u) = J u.
         watched: batches of other inputs x, whose outputs are followed.
@@ -54,9 +55,11 @@ class Ridge:
         watched: Iterable[Any] = (),
     ):
         decays = sorted(weight_decays)
-        if not decays or not all(decay >= 0 for decay in decays):
-            wrong = next((d for d in decays if not d >= 0), "()")
-            raise ValueError(f"weight_decay={wrong}: must be at least 0")
+        if not decays:
+            raise ValueError("weight_decays=(): must hold at least one")
+        for decay in decays:
+            if not 0 <= decay < math.inf:
+                raise ValueError(f"weight_decay={decay}: must be at least 0, and finite")
         if len(set(decays)) < len(decays):
             raise ValueError(f"weight_decays={decays}: must be different")
         if decay_toward not in ("initialization", "zero"):

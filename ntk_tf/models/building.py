@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import numbers
 import operator
 from collections.abc import Iterator
 from typing import Any
@@ -59,6 +60,8 @@ def build(
     if not 0 < width < math.inf:
         raise ValueError(f"width={width}: must be above 0, and finite")
     num_classes = operator.index(num_classes)
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"seed={seed}: must be a whole number of at least 0")
     if architectures.is_own(arch):
         if parametrization != "standard":
             raise ValueError(
@@ -70,6 +73,8 @@ def build(
         raise ValueError(f"parametrization={parametrization!r}: must be one of {', '.join(LAYERS)}")
     layers = functools.partial(LAYERS[parametrization], width, seed)
     shape = tuple(map(operator.index, input_shape))
+    if min(shape, default=0) < 1:
+        raise ValueError(f"input_shape={shape}: must be at least one number, each at least 1")
     inputs = keras.Input(shape, dtype=keras.config.dtype_policy().variable_dtype)
     with _channels_last():
         outputs = keywords.apply(arch, layers, inputs, shape, num_classes, arguments)
@@ -95,7 +100,12 @@ def freeze_biases(model: keras.Model) -> None:
 
     Args:
         model: a built network.
+
+    Raises:
+        ValueError: if it is not built.
     """
+    if not model.built:
+        raise ValueError(f"{model.name} is not built: its biases are not known yet")
     for weight in model.trainable_weights:
         if weight.name.endswith("bias"):
             weight.trainable = False

@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from ntk_tf.ntk.regression import as_targets
+
 
 def kernel_movement(
     kernel: np.ndarray, at_start: np.ndarray, targets: np.ndarray
@@ -176,8 +178,13 @@ def eigenvector_alignments(kernel: np.ndarray, targets: np.ndarray, count: int) 
 
     Returns:
         `[count]`; NaN for a kernel that is not finite.
+
+    Raises:
+        ValueError: for another kernel or other targets, or a count that there is not.
     """
     matrix, targets = _matrix(kernel), _labels(targets, kernel)
+    if not 1 <= count <= len(matrix):
+        raise ValueError(f"count={count}: must be 1 to {len(matrix)}, the number of eigenvectors")
     if not np.isfinite(matrix).all():
         return np.full(count, np.nan)
     _, vectors = np.linalg.eigh(matrix)
@@ -235,13 +242,7 @@ def _labels(targets: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: for another number of them, or of outputs, or the numbers of several classes.
     """
-    targets = np.asarray(targets)
-    if targets.ndim == 1 and targets.dtype.kind in "iu" and len(np.unique(targets)) > 2:
-        raise ValueError(
-            f"targets of integers {targets.min()} to {targets.max()}: numbers of classes have no"
-            " size; must be one-hot [n, L], or floating-point"
-        )
-    targets = np.asarray(targets, np.float64)
+    targets = as_targets(targets)
     targets = targets[:, None] if targets.ndim == 1 else targets
     outputs = kernel.shape[1] if kernel.ndim == 4 else targets.shape[-1]
     if targets.shape != (len(kernel), outputs):

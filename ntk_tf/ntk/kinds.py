@@ -109,7 +109,8 @@ def check(outputs: Outputs) -> None:
     Raises:
         ValueError: for an unknown name.
     """
-    if outputs is None or (isinstance(outputs, str) and outputs not in NAMES):
+    wrong = outputs is None or isinstance(outputs, bool | np.bool_)
+    if wrong or (isinstance(outputs, str) and outputs not in NAMES):
         raise ValueError(
             f"outputs={outputs!r}: must be {', '.join(map(repr, NAMES))}, an output's number or a"
             " vector"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.linalg
 
-from ntk_tf.ntk.regression import Regression
+from ntk_tf.ntk.regression import Regression, as_targets
 from ntk_tf.ntk.spectrum import square
 
 #: What is tried, as parts of the kernel's mean on the diagonal.
@@ -50,10 +50,12 @@ def leave_one_out(
         first.
 
     Raises:
-        ValueError: if the targets do not belong to the kernel or are not finite, or no shift makes
-            it positive definite.
+        ValueError: if the targets do not belong to the kernel, are not finite or the numbers of
+            classes, or no shift makes it positive definite.
     """
-    targets = np.asarray(targets)
+    if not len(relative_shifts):
+        raise ValueError("relative_shifts=(): must hold at least one")
+    targets = as_targets(targets)
     matrix, n = square(gram), len(targets)
     if len(matrix) not in (n, targets.size):
         raise ValueError(f"targets {targets.shape} do not belong to a kernel {matrix.shape}")

@@ -74,24 +74,39 @@ def kernel_regression(
         The solution.
 
     Raises:
-        ValueError: for a negative ridge, an unknown precision, or shapes that do not belong
-            together.
+        ValueError: for a negative ridge, an unknown precision, shapes that do not belong
+            together, or targets that are the numbers of classes.
     """
     if not ridge >= 0:
         raise ValueError(f"ridge={ridge}: must be at least 0")
     matrix = square(np.asarray(gram))
-    targets = np.asarray(targets)
+    targets = as_targets(targets)
     offset = np.zeros(targets.shape) if offset is None else np.asarray(offset)
     if targets.shape != offset.shape or len(matrix) not in (targets.size, len(targets)):
         raise ValueError(
             f"targets {targets.shape} and outputs {offset.shape} do not belong to a Gram with"
             f" {len(matrix)} rows"
         )
-    residual = np.asarray(targets, np.float64) - offset
+    residual = targets - offset
     residual = residual if len(matrix) < residual.size else residual.ravel()
     alpha = _solve(matrix, ridge * targets.size / 2, residual, rounding(matrix, precision))
     fitted = offset + (matrix @ alpha).reshape(offset.shape)
     return Regression(alpha.reshape(offset.shape), fitted)
+
+
+def as_targets(targets: np.ndarray) -> np.ndarray:
+    """Targets as float64; the numbers of several classes are none.
+
+    Raises:
+        ValueError: for those.
+    """
+    targets = np.asarray(targets)
+    if targets.ndim == 1 and targets.dtype.kind in "iu" and len(np.unique(targets)) > 2:
+        raise ValueError(
+            f"targets of integers {targets.min()} to {targets.max()}: numbers of classes have no"
+            " size; must be one-hot [n, L], or floating-point"
+        )
+    return targets.astype(np.float64)
 
 
 def rounding(matrix: np.ndarray, precision: str) -> float:

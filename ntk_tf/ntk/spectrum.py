@@ -88,8 +88,10 @@ def square(gram: np.ndarray) -> np.ndarray:
     """A Gram `[n, L, n, L]` as a matrix `[n L, n L]`.
 
     Raises:
-        ValueError: if it is not square.
+        ValueError: if it is not square, or of no examples.
     """
+    if not gram.size:
+        raise ValueError(f"a Gram {gram.shape}: must be of at least one example")
     rows = int(np.sqrt(gram.size))
     if gram.shape not in ((rows, rows), gram.shape[:2] * 2) or rows * rows != gram.size:
         raise ValueError(f"a Gram of one set is [n, L, n, L] or [rows, rows], not {gram.shape}")

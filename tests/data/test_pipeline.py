@@ -120,6 +120,10 @@ def test_first_examples_and_too_many():
     assert (len(source.train), len(source.test)) == (7, 3)
     with pytest.raises(data.DataError, match="train_examples=1438.*1437"):
         data.load("digits", train_examples=1438)
+    with pytest.raises(data.DataError, match="train_examples=True: must be a whole number"):
+        data.load("digits", train_examples=True)
+    with pytest.raises(data.DataError, match="subset_seed=-1: must be 0 to 4294967295"):
+        data.load("digits", train_examples=5, subset_seed=-1)
 
 
 def test_random_subsets_are_nested_and_keep_their_labels():

@@ -69,6 +69,14 @@ def test_end_to_end(run_on, tmp_path, rng):
     assert written["snake_synsets"] == ",".join(TWO)
 
 
+def test_outputs_beyond_all_numbers_are_refused(run_on, tmp_path, rng):
+    path = tmp_path / "large.npz"
+    np.savez(path, **{name: 1e30 * tensor for name, tensor in state(rng).items()})
+    with pytest.raises(DataError, match="large.npz: the network's outputs are not all finite"):
+        run_on(path)
+    assert not (tmp_path / "run/result.json").exists()
+
+
 def test_accuracies(rng):
     outputs = rng.standard_normal((4, 1000))
     synsets = SNAKE_SYNSETS[2], SNAKE_SYNSETS[16]

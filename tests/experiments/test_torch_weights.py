@@ -105,9 +105,28 @@ def test_other_networks_are_refused(frozen, tmp_path):
         weights.assign(wide, layers, path)
     np.savez(path, **{"layer1.0.conv1.weight": np.zeros((1, 1, 3, 3))})
     with pytest.raises(
-        weights.WeightsError, match="named as torchvision's AlexNet .*layer1.0.conv1"
+        weights.WeightsError, match="holds layer1.0.conv1; torchvision's AlexNet has features.0.w"
     ):
         weights.kernels_and_biases(weights.read(path), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features.0.bias": None}, "lacks features.0.bias; torchvision's AlexNet has"),
+        ({"features.0.running_mean": np.zeros(6)}, "holds features.0.running_mean; torchvision's"),
+        ({"weight": np.zeros((2, 2))}, "holds tensors without a layer; torchvision's"),
+        ({"features.x.weight": np.zeros((2, 2))}, "holds features.x; torchvision's"),
+        ({"features.0.bias": np.full(6, np.nan)}, "features.0.bias holds numbers that are not fin"),
+    ],
+)
+def test_what_is_missing_or_too_much_is_named(change, message, frozen, tmp_path):
+    path = tmp_path / "weights.npz"
+    tensors = {n: t for n, t in (frozen["lenet"][0] | change).items() if t is not None}
+    np.savez(path, **tensors)
+    with pytest.raises(weights.WeightsError, match=message) as raised:
+        weights.kernels_and_biases(weights.read(path), path)
+    assert "\n" not in str(raised.value)
 
 
 def test_layouts_one_entry_at_a_time(rng):

@@ -291,6 +291,13 @@ def test_refuses_what_cannot_be(rng, float64):
     model, (x, y) = net(), data(rng)
     with pytest.raises(ValueError, match="weight_decay=-1: must be at least 0"):
         solve(model, x, y, -1)
+    with pytest.raises(ValueError, match="weight_decay=inf: must be at least 0, and finite"):
+        solve(model, x, y, np.inf)
+    with pytest.raises(ValueError, match=r"weight_decays=\(\): must hold at least one"):
+        solve_each(model, x, y, [])
+    for size, count in ((-1, N), (0, N), (5, 0)):
+        with pytest.raises(ValueError, match=f"batch_size={size} of {count} examples: both must"):
+            solve(model, x[:count], y[:count], 1, batch_size=size)
     with pytest.raises(ValueError, match=r"weight_decays=\[1, 1, 2\]: must be different"):
         solve_each(model, x, y, [1, 2, 1])
     with pytest.raises(ValueError, match="2 weight decays: cannot have a preconditioner"):

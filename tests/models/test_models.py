@@ -234,6 +234,21 @@ def test_arguments_are_refused_in_one_line(arguments, message):
     assert "\n" not in str(raised.value)
 
 
+def test_seeds_and_shapes_that_cannot_be():
+    for seed in (None, -1, 0.5):
+        with pytest.raises(ValueError, match=f"seed={seed}: must be a whole number of at least 0"):
+            models.build("mlp", 1, 10, (4,), seed)
+    for shape in ((), (0,), (28, 28, 0)):
+        with pytest.raises(ValueError, match="input_shape=.*must be at least one number, each"):
+            models.build("mlp", 1, 10, shape)
+
+
+def test_biases_of_what_is_not_built_are_not_known():
+    model = keras.Sequential([keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="is not built"):
+        models.freeze_biases(model)
+
+
 def test_vectors_and_small_pictures_are_refused():
     with pytest.raises(ValueError, match=r"takes pictures .*not \(5,\)"):
         models.build("lenet", 1, 10, (5,))

@@ -137,6 +137,9 @@ def test_labels_of_one_output_and_of_any_type(rng):
 def test_numbers_of_classes_are_no_targets(rng):
     kernel = np.eye(6) + 0.1
     classes = np.array([0, 1, 2, 0, 1, 2])
+    for count in (-1, 0, 7):
+        with pytest.raises(ValueError, match=f"count={count}: must be 1 to 6"):
+            compare.eigenvector_alignments(np.eye(6), np.ones((6, 1)), count)
     with pytest.raises(ValueError, match="integers 0 to 2: numbers of classes have no size"):
         compare.label_alignment(kernel, classes)
     compare.label_alignment(kernel, np.array([-1, 1, 1, -1, 1, -1]))

@@ -554,7 +554,9 @@ def test_layers_without_a_kernel_are_named(monkeypatch, build, named):
         ({"arch": "mlp", "channels": (4,)}, "channels=.* mlp has no max pooling"),
         ({"arch": "lenet", "channels": (0,)}, "channels=.* at least 1"),
         ({"arch": "lenet", "memory_gib": 1e-9}, "memory_gib=1e-09: the kernels of two pictures"),
-        ({"arch": "lenet", "memory_gib": 0}, "memory_gib=0: the kernels of two pictures"),
+        ({"arch": "lenet", "memory_gib": 0}, "memory_gib=0: must be above 0, and finite"),
+        ({"arch": "lenet", "memory_gib": np.nan}, "memory_gib=nan: must be above 0, and finite"),
+        ({"arch": "lenet", "channels": (4.5, 8)}, "channels=.*whole number, each at least 1"),
         ({"arch": "lenet", "memory_gib": 2e-3}, "memory_gib=0.002: the random channels of two"),
         ({"arch": "a.b:c"}, "arch='a.b:c': must be one of lenet"),
         (

@@ -192,8 +192,9 @@ def test_patterns_choose_weights(rng, float64):
 def test_refuses_unknown_outputs(rng):
     model, shape = own()
     x = rng.standard_normal((2, *shape))
-    with pytest.raises(ValueError, match="outputs='mean': must be 'full', 'trace'"):
-        ntk.gram(model, x, outputs="mean")
+    for unknown in ("mean", True):
+        with pytest.raises(ValueError, match=f"outputs={unknown!r}: must be 'full', 'trace'"):
+            ntk.gram(model, x, outputs=unknown)
     for wrong in (L, -1, 1.5):
         with pytest.raises(ValueError, match="outputs are 0 to 3"):
             ntk.gram(model, x, outputs=wrong)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ntk_tf import ntk
+from ntk_tf.ntk.leave_one_out import leave_one_out
 
 
 def problem(rng, rows=12, weights=40):
@@ -47,6 +48,14 @@ def test_refuses_bad_input(rng):
         ntk.kernel_regression(gram, targets, offset, -1)
     with pytest.raises(ValueError, match="do not belong"):
         ntk.kernel_regression(gram, targets[:-1], offset[:-1])
+    kernel = np.eye(6)
+    for regression in (ntk.kernel_regression, leave_one_out):
+        with pytest.raises(ValueError, match="integers 0 to 2: numbers of classes have no size"):
+            regression(kernel, np.arange(6) % 3)
+        with pytest.raises(ValueError, match="must be of at least one example"):
+            regression(np.zeros((0, 0)), np.zeros((0, 2)))
+    with pytest.raises(ValueError, match="relative_shifts=.*at least one"):
+        leave_one_out(kernel, np.ones((6, 1)), [])
 
 
 @pytest.mark.parametrize("weights", [7, 11])

@@ -63,6 +63,11 @@ def test_refuses_what_is_not_square(shape):
         ntk.decompose(np.zeros(shape))
 
 
+def test_refuses_no_examples():
+    with pytest.raises(ValueError, match="must be of at least one example"):
+        ntk.decompose(np.zeros((0, 0)))
+
+
 def test_lenet_against_svd_of_its_jacobian(rng):
     """LeNet x1 at 8 inputs, 80 x 44,426, by float32 and by the explicit matrix in float64."""
     model = models.build("lenet", 1, 10, (28, 28, 1))

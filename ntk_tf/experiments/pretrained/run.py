@@ -29,7 +29,7 @@ def run(config: Pretrained, options: Options, console: Console) -> dict[str, Any
     outputs, `test_accuracy_among_snakes` if it is the largest of those of the chosen snakes.
 
     Raises:
-        DataError: if the pictures or the weights cannot be had.
+        DataError: if the pictures or the weights cannot be had, or outputs are not finite.
     """
     started = time.monotonic()
     try:
@@ -42,6 +42,8 @@ def run(config: Pretrained, options: Options, console: Console) -> dict[str, Any
     with console.status("evaluating"):
         batches = inputs.evaluation_batches(test)
         outputs = model.predict(batches.map(lambda x, _: x), verbose=0)
+    if not np.isfinite(outputs).all():
+        raise DataError(f"weights={config.weights}: the network's outputs are not all finite")
     accuracy = accuracies(outputs, test.labels, inputs.source.classes or ())
     result = {
         "status": "completed",

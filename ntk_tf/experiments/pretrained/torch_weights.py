@@ -28,7 +28,8 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         The tensors by name.
 
     Raises:
-        WeightsError: if the file cannot be read or PyTorch is needed and missing.
+        WeightsError: if the file cannot be read, holds something else or numbers that are not
+            finite, or PyTorch is needed and missing.
     """
     readers = {".pth": _read_torch, ".safetensors": _read_safetensors, ".npz": _read_numpy}
     if path.suffix not in readers:
@@ -38,6 +39,9 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     tensors = readers[path.suffix](path)
     if not tensors or not all(_is_tensor(value) for value in tensors.values()):
         raise WeightsError(f"weights={path}: holds something else than named tensors of numbers")
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise WeightsError(f"weights={path}: {name} holds numbers that are not finite")
     return tensors
 
 
@@ -97,6 +101,9 @@ def kernels_and_biases(
     Raises:
         WeightsError: if a weight has no bias, or the names are others.
     """
+    expected = (
+        "torchvision's AlexNet has features.0.weight, features.0.bias, ..., classifier.6.bias"
+    )
     layers: dict[str, dict[str, np.ndarray]] = {}
     for name, value in tensors.items():
         layer, _, kind = name.removeprefix("module.").rpartition(".")
@@ -104,22 +111,29 @@ def kernels_and_biases(
     parts = ("features", "classifier")
     try:
         order = sorted(layers, key=lambda name: _position(name, parts))
+        for name in order:
+            for kind in layers[name].keys() ^ {"weight", "bias"}:
+                has = "holds" if kind in layers[name] else "lacks"
+                raise WeightsError(f"weights={path}: {has} {name}.{kind}; {expected}")
         pairs = [(layers[name]["weight"], layers[name]["bias"]) for name in order]
         if any(kernel.ndim not in (2, 4) or bias.ndim != 1 for kernel, bias in pairs):
             raise WeightsError(
                 f"weights={path}: kernels must have 2 or 4 dimensions and biases one"
             )
         return pairs
-    except (KeyError, ValueError) as error:
-        raise WeightsError(
-            f"weights={path}: its tensors must be named as torchvision's AlexNet names them,"
-            f" features.0.weight, features.0.bias, ..., classifier.6.bias;"
-            f" found {', '.join(list(tensors)[:4])}"
-        ) from error
+    except ValueError as error:
+        raise WeightsError(f"weights={path}: holds {error}; {expected}") from error
 
 
 def _position(layer: str, parts: tuple[str, ...]) -> tuple[int, int]:
-    part, number = layer.split(".")
+    """Part and number of a layer.
+
+    Raises:
+        ValueError: with its name, if it has another.
+    """
+    part, _, number = layer.partition(".")
+    if part not in parts or not number.isdecimal():
+        raise ValueError(layer or "tensors without a layer")
     return parts.index(part), int(number)
 
 

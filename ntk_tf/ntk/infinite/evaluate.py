@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -204,10 +205,13 @@ class KernelFunction:
 
         Raises:
             BudgetError: see the class.
+            ValueError: for no memory.
         """
         layers = sum(isinstance(node, nodes.Weights) for node in self._order)
         kernels = 2 + (layers if self.per_layer else 0)
         pairs = max(len(found) for found in self._needed.values())
+        if memory_gib is not None and not 0 < memory_gib < math.inf:
+            raise ValueError(f"memory_gib={memory_gib}: must be above 0, and finite")
         budget = math.inf if memory_gib is None else memory_gib * 2.0**30
         number = np.dtype(self.precision).itemsize
         entries = float(_ENTRIES)
@@ -328,9 +332,10 @@ def _check_channels(channels: Sequence[int] | None, arch: str, estimated: bool) 
         return CHANNELS
     if not estimated:
         raise ValueError(f"channels={channels}: {arch} has no max pooling, its kernel is exact")
-    if not channels or min(channels) < 1:
-        raise ValueError(f"channels={channels}: must be at least one number, each at least 1")
-    return tuple(channels)
+    whole = all(isinstance(count, numbers.Integral) for count in channels)
+    if not channels or not whole or min(channels) < 1:
+        raise ValueError(f"channels={channels}: must be at least one whole number, each at least 1")
+    return tuple(map(int, channels))
 
 
 def _in_order(output: nodes.Node) -> list[nodes.Node]:
