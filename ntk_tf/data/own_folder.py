@@ -4,9 +4,9 @@
 
 The test set's folder may also be called `validation` or `val`. Pictures of one size are read as
 they are, those of many sizes like ImageNet's photographs (see `decode`): as squares of 8/7 of
-`image_size`, which are cropped to `image_size`. They have one channel if all are grey and of one
-size, otherwise three. The order is random but always the same, so that the first so many pictures
-are of all classes. All of them are kept in memory. As in torchvision's ImageFolder, transparency
+`image_size`, which are cropped to `image_size`. They have one channel if all are grey, without
+transparency or a palette, and of one size, otherwise three. The order is random but always the
+same, so that the first so many pictures are a mix of the classes. All of them are kept in memory. As in torchvision's ImageFolder, transparency
 and the orientation that a camera noted are not looked at, and what is hidden is passed over.
 """
 
@@ -186,7 +186,10 @@ def _pictures(name: str, split: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
     for folder in sorted(split.iterdir()):
         if not folder.is_dir() or folder.name.startswith(_HIDDEN):
             continue
-        files = [path for path in folder.rglob("*") if path.is_file() and _shown(path, folder)]
+        shown = [path for path in folder.rglob("*") if _shown(path, folder)]
+        files = [path for path in shown if path.is_file()]
+        if lost := [path for path in shown if path.is_symlink() and not path.exists()]:
+            raise DataError(f"dataset={name}: {min(lost)} is a link to what is not there")
         pictures = [path for path in files if path.suffix.lower() in ENDINGS]
         if files and not pictures:
             raise DataError(

@@ -168,6 +168,10 @@ WRONG = [
         lambda place: [path.rename(path.with_suffix(".heic")) for path in place.glob("*/dog/*")],
         r"train/dog holds \d+.heic and no picture; files are .jpg, ",
     ),
+    (
+        lambda place: (place / "train/cat/lost.png").symlink_to("nowhere.png"),
+        "train/cat/lost.png is a link to what is not there",
+    ),
     (written("train/cat/a.png"), "cannot read .*train/cat/a.png .cannot identify image file"),
     (
         saved("test/cat/16.png", "I;16"),
