@@ -6,8 +6,9 @@ The test set's folder may also be called `validation` or `val`. Pictures of one 
 they are, those of many sizes like ImageNet's photographs (see `decode`): as squares of 8/7 of
 `image_size`, which are cropped to `image_size`. They have one channel if all are grey, without
 transparency or a palette, and of one size, otherwise three. The order is random but always the
-same, so that the first so many pictures are a mix of the classes. All of them are kept in memory. As in torchvision's ImageFolder, transparency
-and the orientation that a camera noted are not looked at, and what is hidden is passed over.
+same, so that the first so many pictures are a mix of the classes. All of them are kept in memory.
+As in torchvision's ImageFolder, transparency and the orientation that a camera noted are not looked
+at, and what is hidden is passed over.
 """
 
 import contextlib
