@@ -41,7 +41,7 @@ def kernel_movement(
         "label_alignment": label_alignment(kernel, targets),
         "uncentered_label_alignment": label_alignment(kernel, targets, centered=False),
         "eigenvector_alignment": float(
-            eigenvector_alignments(_traced(kernel), targets, targets.shape[1]).sum()
+            eigenvector_alignments(_traced(kernel), targets, min(targets.shape)).sum()
         ),
         **{f"label_alignment_{k}": value for k, value in of_classes.items()},
     }

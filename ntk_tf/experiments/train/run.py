@@ -96,7 +96,9 @@ class _Training:
         config, plan = self.config, self.plan
         batches = self.inputs.training_batches(plan.start_step)
         minutes = self.options.checkpoint_minutes
-        clock, stop = Clock(self.state.history), StopAtDivergence(plan, self._is_finite)
+        few = next(iter(self.test_batches))[0][:2]
+        stop = StopAtDivergence(plan, lambda: self._is_finite(few))
+        clock = Clock(self.state.history)
         record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
         save = Save(self.state.save, plan, minutes)
         base = getattr(self.model, "base", self.model)
@@ -147,11 +149,9 @@ class _Training:
             **runs.provenance(),
         }
 
-    def _is_finite(self) -> bool:
-        if not self.state.is_finite():
-            return False
-        few = next(iter(self.test_batches))[0][:2]
-        return self.config.linearized or has_finite_outputs(self.model, few)
+    def _is_finite(self, pictures: tf.Tensor) -> bool:
+        known = self.config.linearized or has_finite_outputs(self.model, pictures)
+        return known and self.state.is_finite()
 
     def _evaluation_batches(self, split: Split) -> tf.data.Dataset:
         replicas = self.model.distribute_strategy.num_replicas_in_sync
