@@ -13,8 +13,6 @@ import warnings
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # several workers share the cores
-ONEDNN = os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "")
-os.environ["TF_ENABLE_ONEDNN_OPTS"] = ONEDNN or "0"
 
 TESTS = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(TESTS / "tools"))
@@ -28,13 +26,6 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
-
-tf.zeros(1) + 1  # reads the variables above
-if not ONEDNN:
-    # For oneDNN each small graph is rewritten, and kernels are made of shapes that come once: a
-    # quarter of the time. The commands that tests start have it, as users' do; in this process it
-    # is on with `TF_ENABLE_ONEDNN_OPTS=1 make test`.
-    del os.environ["TF_ENABLE_ONEDNN_OPTS"]
 
 #: Tracing makes many small objects that live: searching them for garbage took a tenth of the time.
 gc.set_threshold(100_000, 20, 100)
