@@ -31,6 +31,9 @@ from ntk_tf.experiments.resolving import resolve
 from ntk_tf.experiments.train import run as train
 from ntk_tf.runs import checkpoint
 from ntk_tf.settings import Options, SettingError
+from ntk_tf.training import loop
+from ntk_tf.training.callbacks import Save
+from ntk_tf.training.metrics import has_finite_outputs
 
 FLAGS = [f"--{name}={value}" for name, value in QUICK.items()]
 
@@ -202,25 +205,43 @@ def test_divergence_is_a_result(rate, tmp_path):
     assert "diverged at update" in EXPERIMENTS["train"].describe(tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        # Weights become NaN.
-        "--learning_rate=2 --seed=8 --loss=cross_entropy --epochs=6 --train_examples=320",
-        # Hidden units overflow, and all weights are finite.
-        "--arch=mlp --initialization=xavier_normal --gain=1e30 --max_steps=2",
-        "--experiment=trajectory --arch=mlp --arch_args=depth=2 --image_size=8 --max_steps=2"
-        " --initialization=xavier_normal --gain=1e30",
-    ],
-)
-def test_divergence_that_a_fused_relu_hides(flags, tmp_path):
-    """oneDNN's makes 0 of NaN, so that outputs are finite, and those of the last biases."""
-    done = main("--dataset=digits", *flags.split(), f"--workdir={tmp_path / 'run'}")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "diverged at update" in done.stdout
-    assert runs.read_json(tmp_path / "run/result.json")["status"] == "diverged"
+def test_hidden_units_that_overflow_are_a_divergence(tmp_path):
+    """oneDNN's fused ReLU makes 0 of NaN: outputs are finite, and so are all weights."""
+    settings = {"initialization": "xavier_normal", "gain": 1e30, "arch_args": "depth=4"}
+    content = in_process(tmp_path / "run", max_steps=2, **settings)
+    assert (content["status"], content["test_accuracy"]) == ("diverged", None)
+
+
+@pytest.mark.parametrize("arch", ["mlp", "lenet"])
+def test_weights_that_are_nan_are_a_divergence(arch, tmp_path, monkeypatch):
+    """Seen at the end of the epoch, where the fused ReLU hides them; without one, at once."""
+    usual = Save.on_train_batch_end
+
+    def spoil(self, batch, logs=None):
+        usual(self, batch, logs)
+        if batch == 9:
+            kernel = self.model.trainable_weights[0]
+            kernel.assign(np.nan * kernel)
+
+    monkeypatch.setattr(Save, "on_train_batch_end", spoil)
+    monkeypatch.setattr(loop, "CALLBACK_SECONDS", 0)
+    options = Options(tmp_path / "run", checkpoint_minutes=1e-6)
+    settings = LENET if arch == "lenet" else {}
+    content = carry_out(resolve(**(QUICK | settings)), options)
+    assert content["status"] == "diverged"
+    assert content["diverged_at_step"] in (10, 14)
     found = checkpoint.restore(tmp_path / "run/checkpoint")
-    assert found is None or all(np.isfinite(value).all() for value in found.arrays.values())
+    assert found.step == 9
+    assert all(np.isfinite(value).all() for value in found.arrays.values())
+
+
+def test_outputs_that_are_nan_by_operations_one_by_one():
+    """Whatever a graph makes of them."""
+    model = models.build("mlp", 1, 2, (3,))
+    x = np.ones((2, 3), "float32")
+    assert has_finite_outputs(model, x)
+    model.trainable_weights[0].assign(np.full((3, 100), np.nan))
+    assert not has_finite_outputs(model, x)
 
 
 def test_divergence_after_a_profile_is_a_result(tmp_path):
