@@ -413,20 +413,20 @@ def test_run_of_an_earlier_version_goes_on(finished, tmp_path):
 
 
 def test_learns(tmp_path):
-    """All digits for 8 epochs: far better than chance, and the network ahead."""
+    """All digits for 5 epochs: far better than chance, and the network ahead."""
     results = {
         linearized: in_process(
             tmp_path / str(linearized),
             linearized=linearized,
             **LENET,
-            epochs=8,
+            epochs=5,
             train_examples=1437,
             test_examples=360,
         )
         for linearized in (False, True)
     }
-    assert results[False]["test_accuracy"] > 0.93
-    assert 0.80 < results[True]["test_accuracy"] < results[False]["test_accuracy"]
+    assert results[False]["test_accuracy"] > 0.90
+    assert 0.70 < results[True]["test_accuracy"] < results[False]["test_accuracy"]
 
 
 def test_mnist(mnist_data_dir, tmp_path):

@@ -124,7 +124,7 @@ MODELS = {
     "conv1d": lambda: functional((9, 2), layers.Conv1D(4, 3, padding="causal")),
     "layer_normalization": lambda: functional((6,), layers.Dense(5), layers.LayerNormalization()),
     "prelu": lambda: functional((6,), layers.Dense(5, activation=layers.PReLU())),
-    "recurrent": lambda: functional((5, 3), layers.SimpleRNN(4)),
+    "recurrent": lambda: functional((3, 3), layers.SimpleRNN(4, unroll=True)),
     "time_distributed": lambda: functional((5, 3), layers.TimeDistributed(layers.Dense(4))),
     "attention": lambda: functional((5, 3), SelfAttention()),
 }

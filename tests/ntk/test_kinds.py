@@ -43,7 +43,7 @@ def attention():
 
 def recurrent():
     inputs = keras.Input((2, 2))
-    return keras.Model(inputs, layers.Dense(L)(layers.LSTM(3, unroll=True)(inputs))), (2, 2)
+    return keras.Model(inputs, layers.Dense(L)(layers.SimpleRNN(3, unroll=True)(inputs))), (2, 2)
 
 
 MODELS = {"lenet": lenet, "own": own, "attention": attention, "recurrent": recurrent}

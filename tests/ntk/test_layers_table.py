@@ -85,14 +85,14 @@ TABLE = {
     "TimeDistributed": (lambda: time_distributed, (4, 3), True),
     "PReLU": (lambda: layers.PReLU("uniform"), (5,), False),
     "LSTM": (lambda: layers.LSTM(3), (4, 2), False),
-    "GRU": (lambda: layers.GRU(3, return_sequences=True), (4, 2), False),
+    "GRU": (lambda: layers.GRU(3, return_sequences=True, unroll=True), (3, 2), False),
     "NTKDense": (lambda: NTKDense(4, "tanh", **SCALES), (3,), True),
     "NTKDense positions": (lambda: NTKDense(4, **SCALES), (5, 3), True),
     "NTKDense no bias": (lambda: NTKDense(4, use_bias=False, kernel_scale=0.3), (3,), True),
     "NTKConv2D": (lambda: NTKConv2D(4, 3, activation="relu", **SCALES), (6, 5, 2), True),
     "NTKConv2D same": (lambda: NTKConv2D(3, 3, 2, padding="same", **SCALES), (6, 5, 2), True),
     "NTKConv2D no bias": (lambda: NTKConv2D(3, 2, use_bias=False, **SCALES), (4, 4, 2), True),
-    "Bidirectional": (lambda: layers.Bidirectional(layers.SimpleRNN(2)), (4, 2), False),
+    "Bidirectional": (lambda: layers.Bidirectional(layers.SimpleRNN(2, unroll=True)), (3, 2), False),
 }  # fmt: skip
 
 

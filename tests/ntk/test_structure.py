@@ -168,7 +168,7 @@ class Hiding(layers.Layer):
 @pytest.mark.parametrize("outputs", ["full", "trace"])
 def test_hidden_weights_are_refused_by_name(rule, unused, outputs, rng, float64):
     inputs = keras.Input((4,))
-    lost = layers.Dense(3, name="lost") if rule else layers.LSTM(3, name="lost")
+    lost = layers.Dense(3, name="lost") if rule else layers.SimpleRNN(3, unroll=True, name="lost")
     hidden = lost(inputs if rule else inputs[:, None])
     model = keras.Model(inputs, layers.Dense(L, name="seen")(Hiding()(hidden)))
     if unused:
