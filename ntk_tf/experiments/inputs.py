@@ -120,8 +120,14 @@ class Inputs:
 
     @property
     def targets(self) -> tuple[float, float]:
-        """Targets of the outputs for the other classes, and for the picture's."""
-        return getattr(self.config, "targets", pipeline.ONE_HOT)
+        """Targets of the outputs for the other classes, and for the picture's.
+
+        In the run's precision: `np.float64` for float64, Python's numbers for float32.
+        """
+        targets = getattr(self.config, "targets", pipeline.ONE_HOT)
+        double = getattr(self.config, "precision", "float32") == "float64"
+        low, high = map(np.float64, targets) if double else targets
+        return low, high
 
     def wanted(self, labels: np.ndarray) -> np.ndarray:
         """The targets of pictures with these labels, float64 `[n, L]`."""

@@ -22,6 +22,8 @@ from ntk_tf.training.metrics import FirstNonFinite, loss_function
 def build(config: Any, workdir: pathlib.Path | None = None) -> tuple[keras.Model, int]:
     """The network of a configuration's `Network` settings, with the weights that it starts from.
 
+    It computes in the configuration's precision; the initialization is that of float32.
+
     Args:
         config: the run's settings.
         workdir: the run directory, which holds the training before the run if there was one.
@@ -30,10 +32,12 @@ def build(config: Any, workdir: pathlib.Path | None = None) -> tuple[keras.Model
         The network, and the number of updates that its weights have seen.
 
     Raises:
-        SettingError: if the architecture cannot be built for these pictures.
+        SettingError: if the architecture cannot be built for these pictures, or in float64.
         DataError: if `from_run` holds no weights for it.
     """
     model, step = architecture.build(config), 0
+    if getattr(config, "precision", "float32") == "float64":
+        model = _in_float64(model, config)
     if config.from_run is not None:
         step = trained_weights.load(model, config, config.from_run)
     elif workdir and config.pretrain_steps:
@@ -43,7 +47,7 @@ def build(config: Any, workdir: pathlib.Path | None = None) -> tuple[keras.Model
     return model, step
 
 
-def in_float64(model: keras.Model, config: Any) -> keras.Model:
+def _in_float64(model: keras.Model, config: Any) -> keras.Model:
     """The same network with the same weights, computing in float64.
 
     Raises:
@@ -63,8 +67,6 @@ def in_float64(model: keras.Model, config: Any) -> keras.Model:
             )
     for variable, source in zip(precise.variables, model.variables, strict=True):
         variable.assign(tf.cast(source.value, tf.float64))
-    if not config.train_biases:
-        models.freeze_biases(precise)
     return precise
 
 
@@ -86,9 +88,7 @@ def compiled(
         SettingError: if a network of the user's cannot be linearized.
     """
     model, _ = build(config, workdir)
-    dtype = "float32"
-    if config.precision == "float64":
-        model, dtype = in_float64(model, config), "float64"
+    dtype = "float64" if config.precision == "float64" else "float32"
     centered = getattr(config, "centered", False)
     offsets = _decay_offsets(model, config, linearized)
     if linearized:

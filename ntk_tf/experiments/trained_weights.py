@@ -96,6 +96,20 @@ def updates_before(settings: Mapping[str, Any], workdir: pathlib.Path) -> int | 
     return None
 
 
+def recorded_before(history: runs.History, config: Any, workdir: pathlib.Path) -> int | None:
+    """What `updates_before` was when a run began: what it started from may change or go later.
+
+    Args:
+        history: of the run, which holds it from the first call on.
+        config: the run's settings.
+        workdir: its directory.
+    """
+    rows = history.table("before")
+    if not rows:
+        rows.append({"from_step": updates_before(config.to_dict(), workdir)})
+    return rows[0]["from_step"]
+
+
 def check_start(config: Any) -> None:
     """Refuse a run whose weights started from another initialization than this run's.
 
@@ -143,6 +157,8 @@ def _check(folder: pathlib.Path, config: Any, said: str) -> None:
             f"{said}: must hold --experiment=train of a network; the kernel of a linearization is"
             " that of its initialization"
         )
+    if not any((folder / "checkpoint").glob("step-*.npz")):
+        raise DataError(f"{said}: holds no checkpoint")
     of_outputs = config.experiment != "rank" or config.kernel_regression
     if settings.get("centered") and of_outputs:
         raise DataError(

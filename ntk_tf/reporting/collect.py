@@ -18,6 +18,8 @@ from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.experiments.resolving import from_json
 from ntk_tf.settings import Config, SettingError
 
+#: A file of an experiment's that its figures need.
+_READ = {"rank": "rank.json", "trajectory": "trajectory.json"}
 #: Folders of a run directory that hold no runs, or a part of its own.
 _INNER = ("checkpoint", "tensorboard", runs.PRETRAINING)
 
@@ -143,6 +145,7 @@ def read(folder: pathlib.Path) -> Found:
         try:
             config = _respelt(read_config(path / "config.json"), spellings)
             record = Record(path, name, config, runs.read_result(path))
+            _check_files(record)
         except runs.RunDirectoryError as error:
             damaged.append(str(error))
             continue
@@ -157,6 +160,18 @@ def read(folder: pathlib.Path) -> Found:
         waiting = f" and {len(unfinished)} unfinished" if unfinished else ""
         raise runs.RunDirectoryError(f"runs_dir={folder}: holds no finished run{waiting}")
     return Found(folder, tuple(first.values()), tuple(repeated), tuple(unfinished), tuple(damaged))
+
+
+def _check_files(record: Record) -> None:
+    """See that what a report reads of a run besides its settings and its result can be read.
+
+    Raises:
+        RunDirectoryError: if it cannot.
+    """
+    if name := _READ.get(record.config.experiment):
+        runs.read_json(record.path / name)
+    if record.config.experiment == "train" and record.config.pretrain_steps:
+        runs.read_result(record.path / runs.PRETRAINING)
 
 
 def _respelt(config: Config, spellings: dict[tuple[str, str], str]) -> Config:

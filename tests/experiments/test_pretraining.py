@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from helpers import Interrupted, carry_out, final_arrays, metrics
 
-from ntk_tf.experiments import pretraining
+from ntk_tf.experiments import network, pretraining
+from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.resolving import resolve
 from ntk_tf.settings import Options, SettingError
 from ntk_tf.training.callbacks import Save
@@ -37,6 +38,7 @@ def test_is_a_run_of_its_own(experiment, tmp_path):
     for name, array in final_arrays(tmp_path / "alone").items():
         np.testing.assert_array_equal(nested[name], array)
     assert alone["steps"] == STEPS
+    assert result["from_step"] == trained["from_step"] == STEPS
     measured = ("seconds", "peak_memory_gib")
     numbers = {k: v for k, v in trained.items() if isinstance(v, float) and k not in measured}
     assert numbers
@@ -44,6 +46,23 @@ def test_is_a_run_of_its_own(experiment, tmp_path):
     if experiment == "rank":  # the quickest
         start = carry_out(resolve(**settings), Options(tmp_path / "start"))
         assert {name: start[name] for name in numbers} != numbers
+
+
+def test_float64_takes_float64_weights(tmp_path):
+    """Not rounded on the way, of a run before and of a training before; nor are targets."""
+    settings = SMALL | SGD | {"precision": "float64", "targets": (-0.1, 0.9)}
+    carry_out(resolve(**settings, max_steps=3), Options(tmp_path / "first"))
+    ends = [w for k, w in final_arrays(tmp_path / "first").items() if k[:4] in ("0000", "0001")]
+    assert all(np.any(w != np.float32(w)) for w in ends)
+    model, step = network.build(resolve(**settings, from_run=str(tmp_path / "first")))
+    assert step == 3
+    for found, expected in zip(model.trainable_weights, ends, strict=False):
+        np.testing.assert_array_equal(found.numpy(), expected)
+    config = resolve(**settings)
+    inputs = Inputs(config, Options(tmp_path / "inputs"))
+    targets = next(iter(inputs.training_batches(0)))[1].numpy()
+    assert targets.dtype == np.float64
+    np.testing.assert_array_equal(np.unique(targets), [-0.1, 0.9])
 
 
 def test_goes_on_after_an_interruption(tmp_path, monkeypatch):

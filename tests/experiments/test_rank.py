@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ntk_tf import data, models, ntk
 from ntk_tf.data import DataError, pipeline
-from ntk_tf.experiments import trained_weights
+from ntk_tf.experiments import EXPERIMENTS, trained_weights
 from ntk_tf.experiments.rank import regression
 from ntk_tf.experiments.rank import run as rank
 from ntk_tf.experiments.resolving import resolve
@@ -364,6 +364,11 @@ def test_refuses_runs_that_do_not_fit(trained, finished, tmp_path):
         run(tmp_path / "a", from_run=str(trained), width=2)
     with pytest.raises(DataError, match=r"from_run=.*must hold --experiment=train"):
         run(tmp_path / "b", from_run=str(finished[0]))
+    shutil.copytree(trained, tmp_path / "without")
+    shutil.rmtree(tmp_path / "without/checkpoint")
+    with pytest.raises(DataError, match="from_run=.*without: holds no checkpoint"):
+        trained_weights.check(resolve(**SETTINGS, from_run=str(tmp_path / "without")))
+    shutil.rmtree(tmp_path / "without")
     with pytest.raises(DataError, match="from_run=nowhere: must be a directory"):
         run(tmp_path / "c", from_run="nowhere")
     assert list(tmp_path.iterdir()) == []
@@ -476,3 +481,13 @@ def test_a_kernel_without_numbers_is_one_line(factor, tmp_path):
     config = resolve(experiment="rank", **small, parametrization="ntk", output_factor=factor)
     with pytest.raises(DataError, match="the kernel is zero or not finite; .* --output_factor"):
         carry_out(config, Options(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "of"), [(300, "linearization"), (30, "regression from the network's outputs")]
+)
+def test_only_the_kernel_of_all_outputs_is_the_linearizations(rows, of):
+    result = {"effective_rank": 12.3, "rows": rows, "examples": 30, "outputs": 10}
+    result |= {"train_accuracy": 1.0, "test_accuracy": 0.75}
+    text = EXPERIMENTS["rank"].summary(result, None)
+    assert text.startswith(f"effective rank 12.3 of {rows}  {of}: train accuracy 100.00%")

@@ -56,6 +56,26 @@ def test_nothing_to_report_is_one_line(tmp_path):
         collect.read(tmp_path)
 
 
+def test_a_run_without_the_training_before_it_is_left_out_and_named(tmp_path):
+    fake(tmp_path / "runs", 99, 98, dataset="digits")
+    fake(tmp_path / "runs", 99, 97, dataset="digits", linearized=True, pretrain_steps=4)
+    with pytest.warns(UserWarning, match=r"pretraining/result.json: .*; the run is left out"):
+        found = collect.read(tmp_path / "runs")
+    assert found.describe() == "1 train; 1 damaged"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name"), [("rank", "rank.json"), ("trajectory", "trajectory.json")]
+)
+def test_a_run_without_the_file_of_its_figures_is_left_out_and_named(experiment, name, tmp_path):
+    fake(tmp_path / "runs", 99, 98, dataset="digits")
+    path = fake(tmp_path / "runs", 99, 97, dataset="digits", seed=1)
+    config = resolve(experiment=experiment, dataset="digits")
+    runs.write_json(path / "config.json", config.to_dict())
+    with pytest.warns(UserWarning, match=rf"{name}: .*; the run is left out"):
+        assert collect.read(tmp_path / "runs").describe() == "1 train; 1 damaged"
+
+
 @pytest.mark.parametrize("name", ["config.json", "result.json"])
 @pytest.mark.parametrize("content", [b"{", b"\xff\x00", b"[]"])
 def test_a_damaged_run_is_left_out_and_named(name, content, tmp_path):

@@ -67,8 +67,8 @@ class Rank(groups.Network, groups.Targets, groups.Data):
     ridge: float = setting(
         0.0,
         AT_LEAST_0,
-        "weight decay of the linearization that train_accuracy and test_accuracy are of (default:"
-        " 0)",
+        "weight decay of the regression from the network's outputs that train_accuracy and"
+        " test_accuracy are of, the linearization's with --outputs=full (default: 0)",
         when=_REGRESSION,
     )
     test_examples: int | None = setting(
@@ -103,12 +103,18 @@ class Rank(groups.Network, groups.Targets, groups.Data):
 
 
 def summary(result: Mapping[str, Any], path: pathlib.Path) -> str:
-    """The effective rank in words, and the accuracies of the regression."""
-    rank, rows = (number(result, name, path) for name in ("effective_rank", "rows"))
+    """The effective rank in words, and the accuracies of the regression.
+
+    From the network's outputs with the kernel of all of them it is the linearization's.
+    """
+    names = ("effective_rank", "rows", "examples", "outputs")
+    rank, rows, examples, outputs = (number(result, name, path) for name in names)
     known = rank is not None and rows is not None
     text = f"effective rank {rank:.1f} of {rows:,}" if known else ""
     found = accuracies(result, path)
-    return f"{text}  linearization: {found}" if found else text
+    part = bool(rows and examples and outputs and rows != examples * outputs)
+    of = "regression from the network's outputs" if part else "linearization"
+    return f"{text}  {of}: {found}" if found else text
 
 
 def memory(config: Rank) -> tuple[int, float]:

@@ -55,7 +55,7 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
         )
     if config.from_run and config.kernel_regression:
         trained_weights.check_start(config)
-    model, step = _network(config, options.workdir)
+    model, step = network.build(config, options.workdir)
     inputs.open_workdir(console)
     try:
         rank = _Rank(config, options, inputs, (model, step), console)
@@ -83,14 +83,6 @@ def run(config: Rank, options: Options, console: Console) -> dict[str, Any]:
     if "accuracies" in result:
         console.print(regression.show(result["accuracies"]))
     return complete
-
-
-def _network(config: Rank, workdir: pathlib.Path) -> tuple[keras.Model, int]:
-    """The network in its precision, and the number of updates that its weights have seen."""
-    model, step = network.build(config, workdir)
-    if config.precision == "float64":
-        model = network.in_float64(model, config)
-    return model, step
 
 
 class _Rank:
@@ -263,7 +255,8 @@ class _Rank:
         """The row of the kernel at the initialization, of a network that has been trained."""
         untrained: Any = {"from_run": None, "pretrain_steps": 0}
         config = dataclasses.replace(self.config, **untrained)
-        model, place = _network(config, self.options.workdir)[0], self.checkpoints / "start"
+        model, _ = network.build(config, self.options.workdir)
+        place = self.checkpoints / "start"
         partial = self._restore(model, place)
         gram = self._gram(model, problem.x, place, partial, " at the initialization")
         with self.console.status("regression with the kernel at the initialization"):

@@ -87,7 +87,7 @@ class _Training:
         per_epoch = inputs.steps_per_epoch
         total = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
         start = self.state.restore()
-        self._updates_before()  # what it started from may go on, or be gone, later
+        self._before()
         self.profiled = _profiled(options.profile, start, total)
         self.plan = Plan(per_epoch, total, start, frozenset(self.profiled))
 
@@ -142,7 +142,7 @@ class _Training:
             "steps": step,
             "parameters": sum(math.prod(w.shape) for w in self.model.trainable_weights),
             "seed": self.config.seed,
-            **({"from_step": before} if (before := self._updates_before()) else {}),
+            **({"from_step": before} if (before := self._before()) else {}),
             "learning_rate": self.config.learning_rate,
             **self.state.history.times(),
             "performance": self.speed.result(),
@@ -158,13 +158,10 @@ class _Training:
         even = distribution.even_size(len(split), self.inputs.evaluation_batch, replicas)
         return self.inputs.evaluation_batches(split, even)
 
-    def _updates_before(self) -> int | None:
-        """How many updates the network had seen when this run began, as found out then."""
-        rows = self.state.history.table("before")
-        if not rows:
-            settings, workdir = self.config.to_dict(), self.options.workdir
-            rows.append({"from_step": trained_weights.updates_before(settings, workdir)})
-        return rows[0]["from_step"]
+    def _before(self) -> int | None:
+        """How many updates the network had seen when this run began."""
+        history, workdir = self.state.history, self.options.workdir
+        return trained_weights.recorded_before(history, self.config, workdir)
 
     def _test(self) -> dict[str, float]:
         with self.state.history.timed("evaluation"):

@@ -227,8 +227,9 @@ class NTKLimit(_Limit):
 class WideningLimit(_Limit):
     """The limit of `models.standard.Standard`; with PyTorch's initialization of Theta / k.
 
-    There the biases behind what does not grow remain in the signal. With Xavier's, Theta is not
-    divided, and K is that of the outputs times the square root of the width.
+    There the biases behind what does not grow remain in the signal. Weights are taken for Gaussian;
+    sums over the first layer's, which are uniform, are so for many inputs alone. With Xavier's,
+    Theta is not divided, and K is that of the outputs times the square root of the width.
 
     Args:
         gain: see `Standard`.
