@@ -19,8 +19,8 @@ AT_ONCE = 256
 LOOKS = 3
 #: Seconds that SLURM may not answer at a time, as while it starts anew, and for one answer.
 PATIENCE, _ANSWER = 1800.0, 120.0
-
-
+#: And between tries to submit what it did not take.
+PAUSE = 60.0
 #: States of jobs that do nothing any more.
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "DEADLINE", "REVOKED"}
 _ENDED |= {"NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY"}

@@ -16,8 +16,6 @@ from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entr
 ATTEMPTS = 2
 #: Seconds between looks at the queue.
 TICK = 3.0
-#: And between tries to submit what SLURM did not take.
-PAUSE = 60.0
 
 
 class Job:
@@ -154,7 +152,7 @@ class SlurmRunner:
         Raises:
             SlurmError: if SLURM does not take the first ones, or no more for long.
         """
-        if not entries or time.monotonic() < self.refused + PAUSE:
+        if not entries or time.monotonic() < self.refused + slurm.PAUSE:
             return
         largest, at_once = slurm.largest_array(), self.submit.parameters["array_parallelism"]
         arrays = min(-(-len(entries) // largest), at_once - len(self.job_ids()))

@@ -15,8 +15,6 @@ from ntk_tf.settings import Options
 ATTEMPTS = 2
 #: Seconds between looks at the tiles, and at the queue.
 TICK = 3.0
-#: And between tries to submit what SLURM did not take.
-PAUSE = 60.0
 #: The folder of submitit's files in a run directory.
 FOLDER = "slurm"
 #: How the name of its file of a job ends, behind the job's id.
@@ -84,7 +82,7 @@ def _submit(submit: Any, jobs: Sequence[worker.Job], after: Callable[[], None] |
             if after is None:
                 raise
             refusals.bear(error)
-        end = time.monotonic() + PAUSE
+        end = time.monotonic() + slurm.PAUSE
         while time.monotonic() < end:
             after()
             time.sleep(TICK)

@@ -87,7 +87,7 @@ class _Training:
         per_epoch = inputs.steps_per_epoch
         total = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
         start = self.state.restore()
-        self._before()
+        self.before = trained_weights.recorded_before(self.state.history, config, options.workdir)
         self.profiled = _profiled(options.profile, start, total)
         self.plan = Plan(per_epoch, total, start, frozenset(self.profiled))
 
@@ -142,7 +142,7 @@ class _Training:
             "steps": step,
             "parameters": sum(math.prod(w.shape) for w in self.model.trainable_weights),
             "seed": self.config.seed,
-            **({"from_step": before} if (before := self._before()) else {}),
+            **({"from_step": self.before} if self.before else {}),
             "learning_rate": self.config.learning_rate,
             **self.state.history.times(),
             "performance": self.speed.result(),
@@ -157,11 +157,6 @@ class _Training:
         replicas = self.model.distribute_strategy.num_replicas_in_sync
         even = distribution.even_size(len(split), self.inputs.evaluation_batch, replicas)
         return self.inputs.evaluation_batches(split, even)
-
-    def _before(self) -> int | None:
-        """How many updates the network had seen when this run began."""
-        history, workdir = self.state.history, self.options.workdir
-        return trained_weights.recorded_before(history, self.config, workdir)
 
     def _test(self) -> dict[str, float]:
         with self.state.history.timed("evaluation"):

@@ -114,7 +114,8 @@ class _Trajectory:
         """Train to the end and write everything down; `began` is when the run did."""
         start, pauses = self.state.restore(), self._pauses()
         self.state.history.started = began
-        self._before()
+        workdir = self.options.workdir
+        self.before = trained_weights.recorded_before(self.state.history, self.config, workdir)
         plan = Plan(self.inputs.steps_per_epoch, self.total, start, pauses)
         minutes = self.options.checkpoint_minutes
         clock, stop = Clock(self.state.history), StopAtDivergence(plan, self._is_finite)
@@ -131,11 +132,6 @@ class _Trajectory:
         # between its last checkpoint and these files.
         runs.insist(lambda: self.write_files(step), minutes)
         return self._result(step, plan, stop.step)
-
-    def _before(self) -> int | None:
-        """How many updates the network had seen when this run began."""
-        history, workdir = self.state.history, self.options.workdir
-        return trained_weights.recorded_before(history, self.config, workdir)
 
     def _is_finite(self) -> bool:
         few = self.pair.pictures[:2]
@@ -232,7 +228,7 @@ class _Trajectory:
             "steps": step,
             "parameters": sum(math.prod(w.shape) for w in self.pair.standard.trainable_weights),
             "seed": self.config.seed,
-            **({"from_step": before} if (before := self._before()) else {}),
+            **({"from_step": self.before} if self.before else {}),
             "learning_rate": self.config.learning_rate,
             **self.state.history.times(),
             **runs.provenance(),
