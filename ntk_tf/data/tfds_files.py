@@ -19,7 +19,7 @@ from ntk_tf.catalogue.datasets import TFDS
 from ntk_tf.data.source import DataError, Origin, Split
 from ntk_tf.process import locks
 from ntk_tf.process.paths import expanded
-from ntk_tf.runs.files import RunDirectoryError, atomic_write, read_arrays
+from ntk_tf.runs.files import RunDirectoryError, read_arrays, write_arrays
 
 #: Of the names like one that does not exist, an error tells so many.
 NAMED = 5
@@ -169,8 +169,9 @@ def _kept(folder: pathlib.Path) -> tuple[Split, Split] | None:
 def _keep(folder: pathlib.Path, splits: tuple[Split, Split]) -> None:
     """Write decoded pictures, if that can be done."""
     for name, split in zip(_KEPT, splits, strict=True):
-        with contextlib.suppress(RunDirectoryError), atomic_write(folder / name, "wb") as file:
-            np.savez(file, images=np.asarray(split.images), labels=split.labels)
+        with contextlib.suppress(RunDirectoryError):
+            content = {"images": np.asarray(split.images), "labels": split.labels}
+            write_arrays(folder / name, content)
 
 
 def prepare(

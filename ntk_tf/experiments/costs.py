@@ -60,12 +60,16 @@ def updates(config: Any, epochs: int = 1) -> int:
     return min(epochs * per_epoch, config.max_steps or epochs * per_epoch)
 
 
+def step_flops(config: Any, sizes: Counts, linearized: bool) -> float:
+    """Floating-point operations of an update in training, for one picture."""
+    at_start = sum(sizes.flops) if _is_centered_network(config, linearized) else 0  # f(w0, x)
+    return sizes.step_flops(linearized) + at_start
+
+
 def update_seconds(config: Any, linearized: bool, speed: Speed) -> float:
     """Time of an update in training."""
     sizes = architecture.counts(config)
-    flops = sizes.step_flops(linearized)
-    if _is_centered_network(config, linearized):
-        flops += sum(sizes.flops)  # f(w0, x)
+    flops = step_flops(config, sizes, linearized)
     numbers = _LAYER * len(sizes.products) + _OUTPUT * sizes.activations * config.batch_size
     numbers = numbers * (_LINEARIZED if linearized else 1) + _PARAMETER * sizes.parameters
     products, elements = _precision(config)

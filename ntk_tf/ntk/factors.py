@@ -355,8 +355,11 @@ class _Einsum:
     """An equation's letters by their part in the gradient of the kernel.
 
     Attributes:
-        inputs: of the layer's input, `outputs` of its output.
-        groups: in all three, `contracted` and `produced` in the kernel and one of the others.
+        inputs: of the layer's input, in order.
+        outputs: of its output, in order.
+        groups: in all three.
+        contracted: in the kernel and the input only.
+        produced: in the kernel and the output only.
         positions: in input and output only, the examples' first.
     """
 
@@ -393,9 +396,9 @@ def _einsum(layer: keras.Layer, rank: int) -> _Einsum | None:
 
 def _accepts_einsum(layer: keras.Layer) -> bool:
     found = _einsum(layer, layer.input_spec.ndim)
-    plain = found is not None and _accepts_kernel(layer)
-    own = layer.bias is None or set(layer.bias_axes) == set(found.groups + found.produced)
-    return plain and own
+    if found is None or not _accepts_kernel(layer):
+        return False
+    return layer.bias is None or set(layer.bias_axes) == set(found.groups + found.produced)
 
 
 def _einsum_factor(x: tf.Tensor, letters: str, groups: str, positions: str, last: str) -> tf.Tensor:

@@ -4,7 +4,6 @@ Runs with equal settings are the same run: the first of them, by path, counts ev
 others are listed beside.
 """
 
-import csv
 import dataclasses
 import os
 import pathlib
@@ -52,13 +51,7 @@ class Record:
             RunDirectoryError: if the file cannot be read or holds no accuracies.
         """
         path = self.path / "metrics.csv"
-        if not path.exists():
-            return []
-        try:
-            with open(path, newline="") as file:
-                rows = [_epoch(row) for row in csv.DictReader(file)]
-        except (LookupError, TypeError, ValueError, OSError, csv.Error) as error:
-            raise runs.RunDirectoryError(f"{path}: holds no metrics ({error})") from error
+        rows = runs.read_table(path, {"epoch": int} | dict.fromkeys(_ACCURACIES, _number))
         for name in _ACCURACIES:
             if not all(row[name] is None or 0 <= row[name] <= 1 for row in rows):
                 raise runs.RunDirectoryError(f"{path}: its {name} must be between 0 and 1")
@@ -81,10 +74,8 @@ class Record:
 _ACCURACIES = ("test_accuracy", "running_train_accuracy")
 
 
-def _epoch(row: dict[str, str]) -> dict[str, float | None]:
-    """A row of metrics.csv."""
-    found = {name: float(row[name]) if row[name] else None for name in _ACCURACIES}
-    return {"epoch": int(row["epoch"])} | found
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -251,5 +251,6 @@ def data_title(config: Config, others: Iterable[Config]) -> str:
     if name.startswith(datasets.TFDS):
         return name.removeprefix(datasets.TFDS)
     short = pathlib.PurePath(name).name or name
-    marks = {c.card.fingerprint for c in others if pathlib.PurePath(c.dataset).name.endswith(short)}
+    named = [c for c in others if (pathlib.PurePath(c.dataset).name or c.dataset) == short]
+    marks = {c.card.fingerprint for c in named}
     return f"{short} ({mark})" if len(marks) > 1 else short

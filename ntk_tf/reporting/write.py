@@ -259,6 +259,8 @@ def _draw(study: Study, folder: pathlib.Path) -> list[Figure]:
     if not experiment.figure:
         return []
     folder.mkdir(exist_ok=True)
+    for path in [p for svg in folder.glob("*.svg") for p in folder.glob(f"{svg.stem}.*")]:
+        path.unlink()  # an earlier report drew it, maybe of other runs
     experiment.draw([record.path for record in study.records], folder)
     about = f"; {study.distinction}" if study.distinction else ""
     return [

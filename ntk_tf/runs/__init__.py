@@ -26,6 +26,8 @@ from ntk_tf.runs.files import (
     insist,
     read_arrays,
     read_json,
+    read_table,
+    write_arrays,
     write_json,
     write_table,
 )
@@ -54,7 +56,9 @@ __all__ = [
     "read_arrays",
     "read_json",
     "read_result",
+    "read_table",
     "renamed",
+    "write_arrays",
     "write_json",
     "write_table",
 ]

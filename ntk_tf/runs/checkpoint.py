@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ntk_tf.runs.files import DamagedError, RunDirectoryError, WriteError, atomic_write, read_arrays
+from ntk_tf.runs.files import DamagedError, RunDirectoryError, WriteError, read_arrays, write_arrays
 
 KEEP = 2
 _META = "meta"
@@ -50,8 +50,7 @@ def save(directory: pathlib.Path, checkpoint: Checkpoint) -> None:
     content: dict[str, Any] = {_META: meta, **checkpoint.arrays}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, "wb") as file:
-            np.savez(file, **content)
+        write_arrays(path, content)
         paths = sorted(directory.glob("step-*.npz"))
         kept = paths[: paths.index(path) + 1][-KEEP:]
         for other in set(paths) - set(kept):  # later ones are damaged: `restore` passed them over

@@ -9,7 +9,7 @@ import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -155,6 +155,18 @@ def read_arrays(path: pathlib.Path) -> dict[str, "np.ndarray"]:
         raise kind(_unreadable(path, error)) from error
 
 
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+    """Write an `.npz` file, atomically.
+
+    Raises:
+        WriteError: see `atomic_write`.
+    """
+    import numpy as np
+
+    with atomic_write(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
 def write_table(path: pathlib.Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
     """Write a CSV file anew, atomically; absent values stay empty."""
     text = io.StringIO(newline="")
@@ -163,6 +175,34 @@ def write_table(path: pathlib.Path, columns: Sequence[str], rows: list[dict[str,
     writer.writerows(rows)
     with atomic_write(path) as file:
         file.write(text.getvalue())
+
+
+def read_table(
+    path: pathlib.Path,
+    columns: Mapping[str, Callable[[str], Any]],
+    added: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """Read some columns of a CSV file; no rows where there is no file.
+
+    Args:
+        path: of the file.
+        columns: by name what makes a value of a cell, or raises a ValueError.
+        added: those that files of earlier versions lack; their cells are empty there.
+
+    Raises:
+        DamagedError: if a column is missing, or a cell is none of its column's.
+        RunDirectoryError: if the file cannot be read.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [dict.fromkeys(added, "") | row for row in csv.DictReader(file)]
+        return [{name: read(row[name] or "") for name, read in columns.items()} for row in rows]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunDirectoryError(_unreadable(path, error)) from error
+    except (LookupError, ValueError, csv.Error) as error:
+        raise DamagedError(f"{path}: is damaged ({error})") from error
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> str:

@@ -7,10 +7,8 @@ from ntk_tf import runs
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.process import signals, warm
 from ntk_tf.sweeps import process
-from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, INTERRUPTED, RUNNING, WAITING, Entry
+from ntk_tf.sweeps.state import ELSEWHERE, ENDED, INTERRUPTED, RUNNING, WAITING, Entry
 
-#: A run that fails is started once more: machines have hiccups. But not one that was refused.
-ATTEMPTS = 2
 #: Seconds between looks at the processes, and at the runs that others are at work on.
 TICK, TICK_ELSEWHERE = 0.2, 2.0
 
@@ -54,9 +52,8 @@ class Runner:
             running = [entry for entry in self.entries if entry.status == RUNNING]
             process.end([entry.process for entry in running if entry.process])
             for entry in running:
-                entry.seconds, entry.slot = entry.elapsed(), -1
                 if not entry.read_result():
-                    entry.status = INTERRUPTED
+                    entry.leave(INTERRUPTED)
                 self.tell(entry)
         finally:
             if self.server:
@@ -67,20 +64,17 @@ class Runner:
         for entry in self.entries:
             if entry.status != RUNNING or not entry.process or entry.process.poll() is None:
                 continue
-            entry.seconds, entry.slot = entry.elapsed(), -1
             code = entry.process.returncode
             if entry.read_result():
                 pass
             elif runs.is_owned(entry.workdir):  # another process was faster
-                entry.status = ELSEWHERE
+                entry.leave(ELSEWHERE)
                 entry.attempts -= 1
             elif code == signals.REQUEUE:  # it was asked to end, and has saved
-                entry.status = WAITING
+                entry.leave(WAITING)
                 entry.attempts -= 1
             else:
-                entry.problem = process.explain(code) if code else "it left no result"
-                again = code != process.REFUSED and entry.attempts < ATTEMPTS
-                entry.status = WAITING if again else FAILED
+                entry.fail(code, process.explain(code) if code else "it left no result")
             self.tell(entry)
 
     def _start(self) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def start(
         except OSError as error:
             raise runs.WriteError(log, error.strerror or str(error)) from error
         with contextlib.suppress(OSError):  # a full disk shall not keep the run from trying
-            file.write(f"$ {' '.join(command)}\n".encode())
+            file.write(f"$ {shlex.join(command)}\n".encode())
         if server:
             with contextlib.suppress(warm.ColdError):
                 return server.start(command, file.fileno(), file.fileno(), environment)
@@ -112,5 +113,8 @@ def explain(code: int) -> str:
     """An exit code in words."""
     if code >= 0:
         return f"exit code {code}"
-    name = signal.Signals(-code).name
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # a real-time signal
+        name = f"signal {-code}"
     return f"{name} (out of memory?)" if name == "SIGKILL" else name

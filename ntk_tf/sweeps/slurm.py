@@ -11,9 +11,8 @@ from typing import Any
 from ntk_tf import runs
 from ntk_tf.process import devices, slurm
 from ntk_tf.sweeps import environments, process
-from ntk_tf.sweeps.state import ELSEWHERE, ENDED, FAILED, RUNNING, WAITING, Entry
+from ntk_tf.sweeps.state import ELSEWHERE, ENDED, RUNNING, WAITING, Entry
 
-ATTEMPTS = 2
 #: Seconds between looks at the queue.
 TICK = 3.0
 
@@ -204,28 +203,23 @@ class SlurmRunner:
                 entry.before, entry.slot = entry.fraction(), 0
                 self.tell(entry)
             elif not running and entry.status == RUNNING:  # pre-empted or requeued
-                entry.seconds, entry.status = entry.elapsed(), WAITING
+                entry.leave(WAITING)
                 self.tell(entry)
 
     def _end(self, entry: Entry) -> None:
         entry.skipped = not entry.attempts
-        if entry.started:
-            entry.seconds += time.monotonic() - entry.started
         self.tell(entry)
 
     def _fail(self, entry: Entry) -> None:
         """Its job is in the queue no more and left no result: once more, or give up."""
         job = self.jobs.pop(entry.run.name)
         if runs.is_owned(entry.workdir):  # a job of an earlier sweep was faster
-            entry.status = WAITING
+            entry.leave(WAITING)
             entry.attempts -= 1
             return
         code = _exit_code(entry)
-        entry.problem = f"SLURM job {job} left no result"
-        if code:
-            entry.problem = f"SLURM job {job}: {process.explain(code)}"
-        again = code != process.REFUSED and entry.attempts < ATTEMPTS
-        entry.status = WAITING if again else FAILED
+        reason = f": {process.explain(code)}" if code else " left no result"
+        entry.fail(code, f"SLURM job {job}{reason}")
         self.tell(entry)
 
 

@@ -4,20 +4,21 @@ import csv
 import dataclasses
 import os
 import pathlib
-import subprocess
 import time
 from collections.abc import Iterable
 
 from ntk_tf import runs
 from ntk_tf.experiments import EXPERIMENTS
-from ntk_tf.process import warm
 from ntk_tf.sweeps.grid import Run
+from ntk_tf.sweeps.process import REFUSED, Started
 
 WAITING, RUNNING, ELSEWHERE = "waiting", "running", "elsewhere"
 #: It was running when the sweep was stopped, and has saved what it can.
 INTERRUPTED = "interrupted"
 DONE, DIVERGED, FAILED = "done", "diverged", "failed"
 ENDED = (DONE, DIVERGED, FAILED)
+#: A run that fails is started once more: machines have hiccups. But not one that was refused.
+ATTEMPTS = 2
 
 
 @dataclasses.dataclass
@@ -42,7 +43,7 @@ class Entry:
     log: pathlib.Path
     status: str = WAITING
     attempts: int = 0
-    process: subprocess.Popen | warm.Process | None = None
+    process: Started | None = None
     slot: int = -1
     started: float = 0.0
     seconds: float = 0.0
@@ -64,8 +65,23 @@ class Entry:
         if not runs.is_finished(self.workdir):
             return False
         result = runs.read_result(self.workdir)
-        self.status = DIVERGED if result["status"] == "diverged" else DONE
+        self.leave(DIVERGED if result["status"] == "diverged" else DONE)
         return True
+
+    def leave(self, status: str) -> None:
+        """Give it another status, and count how long it ran, if it did."""
+        self.seconds, self.slot, self.status = self.elapsed(), -1, status
+
+    def fail(self, code: int | None, problem: str) -> None:
+        """Let it be started once more, or give up.
+
+        Args:
+            code: with which it ended, if that is known.
+            problem: why, in words.
+        """
+        self.problem = problem
+        again = code != REFUSED and self.attempts < ATTEMPTS
+        self.leave(WAITING if again else FAILED)
 
     def outcome(self) -> str:
         """The result in a few words."""

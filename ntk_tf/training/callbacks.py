@@ -110,44 +110,10 @@ class Save(keras.callbacks.Callback):
             self.save.after(self.step, seconds)
 
 
-class Speed(keras.callbacks.Callback):
-    """Measures how fast updates are, without start-up, evaluation, records and saves.
-
-    Args:
-        batch_size: pictures an update, in the mean.
-        flops: floating-point operations of an update for one picture.
-    """
-
-    def __init__(self, batch_size: float, flops: float):
-        super().__init__()
-        self.batch_size, self.flops = batch_size, flops
-        self.steps, self.seconds = 0, 0.0
-        self.traced = False
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Start the clock."""
-        self.begin, self.started = batch, time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Count the updates and their time, but for the first ones, which are traced."""
-        if self.traced:
-            self.steps += batch - self.begin
-            self.seconds += time.perf_counter() - self.started
-        self.traced = True
-
-    def result(self) -> dict[str, float | None]:
-        """What result.json tells of this process's updates; null where there were too few."""
-        rate = self.steps / self.seconds if self.steps else None
-        return {
-            "steps_per_second": rate and round(rate, 3),
-            "examples_per_second": rate and round(rate * self.batch_size, 3),
-            "gflops_per_second": rate and round(rate * self.batch_size * self.flops / 1e9, 3),
-            "peak_memory_gib": round(peak_memory() / 2**30, 3),
-        }
-
-
 class Clock(keras.callbacks.Callback):
     """Counts the time of updates, and of what comes before and with the first ones, as parts.
+
+    To be the first of the callbacks, so that what the others do is none of it.
 
     Args:
         history: whose parts `start` and `training` they are.
@@ -156,17 +122,37 @@ class Clock(keras.callbacks.Callback):
     def __init__(self, history: History):
         super().__init__()
         self.history = history
-        self.part, self.began = "start", history.started
+        self.part, self.began, self.step = "start", history.started, 0
+        self.steps, self.seconds = 0, 0.0  # of this process, but for the first ones
 
     def on_train_batch_begin(self, batch, logs=None):
         """Start the clock; for the first updates, which are traced, it started with the run."""
         if self.part == "training":
-            self.began = time.monotonic()
+            self.began, self.step = time.monotonic(), batch
 
     def on_train_batch_end(self, batch, logs=None):
         """Count the updates."""
-        self.history.add(self.part, time.monotonic() - self.began)
+        seconds = time.monotonic() - self.began
+        self.history.add(self.part, seconds)
+        if self.part == "training":
+            self.steps += batch - self.step
+            self.seconds += seconds
         self.part = "training"
+
+    def performance(self, batch_size: float, flops: float) -> dict[str, float | None]:
+        """What result.json tells of this process's updates; null where there were too few.
+
+        Args:
+            batch_size: pictures an update, in the mean.
+            flops: floating-point operations of an update for one picture.
+        """
+        rate = self.steps / self.seconds if self.steps else None
+        return {
+            "steps_per_second": rate and round(rate, 3),
+            "examples_per_second": rate and round(rate * batch_size, 3),
+            "gflops_per_second": rate and round(rate * batch_size * flops / 1e9, 3),
+            "peak_memory_gib": round(peak_memory() / 2**30, 3),
+        }
 
 
 class Profile(keras.callbacks.Callback):

@@ -184,7 +184,7 @@ def test_finite_networks_approach_the_limit(tmp_path, monkeypatch, pictures):
     assert (tmp_path / "run/widths.svg").stat().st_size > 5000
     (tmp_path / "run/widths.csv").write_text("width,seed\n1,0\n")
     with pytest.raises(RunDirectoryError, match=r"widths.csv: is damaged"):
-        finite._read(tmp_path / "run/widths.csv")
+        finite.compare(resolve(**(SETTINGS | settings)), Options(tmp_path / "run"), x, limit, None)
 
 
 def test_goes_on_with_missing_tiles(tmp_path, monkeypatch):

@@ -18,6 +18,13 @@ def centered(matrix):
     return matrix - matrix.mean(axis=0) - matrix.mean(axis=1)[:, None] + matrix.mean()
 
 
+def of_outputs(kernel):
+    """A kernel `[n, L, n, L]` with the features of each output centered, `[n L, n L]`."""
+    n, outputs = kernel.shape[:2]
+    h = np.kron(np.eye(n) - 1 / n, np.eye(outputs))
+    return h @ kernel.reshape(n * outputs, -1) @ h
+
+
 def angle(a, b):
     return sum(x * y for x, y in zip(a.flat, b.flat, strict=True)) / np.sqrt(
         sum(x * x for x in a.flat) * sum(y * y for y in b.flat)
@@ -26,9 +33,8 @@ def angle(a, b):
 
 def test_two_kernels(rng):
     a, b, _ = kernels(rng)
-    x, y = a.reshape(18, 18), b.reshape(18, 18)
     assert compare.cosine(a, b) == pytest.approx(angle(a, b), rel=1e-12)
-    assert compare.cka(a, b) == pytest.approx(angle(centered(x), centered(y)), rel=1e-12)
+    assert compare.cka(a, b) == pytest.approx(angle(of_outputs(a), of_outputs(b)), rel=1e-12)
     assert compare.distance(a, b) == pytest.approx(1 - angle(a, b), rel=1e-12)
     assert compare.velocity(a, b, 2.5) == pytest.approx((1 - angle(a, b)) / 2.5, rel=1e-12)
     assert compare.distance(a, 3 * a) == pytest.approx(0, abs=1e-15)
@@ -44,6 +50,20 @@ def test_cka_is_blind_to_rotation_and_shift_of_features(rng):
     moved = features @ rotation + rng.standard_normal(5)
     assert compare.cka(features @ features.T, moved @ moved.T) == pytest.approx(1, rel=1e-12)
     assert compare.cosine(features @ features.T, moved @ moved.T) < 0.99
+
+
+def test_cka_of_equal_outputs_is_that_of_one(rng):
+    features = rng.standard_normal((2, 8, 5))
+    a, b = (3 + f @ f.T for f in features)
+    of_all = (np.einsum("ij,lm->iljm", k, np.eye(4)) for k in (a, b))
+    assert compare.cka(*of_all) == pytest.approx(compare.cka(a, b), rel=1e-12)
+    assert compare.cka(a, b) < compare.cosine(a, b) - 0.1
+
+
+def test_alignment_by_chance(rng):
+    labels = np.eye(10)[np.arange(50) % 10]
+    found = compare.label_alignment(np.eye(50), labels)
+    assert found == pytest.approx(np.sqrt(9 / 49), rel=1e-12)
 
 
 def test_labels(rng):
@@ -98,8 +118,7 @@ def test_movement_of_a_kernel(rng):
     assert found["relative_change"] == pytest.approx(
         np.sqrt(np.sum((a - b) ** 2) / np.sum(b**2)), rel=1e-12
     )
-    x, y = centered(a.reshape(18, 18)), centered(b.reshape(18, 18))
-    assert found["cka"] == pytest.approx(angle(x, y), rel=1e-12)
+    assert found["cka"] == pytest.approx(angle(of_outputs(a), of_outputs(b)), rel=1e-12)
     trace, same = sum(a[:, k, :, k] for k in range(3)), labels @ labels.T
     assert found["label_alignment"] == pytest.approx(angle(centered(trace), centered(same)))
     assert found["uncentered_label_alignment"] == pytest.approx(angle(trace, same))

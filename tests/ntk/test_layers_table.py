@@ -49,6 +49,9 @@ TABLE = {
     "EinsumDense odd bias": (
         lambda: layers.EinsumDense("btc,cd->btd", (5, 4), bias_axes="td"), (5, 3), False,
     ),
+    "EinsumDense sums inputs": (
+        lambda: layers.EinsumDense("btc,cd->bd", 4, bias_axes="d"), (5, 3), False,
+    ),
     "Conv1D": (lambda: layers.Conv1D(4, 3, **NORMAL), (9, 2), True),
     "Conv1D same": (lambda: layers.Conv1D(4, 4, strides=2, padding="same"), (9, 2), True),
     "Conv1D causal": (lambda: layers.Conv1D(4, 3, padding="causal", dilation_rate=2), (9, 2), True),

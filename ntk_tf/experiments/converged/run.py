@@ -181,8 +181,8 @@ class _Converged:
 
     def _keep(self, found: Preconditioner) -> None:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        with runs.atomic_write(self.preconditioner_path, "wb") as file:
-            np.savez(file, factor=found.factor, fingerprint=self.fingerprint)
+        kept = {"factor": found.factor, "fingerprint": self.fingerprint}
+        runs.write_arrays(self.preconditioner_path, kept)
 
     def _kept_factor(self, console: Console) -> np.ndarray | None:
         """Of an earlier process of this run; None if it has left none that can be used."""

@@ -1,6 +1,5 @@
 """Finite networks' kernels beside that of infinite width, which they approach."""
 
-import csv
 import itertools
 import pathlib
 from collections.abc import Sequence
@@ -8,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from matplotlib.ticker import NullLocator
 from rich.console import Console
 
 from ntk_tf import models, ntk, plots, runs
@@ -35,10 +33,13 @@ def compare(
         console: where to draw progress.
 
     Returns:
-        A row a width and seed: the cosine of the kernel, meaned over the outputs, with its limit.
+        A row a width and seed: the cosine of the kernel's mean over the outputs with its limit.
+
+    Raises:
+        RunDirectoryError: if an earlier process's rows cannot be read.
     """
     path = options.workdir / "widths.csv"
-    rows = _read(path)
+    rows = runs.read_table(path, {"width": int, "seed": int, "cosine": float})
     done = {(row["width"], row["seed"]) for row in rows}
     pairs = list(itertools.product(config.finite_widths or (), range(config.finite_seeds)))
     with terminal.progress(console) as progress, signals.deferred():
@@ -71,28 +72,6 @@ def _gram(config: Infinite, options: Options, x: np.ndarray, width: int, seed: i
     return np.asarray(found)
 
 
-def _read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of an earlier process.
-
-    Raises:
-        RunDirectoryError: if they are damaged.
-    """
-    if not path.exists():
-        return []
-    try:
-        with open(path, newline="") as file:
-            return [
-                {
-                    "width": int(row["width"]),
-                    "seed": int(row["seed"]),
-                    "cosine": float(row["cosine"]),
-                }
-                for row in csv.DictReader(file)
-            ]
-    except (LookupError, TypeError, ValueError, OSError) as error:
-        raise runs.RunDirectoryError(f"{path}: is damaged ({error}); remove it") from error
-
-
 def draw(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     """Draw the cosine against the width: a dot a seed, a line through the means.
 
@@ -110,7 +89,7 @@ def draw(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
         axis.plot(places, values, ".", color=plots.COLOURS[0], alpha=0.5, label="each seed")
         axis.set_xscale("log")
         plots.mark(axis, widths)
-        axis.xaxis.set_minor_locator(NullLocator())
+        axis.minorticks_off()
         axis.set_xlabel("width factor")
         axis.set_ylabel("cosine with the kernel of\nthe paper's widening")
         plots.legend(figure, axis)

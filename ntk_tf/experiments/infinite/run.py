@@ -20,7 +20,7 @@ from ntk_tf.experiments.infinite import Infinite, figure, finite
 from ntk_tf.experiments.infinite.array import FOLDER
 from ntk_tf.experiments.infinite.forecast import check_memory, more
 from ntk_tf.experiments.infinite.processes import carry_out
-from ntk_tf.experiments.infinite.tiles import KINDS, Work, functions, save
+from ntk_tf.experiments.infinite.tiles import KINDS, Work, functions
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.ntk import infinite
 from ntk_tf.ntk.leave_one_out import leave_one_out
@@ -62,7 +62,7 @@ def run(config: Infinite, options: Options, console: Console) -> dict[str, Any]:
     complete = {"status": "completed"} | result | runs.provenance()
 
     def finish() -> None:
-        save(options.workdir / "spectrum.npz", spectra)
+        runs.write_arrays(options.workdir / "spectrum.npz", spectra)
         if config.finite_widths:
             finite.draw(result["finite"], options.workdir / "widths")
         figure.draw_spectra(spectra, options.workdir / "spectra")
@@ -129,7 +129,7 @@ def _results(
         signals.obey()
     if config.keep_kernels:
         path = options.workdir / "kernel.npz"
-        runs.insist(lambda: save(path, kept), options.checkpoint_minutes)
+        runs.insist(lambda: runs.write_arrays(path, kept), options.checkpoint_minutes)
     x = inputs.arrays(train)
     more: dict[str, Any] = {}
     if work.estimated and min(work.functions["ntk"].channels) > 1:

@@ -10,7 +10,7 @@ import itertools
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -130,7 +130,7 @@ class Work:
         Raises:
             WriteError: if that does not work.
         """
-        save(tile.path(self.workdir), found)
+        runs.write_arrays(tile.path(self.workdir), found)
 
     def assemble(self, split: str, kind: str) -> np.ndarray:
         """A kernel of all pictures, float64 `[seeds, n, train pictures]`.
@@ -167,16 +167,6 @@ class Work:
             ) from error
         self.seconds[path.name] = float(arrays.get(_SECONDS, 0))
         return block
-
-
-def save(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
-    """Write an `.npz` file, atomically.
-
-    Raises:
-        WriteError: if that does not work.
-    """
-    with runs.atomic_write(path, "wb") as file:
-        np.savez(file, **arrays)
 
 
 def arguments(config: Infinite, parametrization: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ trained network beside the kernel at its initialization.
 
 import collections
 import dataclasses
-import math
 import pathlib
 import shutil
 import time
@@ -27,6 +26,7 @@ from ntk_tf.experiments.network import title
 from ntk_tf.experiments.rank import Rank, figure, regression
 from ntk_tf.linearization import map_batches
 from ntk_tf.linearization.check import HiddenWeightsError
+from ntk_tf.models.size import parameters
 from ntk_tf.ntk.regression import Regression
 from ntk_tf.process import signals, terminal
 from ntk_tf.process.memory import budget, peak_memory
@@ -128,14 +128,16 @@ class _Rank:
             spectrum = ntk.decompose(gram, overwrite=True)
         del gram
         self.stages["eigenvalues"] = [time.monotonic() - started, 0.0]
-        runs.insist(lambda: self._write(spectrum), self.options.checkpoint_minutes)
+        found = {"singular_values": spectrum.singular_values}
+        path = self.options.workdir / "spectrum.npz"
+        runs.insist(lambda: runs.write_arrays(path, found), self.options.checkpoint_minutes)
         accuracies = self._accuracies(problem, *regressed) if problem and regressed else {}
         return {
             "effective_rank": spectrum.effective_rank,
             "examples": config.examples,
             "outputs": outputs,
             "rows": config.rows,
-            "parameters": sum(math.prod(w.shape) for w in self.model.trainable_weights),
+            "parameters": parameters(self.model),
             "width": config.width,
             "seed": config.seed,
             "seconds": round(self.history.elapsed(), 3),
@@ -154,10 +156,6 @@ class _Rank:
                 for name, (seconds, operations) in self.stages.items()
             },
         }
-
-    def _write(self, spectrum: ntk.Spectrum) -> None:
-        with runs.atomic_write(self.options.workdir / "spectrum.npz", "wb") as file:
-            np.savez(file, singular_values=spectrum.singular_values)
 
     def _arrays(self, split) -> np.ndarray:
         """Pictures as the network sees them, in its precision."""

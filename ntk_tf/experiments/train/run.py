@@ -11,16 +11,16 @@ from rich.console import Console
 from ntk_tf import runs
 from ntk_tf.catalogue import architectures
 from ntk_tf.data.source import Split
-from ntk_tf.experiments import architecture, network, trained_weights
+from ntk_tf.experiments import architecture, costs, network, trained_weights
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.network import title
 from ntk_tf.experiments.train import Train
 from ntk_tf.linearization import CenteredModel
-from ntk_tf.models.size import count
+from ntk_tf.models.size import count, parameters
 from ntk_tf.process import signals
 from ntk_tf.settings import Options, SettingError
 from ntk_tf.training import distribution
-from ntk_tf.training.callbacks import Clock, Profile, Save, Speed, StopAtDivergence, divergence
+from ntk_tf.training.callbacks import Clock, Profile, Save, StopAtDivergence, divergence
 from ntk_tf.training.loop import Plan, evaluation_function, train
 from ntk_tf.training.metrics import has_finite_outputs
 from ntk_tf.training.progress import ShowProgress
@@ -101,26 +101,20 @@ class _Training:
         clock = Clock(self.state.history)
         record = Record(self.options.workdir, self.state.history, plan, config.learning_rate_in)
         save = Save(self.state.save, plan, minutes)
-        base = getattr(self.model, "base", self.model)
-        if architectures.is_own(config.arch):  # not built again: it may be large, or load weights
-            sizes = count(base, config.input_shape)
-        else:
-            sizes = architecture.counts(config)
-        flops = sizes.step_flops(config.linearized)
-        if config.centered and not config.linearized:
-            flops += sum(sizes.flops)  # f(w0, x)
-        pictures = len(self.inputs.source.train) / plan.steps_per_epoch  # last batches are smaller
-        self.speed = Speed(pictures, flops)
+        flops = self._step_flops()
         with signals.deferred(), ShowProgress(title(config), plan, self.console) as progress:
-            callbacks = [clock, stop, record, save, progress, self.speed]
+            callbacks = [clock, stop, record, save, progress]
             if self.profiled:
                 callbacks.append(Profile(self.options.workdir / "tensorboard", *self.profiled))
             step = train(self.model, batches, plan, self._test, callbacks)
         runs.insist(record.complete, minutes)
         runs.insist(save.complete, minutes)
-        return self._result(step, stop.step)
+        pictures = len(self.inputs.source.train) / plan.steps_per_epoch  # last batches are smaller
+        return self._result(step, stop.step, clock.performance(pictures, flops))
 
-    def _result(self, step: int, diverged_at: int | None) -> dict[str, Any]:
+    def _result(
+        self, step: int, diverged_at: int | None, performance: dict[str, float | None]
+    ) -> dict[str, Any]:
         """The content of result.json."""
         if diverged_at is None:
             saying = self.console.status("evaluating on the training set")
@@ -140,14 +134,22 @@ class _Training:
             "test_loss": test_logs["loss"],
             "epochs": len(self.state.history.table("metrics")),
             "steps": step,
-            "parameters": sum(math.prod(w.shape) for w in self.model.trainable_weights),
+            "parameters": parameters(self.model),
             "seed": self.config.seed,
             **({"from_step": self.before} if self.before else {}),
             "learning_rate": self.config.learning_rate,
             **self.state.history.times(),
-            "performance": self.speed.result(),
+            "performance": performance,
             **runs.provenance(),
         }
+
+    def _step_flops(self) -> float:
+        config = self.config
+        if architectures.is_own(config.arch):  # not built again: it may be large, or load weights
+            sizes = count(getattr(self.model, "base", self.model), config.input_shape)
+        else:
+            sizes = architecture.counts(config)
+        return costs.step_flops(config, sizes, config.linearized)
 
     def _is_finite(self, pictures: tf.Tensor) -> bool:
         known = self.config.linearized or has_finite_outputs(self.model, pictures)

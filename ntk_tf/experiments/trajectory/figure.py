@@ -1,6 +1,5 @@
 """Figure 2: outputs of a network and of its linearization against the number of updates."""
 
-import csv
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -140,7 +139,7 @@ def _read(run_dir: pathlib.Path) -> dict[str, Any]:
                 for d in distances
             ],
         }
-    except (LookupError, TypeError, ValueError, AttributeError, OSError, csv.Error) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
         raise runs.RunDirectoryError(
             f"{run_dir}: holds no trajectory of this version ({type(error).__name__}: {error})"
         ) from error
@@ -176,17 +175,10 @@ def _number(value: Any) -> float | None:
 
 def _read_kernel(path: pathlib.Path) -> list[dict[str, float]]:
     """The rows of a kernel.csv; none where there is no file."""
-    if not path.exists():
-        return []
     added = ("cka", "velocity")  # absent before version 0.2; the first row has no velocity
     names = ("relative_change", "cosine", "label_alignment")
-    with open(path, newline="") as file:
-        return [
-            {"step": int(row["step"])}
-            | {name: float(row[name]) for name in names}
-            | {name: float(row.get(name) or "nan") for name in added}
-            for row in csv.DictReader(file)
-        ]
+    columns = dict.fromkeys(names, float) | dict.fromkeys(added, lambda cell: float(cell or "nan"))
+    return runs.read_table(path, {"step": int} | columns, added)
 
 
 def _draw_outputs(axis: plt.Axes, content: Mapping[str, Any]) -> None:

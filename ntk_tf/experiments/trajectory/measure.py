@@ -1,7 +1,7 @@
 """What is measured at chosen updates: the distance of the two models, the kernel's movement."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,19 +29,6 @@ def distance_steps(every: int, total: int) -> frozenset[int]:
     return steps_every(every, total).union(-(-total * i // 10) for i in tenths)
 
 
-class Measurement(Protocol):
-    """Something that is measured after some of the updates."""
-
-    steps: frozenset[int]
-    rows: list[dict[str, Any]]
-
-    def prepare(self) -> None:
-        """Called before training, which may go on in the middle."""
-
-    def measure(self, step: int) -> dict[str, float] | None:
-        """The measured values after so many updates; None if there is nothing to measure."""
-
-
 class Distance:
     """The distance between the network and its linearization; see `pair.relative_distance`."""
 
@@ -50,11 +37,8 @@ class Distance:
     ):
         self.pair, self.pictures, self.steps, self.rows = pair, pictures, steps, rows
 
-    def prepare(self) -> None:
-        """Nothing."""
-
     def measure(self, step: int) -> dict[str, float] | None:
-        """The distance; none before the first update, when there is no movement."""
+        """The distance after so many updates; none before the first, when there is no movement."""
         return relative_distance(self.pair, self.pictures) if step else None
 
 
@@ -64,7 +48,7 @@ class KernelMovement:
     And how fast: its velocity since the last measurement, per update.
 
     Args:
-        pair: both models.
+        pair: both models; the base of the linearization is at w0 also when a run goes on.
         pictures: n inputs.
         targets: theirs, `[n, L]`.
         steps: after which it is measured.
@@ -83,14 +67,11 @@ class KernelMovement:
     ):
         self.pair, self.pictures, self.targets = pair, pictures, targets
         self.steps, self.rows, self.last = steps, rows, last
-
-    def prepare(self) -> None:
-        """Compute the kernel at the start: the base is at w0 also when a run goes on."""
-        self.kernel = ntk.GramFunction(self.pair.standard)
-        self.at_start = np.asarray(ntk.gram(self.pair.linearized.base, self.pictures))
+        self.kernel = ntk.GramFunction(pair.standard)
+        self.at_start = np.asarray(ntk.gram(pair.linearized.base, pictures))
 
     def measure(self, step: int) -> dict[str, float]:
-        """The kernel now, compared with that at the start and with the last one."""
+        """The kernel after so many updates, compared with the first and with the last one."""
         now = np.asarray(self.kernel(self.pictures))
         last = self.last.numpy()
         with np.errstate(invalid="ignore", over="ignore"):  # of a run that diverges
@@ -106,18 +87,16 @@ class Measure(keras.callbacks.Callback):
 
     Args:
         pair: both models.
-        measurements: what is measured.
+        measurements: what is measured, each after its own updates.
         plan: tells the start.
     """
 
-    def __init__(self, pair: Pair, measurements: Sequence[Measurement], plan: Plan):
+    def __init__(self, pair: Pair, measurements: Sequence[Distance | KernelMovement], plan: Plan):
         super().__init__()
         self.pair, self.measurements, self.plan = pair, measurements, plan
 
     def on_train_begin(self, logs=None):
         """Record the start."""
-        for measurement in self.measurements:
-            measurement.prepare()
         self.pair.record()
         if self.plan.start_step == 0:
             self._measure(0)

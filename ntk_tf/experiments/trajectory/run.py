@@ -6,7 +6,6 @@ graph (Figure 2 of Samarin et al. 2020). At chosen updates the distance between 
 pictures is measured, and on request the movement of the network's kernel.
 """
 
-import math
 import time
 from typing import Any
 
@@ -30,6 +29,7 @@ from ntk_tf.experiments.trajectory.measure import (
 )
 from ntk_tf.experiments.trajectory.pair import Pair
 from ntk_tf.experiments.trajectory.show import Show
+from ntk_tf.models.size import parameters
 from ntk_tf.process import signals
 from ntk_tf.settings import Options
 from ntk_tf.training import distribution
@@ -146,20 +146,18 @@ class _Trajectory:
         """Write trajectories.npz and the tables up to an update."""
         workdir, every = self.options.workdir, self.config.record_every
         records = self.pair.records.numpy()[: step // every + 1]
-        with runs.atomic_write(workdir / "trajectories.npz", "wb") as file:
-            np.savez(
-                file,
-                step=np.arange(len(records)) * every,
-                standard=records[:, 0],
-                linearized=records[:, 1],
-                label=self.labels,
-                index=self.chosen,
-            )
+        content = {
+            "step": np.arange(len(records)) * every,
+            "standard": records[:, 0],
+            "linearized": records[:, 1],
+            "label": self.labels,
+            "index": self.chosen,
+        }
+        runs.write_arrays(workdir / "trajectories.npz", content)
         history = self.state.history
-        content = {"width": self.config.width, "seed": self.config.seed, "steps": step}
-        runs.write_json(
-            workdir / "trajectory.json", content | {"distances": history.table("distance")}
-        )
+        about = {"width": self.config.width, "seed": self.config.seed, "steps": step}
+        distances = {"distances": history.table("distance")}
+        runs.write_json(workdir / "trajectory.json", about | distances)
         if self.config.kernel_every:
             rows = history.table("kernel")
             columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -226,7 +224,7 @@ class _Trajectory:
         return result | {
             "relative_distance": distances[-1]["relative_distance"] if distances else None,
             "steps": step,
-            "parameters": sum(math.prod(w.shape) for w in self.pair.standard.trainable_weights),
+            "parameters": parameters(self.pair.standard),
             "seed": self.config.seed,
             **({"from_step": self.before} if self.before else {}),
             "learning_rate": self.config.learning_rate,
