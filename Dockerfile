@@ -1,8 +1,9 @@
 # docker build -t ntk_tf .                                    # for CPUs
 # docker build -t ntk_tf --build-arg EXTRAS=slurm,cuda .      # for NVIDIA GPUs, of which the host has the driver
-# docker run --rm -v "$PWD/work:/work" ntk_tf --dataset=digits --linearized
+# mkdir -p work && docker run --rm [--gpus all] -v "$PWD/work:/work" ntk_tf --dataset=digits --linearized
 #
 # The folder /work keeps runs/. Files there belong to root unless docker run has --user "$(id -u):$(id -g)".
+# With GPUs docker run needs --gpus all, and the host NVIDIA's container toolkit.
 # Built and run for CPUs on Debian 12 with its Python 3.11 as the base; CI builds it from this one.
 FROM python:3.12-slim
 ARG EXTRAS=slurm

@@ -13,8 +13,8 @@ RUN := $(BIN)/python -m ntk_tf.main --dataset=digits
 install: $(STAMP)  ## make install CUDA=1 brings the libraries for NVIDIA GPUs
 
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "ntk_tf needs Python 3.11 or newer; name one with make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "ntk_tf needs Python 3.11 to 3.13; name one with make PYTHON=..."; exit 1; }
 	@echo "installing into $(VENV) (about 2 GB, once)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
@@ -49,7 +49,7 @@ dist: install  ## wheel and source distribution, into dist/
 	@rm -rf build dist
 	@$(BIN)/python -m build --outdir dist .
 
-benchmark: install
+benchmark: install  ## a training step beside PyTorch and JAX, on Linux
 	@$(BIN)/python scripts/benchmark.py --quick
 
 clean:

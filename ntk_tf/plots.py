@@ -81,6 +81,34 @@ def mark(axis: plt.Axes, values: Sequence[float], labels: Sequence[str] = ()) ->
     axis.set_xticks(values, labels, rotation=45, ha="right", rotation_mode="anchor")
 
 
+def curve(
+    axis: plt.Axes,
+    places: Sequence[float],
+    means: Sequence[float],
+    spreads: Sequence[float | None],
+    **look: Any,
+) -> None:
+    """A line through means, with bars as long as their spreads; none where there is no spread.
+
+    Args:
+        axis: to draw on.
+        places: of the means.
+        means: themselves.
+        spreads: standard deviations, None of a single run.
+        **look: of the line.
+    """
+    bars = [np.nan if spread is None else spread for spread in spreads]
+    axis.errorbar(places, means, bars, markersize=4, capsize=3, **look)
+
+
+def log_axis(axis: plt.Axes, values: Sequence[float]) -> None:
+    """A logarithmic x-axis with a tick at each value, and a grid."""
+    axis.set_xscale("log")
+    mark(axis, values)
+    axis.minorticks_off()
+    axis.grid(alpha=0.25, linewidth=0.6)
+
+
 def legend(figure: plt.Figure, axis: plt.Axes) -> None:
     """Of some axes within them, or beside them where it would cover what is drawn."""
     handles, labels = axis.get_legend_handles_labels()

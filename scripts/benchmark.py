@@ -251,7 +251,7 @@ class Benchmark:
         for number in range(self.rounds):
             self._status.update(f"round {number + 1} of {self.rounds}")
             result["rates"].append(self.rates())
-            result["bandwidths"].append(bandwidth())
+            result["bandwidths"].append(None if devices.gpus() else bandwidth())  # the host's
             for key, worker in workers.items():
                 own = result[key]
                 turn = worker.turn(own["problem"], own["variant"], self.seconds)
@@ -373,7 +373,10 @@ def steps_table(cases: list[dict[str, Any]], names: list[str]) -> Table:
             others = [name for name in names if name != OURS]
             against = min(others, key=median.get) if others else None
             billions, gigabytes = gflop(what), moved(what)
-            needed = [1e9 * max(billions / rate, gigabytes / width) for rate, width in limits]
+            needed = [
+                1e9 * max(billions / rate, gigabytes / width if width else 0)
+                for rate, width in limits
+            ]
             second = case.get(f"{OURS} double_vjp") if model == "linearized" else None
             standard = case[f"{OURS} standard"]["seconds"]
             table.add_row(
@@ -471,6 +474,7 @@ def case_of(name: str, batch: int) -> tuple[str, int, int]:
 
 def main():
     args = arguments()
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # JAX: others use the GPU too
     if args.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     with busy(args.load):
@@ -525,8 +529,9 @@ def run(args: argparse.Namespace):
     for name in names:
         rates = [rates[name] for part in everything for rates in part["rates"]]
         console.print(f"matrix product in {name}: {statistics.median(rates) / 1e9:.0f} GFLOP/s")
-    widths = [width for part in everything for width in part["bandwidths"]]
-    console.print(f"memory: {statistics.median(widths) / 1e9:.0f} GB/s")
+    widths = [width for part in everything for width in part["bandwidths"] if width]
+    if widths:
+        console.print(f"memory: {statistics.median(widths) / 1e9:.0f} GB/s")
     benchmark.close()
 
 

@@ -6,9 +6,9 @@
 neural-tangents 0.6.5 needs an environment of its own, as may PyTorch; without their interpreters
 they are left out:
 
-    python -m venv NT
+    python3.11 -m venv NT
     NT/bin/pip install neural-tangents==0.6.5 jax==0.4.30 jaxlib==0.4.30 'numpy<2.2' 'scipy<1.14'
-    python -m venv TORCH
+    python3.11 -m venv TORCH
     TORCH/bin/pip install torch==2.13.0 numpy
 
 Studies:
@@ -26,6 +26,7 @@ Studies:
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import select
 import statistics
@@ -327,6 +328,7 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=8)
     parser.add_argument("--lanczos_steps", type=int, default=30)
     arguments = parser.parse_args()
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # JAX: others use the GPU too
     console = Console(width=160 if not sys.stdout.isatty() else None)
     console.print(f"{psutil.cpu_count(logical=False)} cores, TensorFlow {tf.__version__}")
     for name in ("jax", "torch"):

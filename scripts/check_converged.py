@@ -13,18 +13,22 @@ import pathlib
 import statistics
 import time
 
-import tensorflow as tf
+from ntk_tf.process import startup
 
-from ntk_tf.experiments import network
-from ntk_tf.experiments.inputs import Inputs
-from ntk_tf.experiments.resolving import resolve
-from ntk_tf.linearization.ridge import Ridge
-from ntk_tf.reporting.collect import read_config
-from ntk_tf.runs import checkpoint
-from ntk_tf.settings import options
-from ntk_tf.settings.setting import declarations
-from ntk_tf.training import distribution
-from ntk_tf.training.loop import evaluation_function, multi_step_function
+startup.import_tensorflow()  # without TF32, as a run has it
+
+import tensorflow as tf  # noqa: E402
+
+from ntk_tf.experiments import EXPERIMENTS, network  # noqa: E402
+from ntk_tf.experiments.inputs import Inputs  # noqa: E402
+from ntk_tf.experiments.resolving import resolve  # noqa: E402
+from ntk_tf.linearization.ridge import Ridge  # noqa: E402
+from ntk_tf.reporting.collect import read_config  # noqa: E402
+from ntk_tf.runs import checkpoint  # noqa: E402
+from ntk_tf.settings import options  # noqa: E402
+from ntk_tf.settings.setting import declarations  # noqa: E402
+from ntk_tf.training import distribution  # noqa: E402
+from ntk_tf.training.loop import evaluation_function, multi_step_function  # noqa: E402
 
 
 def timed(function) -> float:
@@ -35,7 +39,7 @@ def timed(function) -> float:
 
 def training(config, learning_rate: float):
     """The settings of SGD on the regression that a run of `--experiment=converged` has solved."""
-    read = declarations(resolve(lambda _: config.card, dataset=config.dataset))
+    read = declarations(EXPERIMENTS["train"].settings)
     shared = {name: value for name, value in config.changed().items() if name in read}
     shared |= {"arch": config.arch, "dataset": config.dataset, "experiment": "train"}
     return resolve(

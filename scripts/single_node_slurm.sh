@@ -37,6 +37,10 @@ CONF
 }
 
 start() {
+  if [ -e /etc/slurm/slurm.conf ] && ! grep -q "^ClusterName=single$" /etc/slurm/slurm.conf; then
+    echo "/etc/slurm/slurm.conf: is another cluster's; it is left as it is" >&2
+    exit 2
+  fi
   if ! command -v slurmctld >/dev/null || ! command -v munged >/dev/null; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge

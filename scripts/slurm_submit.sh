@@ -22,8 +22,8 @@ name=$(basename "$flagfile" .flags)
 read -r -a sweep <<< "${SWEEP:-}"
 mkdir -p slurm
 new=slurm/$name.$$
-python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --prepare_data
-python -m ntk_tf.sweep --flagfile="$flagfile" "${sweep[@]}" --emit_commands > "$new"
+python -m ntk_tf.sweep --flagfile="$flagfile" ${sweep[@]+"${sweep[@]}"} --prepare_data
+python -m ntk_tf.sweep --flagfile="$flagfile" ${sweep[@]+"${sweep[@]}"} --emit_commands > "$new"
 # Waiting jobs read their line when they start, so another sweep must not have the same file.
 name=$name-$(cksum < "$new" | cut -d' ' -f1)
 commands=slurm/$name.commands

@@ -70,6 +70,8 @@ def test_there_are_commands_to_parse():
 
 
 def test_links_between_files_lead_somewhere():
+    if not (ROOT / "results").is_dir():
+        pytest.skip("a source distribution has no results/, to which README.md links")
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results/README.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"

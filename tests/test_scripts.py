@@ -56,13 +56,19 @@ def shell(tmp_path):
     return call
 
 
-def test_figures_without_a_sweep_get_the_data(shell):
-    calls = shell("workstation.sh", "--jobs=2", "--data_dir=/big", "--manual_dir=/files")
+def test_every_figure_gets_its_data(shell):
+    given = ("--jobs=2", "--data_dir=/big", "--manual_dir=/files", "--imagenet_dir=/image net")
+    calls = shell("workstation.sh", *given)
     sweeps = [line for line in calls if "ntk_tf.sweep" in line]
     others = [line for line in calls if "ntk_tf.main" in line]
     assert (len(sweeps), len(others)) == (5, 3)
-    assert all(line.endswith(" --jobs=2 --data_dir=/big --manual_dir=/files") for line in sweeps)
-    assert all(line.endswith(".flags --data_dir=/big --manual_dir=/files") for line in others)
+    assert all(" --jobs=2 --data_dir=/big --manual_dir=/files" in line for line in sweeps)
+    assert all(".flags --data_dir=/big --manual_dir=/files" in line for line in others)
+    for line in sweeps + others:  # of a flag that is given twice the last counts
+        assert line.endswith(" --manual_dir=/image net") == ("alexnet" in line)
+    without = shell("workstation.sh")
+    assert sum("ntk_tf" in line for line in without) == 5  # with the report
+    assert not any("alexnet" in line for line in without if "ntk_tf" in line)
 
 
 def test_waiting_jobs_keep_their_commands(shell, tmp_path):

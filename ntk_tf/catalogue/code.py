@@ -50,7 +50,9 @@ def _collect(root: pathlib.Path, module: str, found: dict[str, str]) -> None:
         path = _path(root, name)
         if name in found or path is None:
             continue
-        text = path.read_text(errors="replace") if os.access(path, os.R_OK) else ""
+        text = (
+            path.read_text(encoding="utf-8", errors="replace") if os.access(path, os.R_OK) else ""
+        )
         lines = (line.rstrip() for line in text.splitlines())
         found[name] = "\n".join(x for x in lines if x and not x.lstrip().startswith("#"))
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]

@@ -159,7 +159,7 @@ def _listed(name: str) -> _Folder:
         files = {split: _pictures(name, place / split) for split in ("train", test)}
         checksum = 0
         for path in (path for paths in files.values() for path, _ in paths):
-            line = f"{path.relative_to(place)}:{path.stat().st_size}\n"
+            line = f"{path.relative_to(place).as_posix()}:{path.stat().st_size}\n"
             checksum = zlib.crc32(line.encode(errors="surrogateescape"), checksum)
     classes, tested = (sorted({label for _, label in files[split]}) for split in ("train", test))
     for split, labels in (("train", classes), (test, tested)):
@@ -198,7 +198,7 @@ def _pictures(name: str, split: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
                 f" {', '.join(ENDINGS)}"
             )
         found += [(path, folder.name) for path in pictures]
-    return sorted(found)
+    return sorted(found, key=lambda pair: pair[0].parts)  # as on Windows paths are not compared
 
 
 def _shown(path: pathlib.Path, folder: pathlib.Path) -> bool:

@@ -12,7 +12,7 @@ from ntk_tf.data import counts
 from ntk_tf.experiments import EXPERIMENTS, costs, pretraining
 from ntk_tf.experiments.experiment import Time
 from ntk_tf.process import devices, speed, startup
-from ntk_tf.process.memory import free_memory
+from ntk_tf.process.memory import free_memory, peak_memory
 from ntk_tf.process.speed import Speed
 from ntk_tf.process.terminal import say
 from ntk_tf.settings import Config, Options
@@ -124,10 +124,8 @@ def out_of_memory(config: Config, options: Options, error: Exception) -> str:
     place = f"{_gib(size.available)} of main memory are free"
     import tensorflow as tf
 
-    gpus = tf.config.list_logical_devices("GPU")
-    if gpus:
-        peak = tf.config.experimental.get_memory_info(gpus[0].name)["peak"]
-        place = f"{_gib(peak)} of the GPU's memory were in use; {place}"
+    if tf.config.list_logical_devices("GPU"):
+        place = f"{_gib(peak_memory())} of the GPU's memory were in use; {place}"
     asked = " ".join(re.sub(r"\{\{.*?\}\}", "", str(error)).split())[:100] or "MemoryError"
     return (
         f"out of memory: the run needs about {_gib(size.memory)} and {place} ({asked}); what helps:"

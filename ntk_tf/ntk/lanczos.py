@@ -79,7 +79,8 @@ class Estimate:
         trace_error: its standard error.
         effective_rank: see `spectrum.effective_rank`, of the square roots of the eigenvalues.
         effective_rank_error: its error, that of the random vectors and of the quadrature together.
-        quadrature_error: the quadrature's part of it, which falls with the steps.
+        quadrature_error: the quadrature's part of it, which falls with the steps: the value lies
+            up to twice that below, but for the random vectors' error.
         probes: number of random vectors.
         products: with Theta, in all.
     """

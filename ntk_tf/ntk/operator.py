@@ -13,6 +13,7 @@ import scipy.sparse.linalg
 import tensorflow as tf
 
 from ntk_tf.linearization import Jacobian
+from ntk_tf.linearization.operator import batch_ranges
 from ntk_tf.linearization.products import exact_products
 from ntk_tf.ntk.inputs import Inputs, as_arrays, length, signature, take, tensors
 from ntk_tf.ntk.passes import outputs_of
@@ -40,8 +41,7 @@ class _Derivatives:
         self.jvp = graph(self._jvp, input_signature=[signature(x), shapes])
 
     def _vjp(self, x, cotangents):
-        found = self.jacobian.vjp(x, tf.reshape(cotangents, self.shape))
-        return [tf.convert_to_tensor(g) for g in found]
+        return self.jacobian.vjp(x, tf.reshape(cotangents, self.shape))
 
     def _jvp(self, x, tangents):
         return tf.reshape(self.jacobian.jvp(x, tangents)[1], [-1, self.outputs])
@@ -80,11 +80,9 @@ class KernelOperator(scipy.sparse.linalg.LinearOperator):
 
     def _batches(self) -> Iterator[tuple[Inputs, slice]]:
         """Inputs, and the rows of a vector that belong to them."""
-        n, size = length(self._x), self._batch_size
-        for start in range(0, n, size):
-            stop = min(start + size, n)
-            rows = slice(start * self.outputs, stop * self.outputs)
-            yield tensors(take(self._x, slice(start, stop))), rows
+        for some in batch_ranges(length(self._x), self._batch_size):
+            rows = slice(some.start * self.outputs, some.stop * self.outputs)
+            yield tensors(take(self._x, some)), rows
 
     def _matvec(self, vector: np.ndarray) -> np.ndarray:
         v = np.ravel(vector)

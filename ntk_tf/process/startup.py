@@ -45,6 +45,8 @@ def prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__"):  # not replaced
+            if sys.platform == "win32" and stream.isatty():  # it writes what a console understands
+                continue
             stream.flush()
             raw = io.BufferedWriter(_Forgiving(stream.fileno(), "w", closefd=False))
             text = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=True)

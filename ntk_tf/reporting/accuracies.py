@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from ntk_tf import plots, runs
 from ntk_tf.plots import plt
@@ -56,14 +56,13 @@ def _draw_curve(
         axis.plot(*zip(*theirs, strict=True), color=colour, marker=marker, **style)
     ours = [point for point in shown if point.chosen]
     if ours:
-        axis.errorbar(
+        plots.curve(
+            axis,
             [point.width for point in ours],
             [point.chosen.mean(split) for point in ours],
-            [point.chosen.std(split) or 0 for point in ours],
+            [point.chosen.std(split) for point in ours],
             color=colour,
             marker=marker,
-            markersize=4,
-            capsize=3,
             linewidth=1.2,
             **plots.line_style(curve.model.linearized),
         )
@@ -71,11 +70,8 @@ def _draw_curve(
 
 def _scale(axis: plt.Axes, widths: Sequence[int]) -> None:
     """Widths on a logarithmic scale, each with its number."""
-    axis.set_xscale("log")
-    plots.mark(axis, widths)
-    axis.xaxis.set_minor_locator(NullLocator())
+    plots.log_axis(axis, widths)
     axis.set_xlim(widths[0] / 1.25, widths[-1] * 1.25)
-    axis.grid(alpha=0.25, linewidth=0.6)
 
 
 def _mark_divergence(
@@ -128,8 +124,8 @@ def draw_bars(table: Table, path: pathlib.Path) -> None:
             for x, row in enumerate(table.rows):
                 place = x - 0.18 + 0.36 * i
                 if row.get(split) is not None:
-                    std = row.get(f"{split}_std") or 0
-                    axis.bar(place, row[split], 0.34, color=colour, alpha=0.85, yerr=std, capsize=3)
+                    look = {"color": colour, "alpha": 0.85, "capsize": 3}
+                    axis.bar(place, row[split], 0.34, yerr=row.get(f"{split}_std"), **look)
                 if row.get(f"paper_{split}") is not None:
                     hollow = {"markerfacecolor": "white", "markersize": 8}
                     axis.plot(place, row[f"paper_{split}"], marker, color=colour, **hollow)

@@ -5,8 +5,6 @@ import pathlib
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
-from matplotlib.ticker import NullLocator
-
 from ntk_tf import plots
 from ntk_tf.plots import plt
 from ntk_tf.reporting.accuracies import LOOKS
@@ -125,14 +123,13 @@ def _draw_width(axis: plt.Axes, points: Sequence[Point]) -> None:
 
 def _draw_scaled(axis: plt.Axes, scaled: Sequence[Point], split: str, **look: str) -> None:
     found = [
-        (point.curve.model.alpha, point.chosen.mean(split), point.chosen.std(split) or 0)
+        (point.curve.model.alpha, point.chosen.mean(split), point.chosen.std(split))
         for point in scaled
         if point.chosen
     ]
     if found:
         alphas, means, deviations = zip(*found, strict=True)
-        style = {"markersize": 4, "capsize": 3, "linewidth": 1.2, **plots.NETWORK, **look}
-        axis.errorbar(alphas, means, deviations, **style)
+        plots.curve(axis, alphas, means, deviations, linewidth=1.2, **plots.NETWORK, **look)
 
 
 def _draw_limit(axis: plt.Axes, setting: Setting, split: str, largest: float, colour: str) -> None:
@@ -157,6 +154,6 @@ def _scale(axis: plt.Axes, smallest: float, largest: float, with_limit: bool) ->
     axis.set_xscale("log")
     axis.set_xlim(smallest / 2, largest * (_BEYOND[1] if with_limit else 2))
     axis.set_xticks(ticks, labels)
-    axis.xaxis.set_minor_locator(NullLocator())
+    axis.minorticks_off()
     axis.set_xlabel("alpha")
     axis.grid(alpha=0.25, linewidth=0.6)

@@ -191,15 +191,14 @@ def _run_directories(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         seen.add(os.path.realpath(place))
         own = _INNER if "config.json" in files else ()
         inner = [n for n in names if n not in own and not n.startswith(".")]
-        names[:] = sorted(inner, key=_natural)
+        names[:] = sorted(inner, key=natural)
         if "config.json" in files:
             yield pathlib.Path(place)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts `x2` before `x10`."""
-    parts = re.findall(r"\d+|\D+", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+def natural(name: str) -> list[Any]:
+    """A key that sorts names by the numbers in them: `x2` before `x10`."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def read_config(path: pathlib.Path) -> Config:

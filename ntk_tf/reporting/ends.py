@@ -11,7 +11,7 @@ from typing import Any
 from ntk_tf import plots
 from ntk_tf.plots import plt
 from ntk_tf.reporting.collect import Record
-from ntk_tf.reporting.grouping import Setting, Study, choose, in_words
+from ntk_tf.reporting.grouping import Setting, Study, alike, choose, in_words
 from ntk_tf.reporting.tables import Column, Table, mean_cells
 
 _MODELS = (("network", "network"), ("sgd", "by SGD"), ("converged", "converged"))
@@ -210,9 +210,7 @@ def _fits(setting: Setting, study: Study, width: int, decay: float | None) -> bo
     # What the minimizer is of: squared errors on the pictures as they are.
     if (theirs := setting.records[0].config).loss != "l2" or theirs.augment != "none":
         return False
-    one, other = (of.records[0].config.to_dict() for of in (study, setting))
-    shared = (one.keys() & other.keys()) - _VARIED
-    return all(one[name] == other[name] for name in shared)
+    return alike(study.records[0].config, theirs, _VARIED)
 
 
 def _cells(key: str, values: dict[str, list[float]]) -> dict[str, Any]:

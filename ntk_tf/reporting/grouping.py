@@ -235,6 +235,12 @@ def differences(config: Config) -> dict[str, Any]:
     return {k: v for k, v in config.changed().items() if k not in _NAMED + within}
 
 
+def alike(one: Config, other: Config, but: Iterable[str]) -> bool:
+    """Whether two runs agree in all settings that both experiments read, but for some."""
+    ours, theirs = one.to_dict(), other.to_dict()
+    return all(ours[name] == theirs[name] for name in (ours.keys() & theirs.keys()) - set(but))
+
+
 def arch_title(arch: str) -> str:
     """An architecture for readers; a user's with its module, for many are called `build`."""
     if not architectures.is_own(arch):

@@ -4,8 +4,6 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from matplotlib.ticker import NullLocator
-
 from ntk_tf import plots
 from ntk_tf.experiments import costs
 from ntk_tf.experiments.infinite.figure import TITLES
@@ -81,7 +79,7 @@ def _rows(
             yield (
                 row | {"model": title, "kind": kind} | _of_kernels([r.result[kind] for r in group])
             )
-        yield from (row | found for found in _of_networks(group[0], pictures, trained))
+        yield from (row | found for found in _of_networks(group[0], trained))
 
 
 def _pictures(record: Record) -> int:
@@ -108,20 +106,17 @@ def _of_kernels(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return cells
 
 
-def _of_networks(
-    kernel: Record, pictures: int, trained: Sequence[Record]
-) -> Iterator[dict[str, Any]]:
+def _of_networks(kernel: Record, trained: Sequence[Record]) -> Iterator[dict[str, Any]]:
     """Networks and linearizations alike in all that both experiments read.
 
     Where they were trained in several ways, those trained most like the paper's.
     """
-    ours = kernel.config.to_dict()
     alike = [
         record
         for record in trained
         if costs.examples(record.config)[0] == costs.examples(kernel.config)[0]
         and not record.config.pretrain_steps
-        and _agree(ours, record.config.to_dict())
+        and grouping.alike(kernel.config, record.config, _VARIED)
     ]
     plain = [s for s in grouping.settings(alike) if s.model in (NETWORK, LINEARIZATION)]
     for linearized, width in sorted({(s.model.linearized, s.width) for s in plain}):
@@ -145,11 +140,6 @@ def _most_like_the_papers(records: Sequence[Record]) -> list[Record]:
         own = sorted((name, str(value)) for name, value in changed if name not in _VARIED)
         ways.setdefault((len(own), str(own)), []).append(record)
     return ways[min(ways)]
-
-
-def _agree(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    shared = (ours.keys() & theirs.keys()) - _VARIED
-    return all(ours[name] == theirs[name] for name in shared)
 
 
 def draw(table: Table, path: pathlib.Path) -> None:
@@ -197,11 +187,7 @@ def _draw_panel(axis: plt.Axes, rows: Sequence[Mapping[str, Any]], colours: Mapp
         lines.setdefault(label, (look, []))[1].append(row)
     for label, (look, found) in lines.items():
         places = [row["pictures"] for row in found]
-        errors = [row["test_std"] or 0 for row in found]
-        means = [row["test"] for row in found]
-        axis.errorbar(places, means, errors, label=label, markersize=4, capsize=3, **look)
-    axis.set_xscale("log")
-    plots.mark(axis, sorted({row["pictures"] for row in rows}))
-    axis.xaxis.set_minor_locator(NullLocator())
+        means, spreads = ([row[key] for row in found] for key in ("test", "test_std"))
+        plots.curve(axis, places, means, spreads, label=label, **look)
+    plots.log_axis(axis, sorted({row["pictures"] for row in rows}))
     axis.set_xlabel("training pictures")
-    axis.grid(alpha=0.25, linewidth=0.6)

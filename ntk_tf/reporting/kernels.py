@@ -26,7 +26,8 @@ CURVES = (("kernel", "regression with the kernel"), ("network", "network"))
 NOTE = (
     "Accuracies in percent, mean and standard deviation over seeds: of regression with the kernel"
     " alone that the network has after so many updates, with a ridge chosen by leave-one-out and"
-    " without, and of the network itself. 0 updates is the initialization."
+    " without, and of the network itself. 0 updates is the initialization. After training"
+    " leave-one-out is no estimate, since the kernel has learnt the labels that it leaves out."
 )
 #: What rows tell apart, or say by themselves.
 _TOLD = {"pretrain_steps", "from_run", "kernel_regression"}

@@ -34,8 +34,9 @@ _SILENT = ("id", "href", "style")
 _NOTES = {
     "trajectory": "The relative distance is ||f(w) - T_f(u)|| / ||f(w) - f(w0)|| on test pictures"
     " after the last update: 0 where network and linearization agree.",
-    "rank": "The effective rank is exp of the entropy of the singular values of the gradients of"
-    " all outputs, normalized to sum 1; it is at most the number of rows.",
+    "rank": "The effective rank is exp of the entropy of the square roots of the kernel's"
+    " eigenvalues, normalized to sum 1: with all outputs the singular values of their gradients. It"
+    " is at most the number of rows.",
 }
 
 
@@ -45,6 +46,8 @@ def title(study: Study, experiment: str) -> str:
     with_network = hasattr(study.records[0].config, "width") or experiment == "infinite"
     of = f"{study.model_title} on {study.data_title}" if with_network else study.data_title
     figure = paper.measured_figure(experiment, study.arch, study.dataset)
+    if getattr(study.records[0].config, "outputs", "full") != "full":  # another kernel's rank
+        figure = None
     return f"{figure}: {of}, {name.lower()}" if figure else f"{name}: {of}"
 
 

@@ -214,7 +214,7 @@ def _figures(figures: Sequence[Figure], folder: pathlib.Path) -> str:
 def _figure(figure: Figure, folder: pathlib.Path) -> str:
     """A figure, drawn inside the page, and its files."""
     name = figure.path.name
-    text = figure.path.with_name(f"{name}.svg").read_text()
+    text = figure.path.with_name(f"{name}.svg").read_text(encoding="utf-8")
     width = float(re.search(r'width="([\d.]+)pt"', text)[1]) * 96 / 72
     data = base64.b64encode(text.encode()).decode()
     files = [

@@ -57,17 +57,16 @@ def draw(table: Table, path: pathlib.Path, models: Sequence[tuple[str, str]] = _
             rows = [row for row in table.rows if row["width"] == width]
             for (key, title), style in zip(models, (True, False), strict=True):
                 found = [
-                    (r["updates"], r[f"{key}_test"], r.get(f"{key}_test_std") or 0)
+                    (r["updates"], r[f"{key}_test"], r.get(f"{key}_test_std"))
                     for r in rows
                     if f"{key}_test" in r
                 ]
                 if found:
-                    axis.errorbar(
+                    plots.curve(
+                        axis,
                         *zip(*found, strict=True),
                         color=colours[width],
                         marker="o",
-                        markersize=4,
-                        capsize=3 if any(spread for *_, spread in found) else 0,
                         label=f"{title}, x{width}",
                         **plots.line_style(style),
                     )

@@ -1,6 +1,5 @@
 """What a folder's runs hold, as tables on the screen."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.text import Text
 
 from ntk_tf.experiments import EXPERIMENTS
 from ntk_tf.process.terminal import Name, say
-from ntk_tf.reporting.collect import Found, Record
+from ntk_tf.reporting.collect import Found, Record, natural
 from ntk_tf.settings import run_name
 
 #: Below the table of accuracies.
@@ -29,7 +28,7 @@ def show(found: Found, console: Console) -> None:
             console.print(accuracies(pairs(records)))
             say(console, UNITS)
         else:
-            records = sorted(records, key=lambda record: _place(record.name))
+            records = sorted(records, key=lambda record: natural(record.name))
             console.print(results(experiment, records))
 
 
@@ -44,12 +43,7 @@ def pairs(records: list[Record]) -> dict[str, dict[bool, dict[str, Any]]]:
     for record in records:
         name = run_name(record.config, linearized="")
         found.setdefault(name, {})[record.config.linearized] = record.result
-    return dict(sorted(found.items(), key=lambda item: _place(item[0])))
-
-
-def _place(name: str) -> list[Any]:
-    """What sorts names by the numbers in them: x2 before x10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+    return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 
 def accuracies(found: Mapping[str, Mapping[bool, Mapping[str, Any]]]) -> Table:

@@ -76,7 +76,7 @@ def check_workdir(
     """
     place = workdir
     try:
-        while not place.exists():
+        while not place.exists() and place != place.parent:
             place = place.parent
         with tempfile.TemporaryFile(dir=place):
             pass

@@ -121,7 +121,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         RunDirectoryError: if the file cannot be read or is no JSON object.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RunDirectoryError(_unreadable(path, error)) from error
     if not isinstance(content, dict):

@@ -29,9 +29,9 @@ def start(
 ) -> Started:
     """Start a command whose output is appended to a log file.
 
-    It does not hear the terminal's Ctrl-C, and on Linux it is killed when this process ends,
-    however that ends. Elsewhere it may outlive a killed sweep; then the lock of its run directory
-    keeps others away.
+    But for Windows it does not hear the terminal's Ctrl-C, and on Linux it is killed when this
+    process ends, however that ends. Elsewhere it may outlive a killed sweep; then the lock of its
+    run directory keeps others away.
 
     Args:
         command: program and arguments.
@@ -70,10 +70,12 @@ def start(
 def end(processes: Sequence[Started]) -> None:
     """Terminate processes; kill those that are still there after some seconds.
 
+    On Windows to terminate is to kill: there they have heard a Ctrl-C themselves.
+
     Args:
         processes: started by `start`.
     """
-    for process in processes:
+    for process in processes if sys.platform != "win32" else ():
         process.terminate()
     deadline = time.monotonic() + PATIENCE
     for process in processes:

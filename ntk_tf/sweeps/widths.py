@@ -75,6 +75,7 @@ def _wait(child: Started) -> int:
     try:
         return child.wait()
     except signals.Interrupted:
-        child.terminate()
+        if sys.platform != "win32":  # there it has heard the Ctrl-C too, and this would kill it
+            child.terminate()
         child.wait()
         raise

@@ -41,10 +41,10 @@ def check_batches(examples: int, batch_size: int, replicas: int) -> None:
         ValueError: if there are such batches.
     """
     last = examples % batch_size or batch_size
-    if min(last, batch_size) < replicas:
+    if last < replicas:
         raise ValueError(
-            f"batch_size={batch_size}: leaves a batch of {min(last, batch_size)} pictures for"
-            f" {replicas} devices; each batch must have at least {replicas}"
+            f"batch_size={batch_size}: leaves a batch of {last} pictures for {replicas}"
+            f" devices; each batch must have at least {replicas}"
         )
 
 

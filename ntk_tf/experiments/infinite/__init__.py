@@ -59,7 +59,7 @@ class Infinite(groups.ArchArgs, groups.TestSubset, groups.TrainSubset, groups.Da
     finite_widths: tuple[int, ...] | None = setting(
         None,
         optional(several(integer(1))),
-        "also the cosine of finite networks' kernels at these width factors, meaned over the"
+        "also the cosine of finite networks' kernels at these width factors, averaged over the"
         " outputs, with that of the paper's widening (default: none)",
         since="0.2",
     )

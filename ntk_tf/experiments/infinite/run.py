@@ -163,7 +163,7 @@ def _regress(
     targets = np.eye(config.num_classes)[train.labels] + _OTHER
     mean, mean_cross = gram.mean(axis=0), cross.mean(axis=0)
     best = leave_one_out(mean, targets)
-    plain = ntk.kernel_regression(mean, targets, np.zeros_like(targets), 0.0, config.recursion)
+    plain = ntk.kernel_regression(mean, targets, precision=config.recursion)
     values = np.sqrt(np.maximum(best.eigenvalues, 0))
     by_seed = [
         accuracy(c @ leave_one_out(g, targets).regression.dual, test.labels)

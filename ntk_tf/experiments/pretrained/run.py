@@ -13,6 +13,7 @@ from ntk_tf.catalogue.datasets import SNAKE_SYNSETS
 from ntk_tf.data import DataError
 from ntk_tf.experiments.inputs import Inputs
 from ntk_tf.experiments.pretrained import OUTPUTS, Pretrained, torch_weights
+from ntk_tf.ntk.regression import accuracy
 from ntk_tf.process.paths import expanded
 from ntk_tf.settings import Options
 from ntk_tf.training.metrics import has_finite_outputs
@@ -103,6 +104,4 @@ def accuracies(
         Two fractions.
     """
     position = np.array([FIRST_SNAKE + SNAKE_SYNSETS.index(synset) for synset in synsets])
-    overall = np.argmax(outputs, axis=1) == position[labels]
-    among = np.argmax(outputs[:, position], axis=1) == labels
-    return float(np.mean(overall)), float(np.mean(among))
+    return accuracy(outputs, position[labels]), accuracy(outputs[:, position], labels)

@@ -99,9 +99,7 @@ def fit(gram: np.ndarray, problem: Problem) -> Fits:
     """Regress with a Gram, which is only read."""
     targets = problem.targets
     chosen = leave_one_out(gram, targets)
-    plain = ntk.kernel_regression(
-        gram, targets, np.zeros_like(targets), precision=problem.precision
-    )
+    plain = ntk.kernel_regression(gram, targets, precision=problem.precision)
     return Fits(plain, chosen.regression, chosen.ridge, chosen.error)
 
 
