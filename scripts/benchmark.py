@@ -64,6 +64,8 @@ INPUTS = {
 CASES = "lenet-1,lenet-4,lenet-16,alexnet-1,alexnet-1-8,vgg11-1,resnet18-1"
 QUICK_CASES = "lenet-1,lenet-4,alexnet-1-8"
 OURS = "ntk_tf"
+#: The digits that ntk_tf's pictures are made of.
+LARGEST_BATCH = 1437
 #: Sides of the matrices whose product gives the machine's rate.
 SIZES = (512, 1024, 2048)
 #: Bytes of each array that is copied or summed for the bandwidth, more than caches hold.
@@ -229,6 +231,8 @@ class Benchmark:
             except RuntimeError as error:
                 self.console.print(f"left out {name} {variant}: {error}")
         self.rates()  # lets go of the last variant's memory
+        if not seconds:
+            raise SystemExit(f"{title(problem)}: {name} cannot do it; leave out one of them")
         return min(seconds, key=seconds.get)
 
     def measure(self, problems: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -460,16 +464,29 @@ def arguments() -> argparse.Namespace:
         args.cases = QUICK_CASES if quick else CASES
     if args.outputs is None:
         args.outputs = "10,100" if quick else "10,20,50,100"
-    args.cases = [case_of(name, args.batch) for name in args.cases.split(",") if name]
+    try:
+        args.cases = [case_of(name, args.batch) for name in args.cases.split(",") if name]
+    except ValueError as error:
+        parser.error(str(error))
     args.outputs = [int(count) for count in args.outputs.split(",") if count]
     args.rounds = args.rounds or (3 if quick else 7)
     return args
 
 
 def case_of(name: str, batch: int) -> tuple[str, int, int]:
-    """Architecture, width and batch of a case such as `lenet-4` or `alexnet-1-8`."""
-    arch, width, *own = name.split("-")
-    return arch, int(width), int(own[0]) if own else batch
+    """Architecture, width and batch of a case such as `lenet-4` or `alexnet-1-8`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    arch, *numbers = name.split("-")
+    if arch not in INPUTS or len(numbers) not in (1, 2) or not all(map(str.isdecimal, numbers)):
+        known = ", ".join(INPUTS)
+        raise ValueError(f"--cases={name}: must be one of {known}, -WIDTH, and -PICTURES or not")
+    width, batch = map(int, (*numbers, batch)[:2])
+    if not (width and 0 < batch <= LARGEST_BATCH):
+        raise ValueError(f"{name}: width must be at least 1, a batch 1 to {LARGEST_BATCH} pictures")
+    return arch, width, batch
 
 
 def main():

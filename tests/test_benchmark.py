@@ -70,6 +70,9 @@ def test_the_bound_is_that_of_memory_where_more_time_goes_there():
 def test_cases_and_conditions():
     assert benchmark.case_of("lenet-4", 32) == ("lenet", 4, 32)
     assert benchmark.case_of("alexnet-1-8", 32) == ("alexnet", 1, 8)
+    for name in ("lenet", "wrn-1", "lenet-x1", "lenet-1-8-8", "lenet-0", "lenet-1-2000"):
+        with pytest.raises(ValueError, match=name):
+            benchmark.case_of(name, 32)
     before = set(psutil.Process().children())
     with benchmark.busy(1):
         (child,) = set(psutil.Process().children()) - before
