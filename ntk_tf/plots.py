@@ -98,7 +98,10 @@ def curve(
         **look: of the line.
     """
     bars = [np.nan if spread is None else spread for spread in spreads]
-    axis.errorbar(places, means, bars, markersize=4, capsize=3, **look)
+    if np.isnan(bars).all():  # or the legend would show one
+        axis.plot(places, means, markersize=4, **look)
+    else:
+        axis.errorbar(places, means, bars, markersize=4, capsize=3, **look)
 
 
 def log_axis(axis: plt.Axes, values: Sequence[float]) -> None:
