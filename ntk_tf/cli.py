@@ -57,8 +57,6 @@ _EXAMPLES = {
 #: What a condition begins with that asks for an experiment.
 _EXPERIMENT = "--experiment="
 _PACKAGE = pathlib.Path(__file__).parent
-#: How the help of a flag begins that is off unless it is given.
-_ONCE = ("validate", "list the", "download", "print the", "show this", "show the")
 #: Headings of flags.
 _THIS, _EVERY, _HOW = "this command", "settings of every experiment", "how and where to run"
 _SECTIONS = (_THIS, _EVERY, *(f"--experiment={name}" for name in EXPERIMENTS), _HOW)
@@ -230,8 +228,8 @@ def _usage(program: str, known: Mapping[str, tuple[str, str]]) -> str:
     known = {**known, "flagfile": ("FILE", "read flags from a file, or from one of the package's")}
     sections: dict[str, list[str]] = {title: [] for title in _SECTIONS}
     for name, (placeholder, text) in known.items():
-        own = name in _OWN[program]
-        sections[_THIS if own else _section(name)] += _flag_help(name, placeholder, text)
+        title = _THIS if name in _OWN[program] else _section(name)
+        sections[title] += _flag_help(name, placeholder, text, switch=title != _THIS)
     for title, lines in sections.items():
         parts += ["", f"{title}:", *lines] if lines else []
     return "\n".join(parts)
@@ -248,8 +246,8 @@ def _section(name: str) -> str:
     return _EVERY if len(found) == len(EXPERIMENTS) else f"--experiment={found[0]}"
 
 
-def _flag_help(name: str, placeholder: str, text: str) -> list[str]:
-    switch = not text.startswith(_ONCE)
+def _flag_help(name: str, placeholder: str, text: str, switch: bool) -> list[str]:
+    """A flag and what it is; a switch without a value can also be off."""
     form = f"--{name}={placeholder}" if placeholder else f"--{'[no]' * switch}{name}"
     wrapped = textwrap.wrap(text, 78, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return [f"  {form}", *wrapped]

@@ -24,6 +24,7 @@ from ntk_tf.settings.setting import (
     optional,
     real,
     setting,
+    several,
     text,
 )
 
@@ -261,17 +262,12 @@ class Pictures(Config):
 
 def _two_numbers() -> Rule:
     """Two finite numbers, the smaller one first."""
-    number = real("", lambda value: True)
-
-    def accepts(value: Any) -> bool:
-        pair = isinstance(value, tuple) and len(value) == 2 and all(map(number.accepts, value))
-        return pair and value[0] < value[1]
-
-    def parse(given: str) -> tuple[float, ...]:
-        return tuple(float(part) for part in given.split(","))
-
-    return Rule(
-        "two finite numbers LOW,HIGH, the first below the second", accepts, parse, "LOW,HIGH"
+    pair = several(real("", lambda value: True))
+    return dataclasses.replace(
+        pair,
+        allowed="two finite numbers LOW,HIGH, the first below the second",
+        accepts=lambda value: pair.accepts(value) and len(value) == 2 and value[0] < value[1],
+        placeholder="LOW,HIGH",
     )
 
 

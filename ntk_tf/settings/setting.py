@@ -76,16 +76,13 @@ def text(allowed: str, accepts: Callable[[str], bool] = bool, placeholder: str =
 
 def positions() -> Rule:
     """How many, or a tuple of different positions."""
-    count = integer(1)
+    count, chosen = integer(1), several(integer(0))
 
     def accepts(value: Any) -> bool:
-        if not isinstance(value, tuple):
-            return count.accepts(value)
-        whole = all(isinstance(i, int) and i >= 0 for i in value)
-        return whole and len(set(value)) == len(value) > 0
+        return (chosen if isinstance(value, tuple) else count).accepts(value)
 
     def parse(given: str) -> int | tuple[int, ...]:
-        numbers = tuple(int(part) for part in given.split(","))
+        numbers = chosen.parse(given)
         return numbers if len(numbers) > 1 else numbers[0]
 
     allowed = "an integer of at least 1, or different integers of at least 0 separated by commas"
