@@ -2,6 +2,7 @@
 
 import base64
 import re
+import shutil
 import urllib.parse
 import xml.etree.ElementTree
 
@@ -131,3 +132,18 @@ def test_figures_of_one_run_alone(all_formats, tmp_path):
     EXPERIMENTS["trajectory"].draw([folder], tmp_path)
     assert {p.name for p in tmp_path.glob("*.*")} >= {"trajectories.png", "trajectories.pdf"}
     assert not (tmp_path / "distances.svg").exists()
+
+
+def test_figures_are_of_the_runs_that_are_there(tmp_path, rng):
+    """Also where an earlier report into the same folder had more of them; other files stay."""
+    for width in (1, 2):
+        fake_rank(tmp_path / "runs", rng, width)
+    write.write(tmp_path / "runs", tmp_path / "report")
+    (drawn,) = (tmp_path / "report/figures").glob("rank_*/effective_rank.svg")
+    (drawn.parent / "notes.txt").write_text("mine")
+    for folder in (tmp_path / "runs").iterdir():
+        if folder.name.startswith("rank_lenet_x2"):
+            shutil.rmtree(folder)
+    write.write(tmp_path / "runs", tmp_path / "report")
+    assert {path.stem for path in drawn.parent.iterdir()} == {"spectra", "notes"}
+    assert "Effective rank against" not in (tmp_path / "report/index.html").read_text()

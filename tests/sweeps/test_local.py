@@ -213,6 +213,7 @@ def test_time_left_is_in_proportion_to_the_work_done(entries):
 def test_exit_codes_in_words():
     assert process.explain(3) == "exit code 3"
     assert "out of memory" in process.explain(-9)
+    assert process.explain(-40) == "signal 40"  # a real-time one, which has no name
     assert process.explain(-15) == "SIGTERM"
 
 
@@ -226,3 +227,13 @@ def test_remains_of_a_write_do_not_block_the_run(tmp_path):
     runs.open_workdir(workdir, {"a": 1}, resume=True)
     assert sorted(path.name for path in workdir.iterdir()) == [".lock", "config.json"]
     assert not runs.is_owned(workdir)  # by another process
+
+
+def test_time_counts_once(entries):
+    """Of a run that was stopped, waited, ran again and ended between two looks at it."""
+    (entry,) = entries("fine")
+    for status in ("waiting", DONE):
+        entry.status, entry.started = RUNNING, time.monotonic() - 10
+        entry.leave(status)
+        entry.leave(status)
+    assert entry.seconds == pytest.approx(20, abs=1)
