@@ -88,7 +88,7 @@ def cka(a: np.ndarray, b: np.ndarray) -> float:
     """
     _check(a)
     _check(b)
-    return cosine(_centered(a), _centered(b))
+    return centered_alignment(a, b)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -209,8 +209,8 @@ def centered_alignment(a: np.ndarray, b: np.ndarray) -> float:
     Alignment", definition 4.
 
     Args:
-        a: symmetric `[n, n]`.
-        b: symmetric `[n, n]`.
+        a: symmetric `[n, n]`, or `[n, L, n, L]` as `cka` takes it.
+        b: likewise.
 
     Returns:
         A number between -1 and 1; at least 0 for positive semidefinite kernels.
