@@ -13,7 +13,8 @@ from references import dense_jacobian
 from ntk_tf import models, ntk
 from ntk_tf.models.ntk_scaled import NTKScaled
 from ntk_tf.ntk import infinite
-from ntk_tf.ntk.infinite import evaluate, nodes
+from ntk_tf.ntk.infinite import channels as random_channels
+from ntk_tf.ntk.infinite import evaluate, nodes, pairings
 from ntk_tf.ntk.infinite.limits import NTKLimit
 from ntk_tf.ntk.infinite.nodes import Input
 
@@ -374,6 +375,26 @@ def test_a_max_pooling_of_a_whole_picture(monkeypatch, rng):
     largest = np.maximum(outputs, 0).reshape(2, 144, -1).max(axis=1)
     expected = 2 * largest @ largest.T / 4000 + 0.3**2
     np.testing.assert_allclose(found.nngp, expected, rtol=0.1)
+
+
+@pytest.mark.parametrize("channels", [1, 64, 70, 150])
+def test_channels_that_have_chosen_places_in_both_windows_are_counted(channels, rng):
+    """Whatever part of 64 bits they fill, the sign's too, against a loop; some chose none."""
+    chosen, others = rng.integers(-1, 3, (2, 1, 4, channels))
+    chosen[0, 0] = 1
+    parts = rng.standard_normal((2, 3 * 4, 3 * 4)).astype("float32")
+    bits = [
+        tf.stack([random_channels._bits(tf.constant(one == i)) for i in range(3)], 1)
+        for one in (chosen, others)
+    ]
+    x, z = (tf.transpose(found[0], [0, 2, 1]) for found in bits)
+    found = pairings._where_chosen([tf.constant(part) for part in parts], x, z)
+    expected = np.zeros((2, 4, 4))
+    for n, m, c in itertools.product(range(4), range(4), range(channels)):
+        i, j = chosen[0, n, c], others[0, m, c]
+        if min(i, j) >= 0:
+            expected[:, n, m] += parts[:, 4 * i + n, 4 * j + m]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_extrapolation(rng):

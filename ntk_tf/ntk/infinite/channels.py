@@ -19,6 +19,8 @@ from ntk_tf.ntk.infinite.windows import OUTSIDE
 
 #: Precision of the channels: their number makes an error of a percent.
 DTYPE = tf.float32
+#: What tells which channels have chosen a place, and how many of them.
+_WORD, _BITS = tf.int64, 64
 #: Channels of a picture at a position's window that are gathered at one time: enough for matrix
 #: products at full speed, few beside a layer's.
 _GATHERED = 2048
@@ -58,8 +60,8 @@ def maxima(
 def memory(order: Sequence[nodes.Node], channels: Sequence[int]) -> tuple[int, int, int]:
     """Bytes of a picture: its channels behind all max poolings, the largest layer, and for pairs.
 
-    The last is what `pairings.Every` makes for each pair of blocks at one pooling: which place of
-    a window each channel has chosen, as numbers, and there the patches that the first layer reads.
+    The last is what `pairings.Every` makes for each pair of blocks at one pooling: the patches that
+    the first layer reads at the places of its windows.
 
     Args:
         order: see `maxima`.
@@ -68,8 +70,9 @@ def memory(order: Sequence[nodes.Node], channels: Sequence[int]) -> tuple[int, i
     counts = _counts(order, channels)
     numbers = {node: node.positions * count for node, count in counts.items()}
     pools = [node for node in order if isinstance(node, nodes.MaxPool)]
-    kept = sum(numbers[node] * (DTYPE.size + _places(node).size) for node in pools)
-    paired = max(node.windows.size * (counts[node] + node.features_before) for node in pools)
+    words = {node: _WORD.size * -(-counts[node] // _BITS) * node.windows.size for node in pools}
+    kept = sum(numbers[node] * DTYPE.size + words[node] for node in pools)
+    paired = max(node.windows.size * node.features_before for node in pools)
     return kept, max(numbers.values()) * DTYPE.size, paired * DTYPE.size
 
 
@@ -88,11 +91,6 @@ def _counts(order: Sequence[nodes.Node], channels: Sequence[int]) -> dict[nodes.
         if all(len({counts[one] for one in summands}) == 1 for summands in sums):
             break
     return counts
-
-
-def _places(node: nodes.MaxPool) -> tf.DType:
-    """The type of a place in a window."""
-    return tf.int8 if node.windows.shape[1] <= tf.int8.max else tf.int16
 
 
 class _Drawn:
@@ -146,14 +144,24 @@ def _products(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 
 
 def _pooled(node: nodes.MaxPool, x: tf.Tensor) -> Maxima:
-    """The largest values of windows, and which they are."""
-    size, dtype = node.windows.shape[1], _places(node)
+    """The largest values of windows, and which they are: of equal ones the first."""
+    places = range(node.windows.shape[1])
     best = tf.gather(x, node.windows[:, 0])
-    chosen = tf.zeros(best.shape, dtype)
-    for i in range(1, size):
+    chosen = tf.zeros(best.shape, tf.int32)
+    for i in places[1:]:
         other = tf.gather(x, node.windows[:, i])
-        chosen = tf.where(other > best, tf.constant(i, dtype), chosen)
+        chosen = tf.where(other > best, i, chosen)
         best = tf.maximum(best, other)
-    if not node.relu:
-        return Maxima(best, chosen)
-    return Maxima(tf.nn.relu(best), tf.where(best > 0, chosen, tf.constant(-1, dtype)))
+    if node.relu:
+        chosen = tf.where(best > 0, chosen, OUTSIDE)
+        best = tf.nn.relu(best)
+    bits = tf.stack([_bits(chosen == i) for i in places], 1)
+    return Maxima(best, tf.transpose(bits, [0, 1, 3, 2]))
+
+
+def _bits(x: tf.Tensor) -> tf.Tensor:
+    """Booleans `[..., channels]` as bits of int64 `[..., words]`; those beyond the last are 0."""
+    words = -(-x.shape[-1] // _BITS)
+    padded = tf.pad(x, [[0, 0]] * (x.shape.rank - 1) + [[0, words * _BITS - x.shape[-1]]])
+    apart = tf.cast(tf.reshape(padded, [*x.shape[:-1], words, _BITS]), _WORD)
+    return tf.reduce_sum(tf.bitwise.left_shift(apart, np.arange(_BITS)), -1)

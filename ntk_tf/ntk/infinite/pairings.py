@@ -1,6 +1,6 @@
 """How pictures are paired: each of one set with each of another, or each with itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,8 @@ class Maxima(NamedTuple):
 
     Attributes:
         values: `[positions, n, channels]`.
-        chosen: place of each in its window, int8 or int16; -1 where it has no derivative.
+        chosen: bits that say which channels have chosen each place of a window, none where there
+            is no derivative: int64 `[positions, k, words, n]` for k places.
     """
 
     values: tf.Tensor
@@ -89,29 +90,26 @@ class Every:
         place i of one is chosen together with place j of the other.
         """
         left, right = self.left.maxima[node.name], self.right.maxima[node.name]
-        size, dtype = node.windows.shape[1], left.values.dtype
+        dtype = left.values.dtype
         p, q = node.split(pairs)
 
-        def products(x, z, number, **transposed):
-            i, j = tf.gather(p, number), tf.gather(q, number)
-            return tf.matmul(tf.gather(x, i), tf.gather(z, j), **transposed)
+        def at(x, z, number):
+            return tf.gather(x, tf.gather(p, number)), tf.gather(z, tf.gather(q, number))
 
         sides = (self.left, self.right) if node.features_before else ()
         patches = [_features(side, node) for side in sides]
 
         def of_patches(number):
-            return products(*patches, number, transpose_a=True)
+            return tf.matmul(*at(*patches, number), transpose_a=True)
 
         parts = node.theta(pairs, before, per_layer, of_patches)
-        masks = [_masks(side.chosen, size, dtype) for side in (left, right)]
 
         def one(number):
-            nngp = products(left.values, right.values, number, transpose_b=True)
-            if not parts:
+            nngp = tf.matmul(*at(left.values, right.values, number), transpose_b=True)
+            ntk = [tf.cast(part(number), dtype) for part in parts.values()]
+            if not ntk:
                 return (nngp,)
-            together = products(*masks, number, transpose_b=True)
-            ntk = (together * tf.cast(part(number), dtype) for part in parts.values())
-            return nngp, *(_summed(x, size) for x in ntk)
+            return nngp, *_where_chosen(ntk, *at(left.chosen, right.chosen, number))
 
         signature = (dtype,) * (1 + len(parts))
         found = tf.map_fn(one, tf.range(len(pairs)), fn_output_signature=signature)
@@ -128,18 +126,37 @@ def _features(side: Side, node) -> tf.Tensor:
     return tf.reshape(found, [*found.shape[:2], -1])
 
 
-def _masks(chosen: tf.Tensor, size: int, dtype: tf.DType) -> tf.Tensor:
-    """Which place of its window each channel has chosen, 0 or 1 `[windows, k n, channels]`."""
-    count, n, channels = chosen.shape
-    masks = [tf.cast(chosen == tf.constant(place, chosen.dtype), dtype) for place in range(size)]
-    return tf.reshape(tf.stack(masks, 1), [count, size * n, channels])
+@tf.function(jit_compile=True, autograph=False)
+def _where_chosen(parts: Sequence[tf.Tensor], x: tf.Tensor, z: tf.Tensor) -> list[tf.Tensor]:
+    """Sums over two windows' places, each so often as it counts for channels of both pictures.
 
+    Channels that have chosen a place in each are counted as common bits, of 64 channels at a time:
+    a third to a quarter of the time that products of matrices of ones and zeros take.
 
-def _summed(x: tf.Tensor, size: int) -> tf.Tensor:
-    """Sums over the places of two windows, `[n, m]` from `[k n, k m]`."""
-    n, m = (length // size for length in x.shape)
-    rows = tf.reduce_sum(tf.reshape(x, [size, n * size * m]), 0)
-    return tf.reduce_sum(tf.reshape(rows, [n, size, m]), 1)
+    Args:
+        parts: what to sum, `[k n, k m]`.
+        x: of one window, `[k, words, n]`, see `Maxima.chosen`.
+        z: of the other, `[k, words, m]`.
+
+    Returns:
+        `[n, m]` of each part.
+    """
+    size, words, n = x.shape
+    columns = tf.reshape(tf.transpose(z, [1, 0, 2]), [words, -1])
+    parts = [tf.reshape(part, [size, n, -1]) for part in parts]
+
+    def of_place(i, totals):
+        rows = x[i, :, :, None]
+        common = (rows[word] & columns[word] for word in range(words))
+        counts = (tf.cast(tf.raw_ops.PopulationCount(x=bits), tf.int32) for bits in common)
+        together = tf.cast(sum(counts), parts[0].dtype)
+        return i + 1, [
+            total + together * part[i] for total, part in zip(totals, parts, strict=True)
+        ]
+
+    start = [tf.zeros(part.shape[1:], part.dtype) for part in parts]
+    _, totals = tf.while_loop(lambda i, _: i < size, of_place, (0, start))
+    return [tf.reduce_sum(tf.reshape(total, [n, size, -1]), 1) for total in totals]
 
 
 def _rows(x: tf.Tensor, rows: np.ndarray) -> tf.Tensor:
