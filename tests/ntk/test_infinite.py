@@ -360,7 +360,7 @@ def test_a_sum_with_the_first_layer_before_a_max_pooling(monkeypatch):
 
 
 def test_a_max_pooling_of_a_whole_picture(monkeypatch, rng):
-    """Its window has more places than an int8 has numbers; against random filters in NumPy."""
+    """Its window has 144 places; against random filters in NumPy."""
 
     def build(layers, x):
         x = layers.conv(x, 8, 3, padding=1, activation="relu", name="conv")
@@ -383,11 +383,7 @@ def test_channels_that_have_chosen_places_in_both_windows_are_counted(channels, 
     chosen, others = rng.integers(-1, 3, (2, 1, 4, channels))
     chosen[0, 0] = 1
     parts = rng.standard_normal((2, 3 * 4, 3 * 4)).astype("float32")
-    bits = [
-        tf.stack([random_channels._bits(tf.constant(one == i)) for i in range(3)], 1)
-        for one in (chosen, others)
-    ]
-    x, z = (tf.transpose(found[0], [0, 2, 1]) for found in bits)
+    x, z = (random_channels._bits(tf.constant(one), 3)[0] for one in (chosen, others))
     found = pairings._where_chosen([tf.constant(part) for part in parts], x, z)
     expected = np.zeros((2, 4, 4))
     for n, m, c in itertools.product(range(4), range(4), range(channels)):

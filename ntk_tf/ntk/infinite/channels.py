@@ -19,8 +19,9 @@ from ntk_tf.ntk.infinite.windows import OUTSIDE
 
 #: Precision of the channels: their number makes an error of a percent.
 DTYPE = tf.float32
-#: What tells which channels have chosen a place, and how many of them.
-_WORD, _BITS = tf.int64, 64
+#: What tells which channels have chosen a place, and of how many.
+_WORD = tf.int64
+_BITS = 8 * _WORD.size
 #: Channels of a picture at a position's window that are gathered at one time: enough for matrix
 #: products at full speed, few beside a layer's.
 _GATHERED = 2048
@@ -70,8 +71,8 @@ def memory(order: Sequence[nodes.Node], channels: Sequence[int]) -> tuple[int, i
     counts = _counts(order, channels)
     numbers = {node: node.positions * count for node, count in counts.items()}
     pools = [node for node in order if isinstance(node, nodes.MaxPool)]
-    words = {node: _WORD.size * -(-counts[node] // _BITS) * node.windows.size for node in pools}
-    kept = sum(numbers[node] * DTYPE.size + words[node] for node in pools)
+    words = {node: node.windows.size * _words(counts[node]) for node in pools}
+    kept = sum(numbers[node] * DTYPE.size + words[node] * _WORD.size for node in pools)
     paired = max(node.windows.size * node.features_before for node in pools)
     return kept, max(numbers.values()) * DTYPE.size, paired * DTYPE.size
 
@@ -155,13 +156,20 @@ def _pooled(node: nodes.MaxPool, x: tf.Tensor) -> Maxima:
     if node.relu:
         chosen = tf.where(best > 0, chosen, OUTSIDE)
         best = tf.nn.relu(best)
-    bits = tf.stack([_bits(chosen == i) for i in places], 1)
-    return Maxima(best, tf.transpose(bits, [0, 1, 3, 2]))
+    return Maxima(best, _bits(chosen, len(places)))
 
 
-def _bits(x: tf.Tensor) -> tf.Tensor:
-    """Booleans `[..., channels]` as bits of int64 `[..., words]`; those beyond the last are 0."""
-    words = -(-x.shape[-1] // _BITS)
-    padded = tf.pad(x, [[0, 0]] * (x.shape.rank - 1) + [[0, words * _BITS - x.shape[-1]]])
-    apart = tf.cast(tf.reshape(padded, [*x.shape[:-1], words, _BITS]), _WORD)
-    return tf.reduce_sum(tf.bitwise.left_shift(apart, np.arange(_BITS)), -1)
+def _bits(chosen: tf.Tensor, size: int) -> tf.Tensor:
+    """See `Maxima.chosen`, from the place `[positions, n, channels]` of each."""
+    channels = chosen.shape[-1]
+    words = _words(channels)
+    behind = [[0, 0], [0, 0], [0, words * _BITS - channels]]
+    padded = tf.pad(chosen, behind, constant_values=OUTSIDE)
+    apart = tf.reshape(padded, [*chosen.shape[:-1], words, _BITS])
+    powers = tf.constant(np.left_shift(1, np.arange(_BITS)), _WORD)
+    found = [tf.reduce_sum(tf.where(apart == i, powers, 0), -1) for i in range(size)]
+    return tf.transpose(tf.stack(found, 1), [0, 1, 3, 2])
+
+
+def _words(channels: int) -> int:
+    return -(-channels // _BITS)
